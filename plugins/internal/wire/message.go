@@ -1,0 +1,152 @@
+package wire
+
+import (
+	"time"
+
+	"github.com/fairlead-iot/fairlead/core"
+	"github.com/fairlead-iot/fairlead/plugins/pluginv1"
+)
+
+// FromMessage gives the frame's form of m. It shares m's payload and properties.
+func FromMessage(m *core.Message) *pluginv1.Message {
+	return &pluginv1.Message{
+		Id:              m.ID,
+		CorrelationId:   m.CorrelationID,
+		UserId:          m.UserID,
+		ContentType:     m.ContentType,
+		ContentEncoding: m.ContentEncoding,
+		ExpiryUnixMs:    fromTime(m.Expiry),
+		CreationUnixMs:  fromTime(m.CreationTime),
+		InterfaceId:     m.InterfaceID,
+		Component:       m.Component,
+		Output:          m.Output,
+		Input:           m.Input,
+		To:              m.To,
+		Ack:             m.Ack,
+		Properties:      m.Properties,
+		Payload:         m.Payload,
+	}
+}
+
+// ToMessage is the reverse of FromMessage; the result shares p's payload and properties.
+func ToMessage(p *pluginv1.Message) *core.Message {
+	return &core.Message{
+		ID:              p.GetId(),
+		CorrelationID:   p.GetCorrelationId(),
+		UserID:          p.GetUserId(),
+		ContentType:     p.GetContentType(),
+		ContentEncoding: p.GetContentEncoding(),
+		Expiry:          toTime(p.ExpiryUnixMs),
+		CreationTime:    toTime(p.CreationUnixMs),
+		InterfaceID:     p.GetInterfaceId(),
+		Component:       p.GetComponent(),
+		Output:          p.GetOutput(),
+		Input:           p.GetInput(),
+		To:              p.GetTo(),
+		Ack:             p.GetAck(),
+		Properties:      p.GetProperties(),
+		Payload:         p.GetPayload(),
+	}
+}
+
+func fromTime(t time.Time) *int64 {
+	if t.IsZero() {
+		return nil
+	}
+	ms := t.UnixMilli()
+	return &ms
+}
+
+func toTime(ms *int64) time.Time {
+	if ms == nil {
+		return time.Time{}
+	}
+	return time.UnixMilli(*ms).UTC()
+}
+
+// FromDesired gives the frame's form of d.
+func FromDesired(d *core.Desired) *pluginv1.Desired {
+	return &pluginv1.Desired{Version: d.Version, Document: d.Document, Patch: d.Patch}
+}
+
+// ToDesired is the reverse of FromDesired.
+func ToDesired(p *pluginv1.Desired) *core.Desired {
+	return &core.Desired{Version: p.GetVersion(), Document: p.Document, Patch: p.Patch}
+}
+
+// FromVerdict gives the frame's form of v.
+func FromVerdict(v core.Verdict) pluginv1.Verdict {
+	switch v {
+	case core.Reject:
+		return pluginv1.Verdict_VERDICT_REJECT
+	case core.Abandon:
+		return pluginv1.Verdict_VERDICT_ABANDON
+	case core.Complete:
+	}
+	return pluginv1.Verdict_VERDICT_COMPLETE
+}
+
+// ToVerdict is the reverse of FromVerdict. What is unknown, as from a later SDK, counts as complete: anything else would
+// hand the message out again and again.
+func ToVerdict(p pluginv1.Verdict) core.Verdict {
+	switch p {
+	case pluginv1.Verdict_VERDICT_REJECT:
+		return core.Reject
+	case pluginv1.Verdict_VERDICT_ABANDON:
+		return core.Abandon
+	case pluginv1.Verdict_VERDICT_UNSPECIFIED, pluginv1.Verdict_VERDICT_COMPLETE:
+	}
+	return core.Complete
+}
+
+// FromIdentity gives the frame's form of id.
+func FromIdentity(id core.Identity) *pluginv1.Identity {
+	return &pluginv1.Identity{Hostname: id.Hostname, DeviceId: id.DeviceID, ModuleId: id.ModuleID, Gateway: id.Gateway}
+}
+
+// ToIdentity is the reverse of FromIdentity.
+func ToIdentity(p *pluginv1.Identity) core.Identity {
+	return core.Identity{Hostname: p.GetHostname(), DeviceID: p.GetDeviceId(), ModuleID: p.GetModuleId(), Gateway: p.GetGateway()}
+}
+
+// FromConnection gives the frame's form of c.
+func FromConnection(c core.Connection) *pluginv1.ConnectionState {
+	return &pluginv1.ConnectionState{
+		State:         pluginv1.ConnectionState_State(c.State) + pluginv1.ConnectionState_STATE_DISCONNECTED,
+		SinceMs:       FromDuration(c.Since),
+		Reason:        c.Reason,
+		NextAttemptMs: FromDuration(c.NextAttempt),
+		Epoch:         uint64(c.Epoch),
+	}
+}
+
+// ToConnection is the reverse of FromConnection. An unknown state counts as disconnected.
+func ToConnection(p *pluginv1.ConnectionState) core.Connection {
+	c := core.Connection{
+		Since:       ToDuration(p.GetSinceMs()),
+		Reason:      p.GetReason(),
+		NextAttempt: ToDuration(p.GetNextAttemptMs()),
+		Epoch:       core.Epoch(p.GetEpoch()),
+	}
+	if s := p.GetState() - pluginv1.ConnectionState_STATE_DISCONNECTED; s >= 0 && s <= pluginv1.ConnectionState_State(core.StateStopped) {
+		c.State = core.State(s)
+	}
+	return c
+}
+
+// FromDuration gives d in milliseconds, rounded up, so that a limit never becomes "without a limit".
+func FromDuration(d time.Duration) uint64 {
+	if d <= 0 {
+		return 0
+	}
+	return uint64((d + time.Millisecond - 1) / time.Millisecond)
+}
+
+// ToDuration is the reverse of FromDuration; what does not fit is the longest duration.
+func ToDuration(ms uint64) time.Duration {
+	const longest = time.Duration(1<<63 - 1)
+	if ms > uint64(longest/time.Millisecond) {
+		return longest
+	}
+	return time.Duration(ms) * time.Millisecond
+}
