@@ -1,6 +1,6 @@
 module github.com/fairlead-iot/fairlead
 
-go 1.26
+go 1.26.0
 
 require (
 	github.com/eclipse/paho.mqtt.golang v1.5.1 // indirect

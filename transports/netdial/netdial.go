@@ -1,0 +1,300 @@
+package netdial
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http/httptrace"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/fairlead-iot/fairlead/core"
+)
+
+// Phases of a dial, as they stand in core.Error.Phase.
+const (
+	PhaseDNS = "dns"
+	PhaseTCP = "tcp"
+	PhaseTLS = "tls"
+)
+
+// The bounds of the phases. The caller's context bounds the sum.
+const (
+	dnsTimeout = 5 * time.Second
+	tcpTimeout = 10 * time.Second
+	// tlsFirstByteTimeout is how long the server may stay silent after a ClientHello before that is taken for a path
+	// which swallows large ones.
+	tlsFirstByteTimeout = 8 * time.Second
+	tlsTimeout          = 15 * time.Second
+)
+
+// ContextDialer is the type of net.Dialer.DialContext.
+type ContextDialer func(ctx context.Context, network, addr string) (net.Conn, error)
+
+// Config says where to and how. Host is required.
+type Config struct {
+	// Host is the name to connect to, and the name that the certificate must bear.
+	Host string
+	Port int
+	// Address, if set, is the IP address or name to dial in Host's place. The certificate must bear Host all the same.
+	Address string
+	TLS     TLSConfig
+	// UserTimeout bounds how long sent bytes may stay unacknowledged by the other side's TCP before the connection is
+	// given up (TCP_USER_TIMEOUT; Linux only). 0 leaves the system's, about a quarter of an hour.
+	UserTimeout time.Duration
+	// DialContext, if set, is used in place of net.Dialer.
+	DialContext ContextDialer
+	// Now is the wall clock for the validity of certificates; nil is time.Now.
+	Now func() time.Time
+}
+
+// Dialer opens connections to one host. Make it with New.
+type Dialer struct {
+	cfg  Config
+	addr string
+	tls  *tls.Config
+	dial ContextDialer
+	// small is set once a small ClientHello got through where a large one did not.
+	small atomic.Bool
+
+	mu       sync.Mutex
+	sessions tls.ClientSessionCache // of the identity below
+	identity string                 // the leaf certificate; a resumed session would show the old one's
+}
+
+// New checks the configuration. Its error wraps core.ErrInvalid.
+func New(cfg Config) (*Dialer, error) {
+	if cfg.Host == "" {
+		return nil, fmt.Errorf("make dialer: no host: %w", core.ErrInvalid)
+	}
+	if cfg.Port <= 0 || cfg.Port > 65535 {
+		return nil, fmt.Errorf("make dialer: port %d: %w", cfg.Port, core.ErrInvalid)
+	}
+	base, err := cfg.TLS.build()
+	if err != nil {
+		return nil, fmt.Errorf("make dialer: %w", err)
+	}
+	// The certificate is checked against the name that was asked for, never against the address that was dialed.
+	base.ServerName = cfg.Host
+	base.Time = cfg.Now
+	d := &Dialer{cfg: cfg, tls: base, dial: cfg.DialContext}
+	host := cfg.Host
+	if cfg.Address != "" {
+		host = cfg.Address
+	}
+	d.addr = net.JoinHostPort(host, strconv.Itoa(cfg.Port))
+	if d.dial == nil {
+		d.dial = (&net.Dialer{
+			KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 30 * time.Second, Interval: 10 * time.Second, Count: 3},
+			ControlContext: func(_ context.Context, _, _ string, c syscall.RawConn) error {
+				return setUserTimeout(c, cfg.UserTimeout)
+			},
+		}).DialContext
+	}
+	return d, nil
+}
+
+// Addr returns what is dialed, "host:port".
+func (d *Dialer) Addr() string { return d.addr }
+
+// Dial opens a TCP connection and TLS within it. c's certificate, if it has one, is shown to the server. It ends when
+// ctx does. Its errors are *core.Error.
+func (d *Dialer) Dial(ctx context.Context, c core.Credential) (*tls.Conn, error) {
+	conn, silent, err := d.try(ctx, c, d.small.Load())
+	if err == nil || !silent || d.small.Load() || ctx.Err() != nil {
+		return conn, err
+	}
+	conn, _, err = d.try(ctx, c, true)
+	if err == nil {
+		d.small.Store(true)
+	}
+	return conn, err
+}
+
+// try makes one attempt. silent says that TLS failed by a stall or a cut before the server's first byte.
+func (d *Dialer) try(ctx context.Context, c core.Credential, small bool) (conn *tls.Conn, silent bool, err error) {
+	raw, err := d.DialTCP(ctx)
+	if err != nil {
+		return nil, false, err
+	}
+	cfg := d.config(c)
+	if small {
+		cfg.CurvePreferences = []tls.CurveID{tls.X25519, tls.CurveP256}
+	}
+	return d.handshake(ctx, raw, cfg)
+}
+
+// DialTCP opens the TCP connection alone. Its errors are *core.Error of phase dns or tcp.
+func (d *Dialer) DialTCP(ctx context.Context) (net.Conn, error) {
+	dialing, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	p := &phases{cancel: cancel, phase: PhaseTCP}
+	p.enter(PhaseTCP, dnsTimeout+tcpTimeout)
+	defer p.stop()
+	// net.Dialer does DNS and TCP in one call, and races the families well; the trace tells when one ends and the other begins.
+	dialing = httptrace.WithClientTrace(dialing, &httptrace.ClientTrace{
+		DNSStart: func(httptrace.DNSStartInfo) { p.enter(PhaseDNS, dnsTimeout) },
+		DNSDone:  func(httptrace.DNSDoneInfo) { p.enter(PhaseTCP, tcpTimeout) },
+	})
+	conn, err := d.dial(dialing, "tcp", d.addr)
+	if err != nil {
+		phase := p.current()
+		if dnsError, ok := errors.AsType[*net.DNSError](err); ok {
+			phase = PhaseDNS
+			err = dnsError
+		}
+		// Which of the contexts ended it is told by the causes: a phase's own bound, or the caller.
+		if ctx.Err() == nil && dialing.Err() != nil {
+			err = context.Cause(dialing)
+		}
+		return nil, d.fail(ctx, phase, err)
+	}
+	if t, ok := conn.(*net.TCPConn); ok {
+		// Go's default, said again because the coalescing writer of transports/mqtt depends on it.
+		_ = t.SetNoDelay(true)
+	}
+	return conn, nil
+}
+
+// handshake carries out TLS on raw, which it takes over.
+func (d *Dialer) handshake(ctx context.Context, raw net.Conn, cfg *tls.Config) (conn *tls.Conn, silent bool, err error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, tlsTimeout, errPhaseTimeout(PhaseTLS, tlsTimeout))
+	defer cancel()
+	heard := &heardConn{Conn: raw}
+	stalled := make(chan struct{})
+	stall := time.AfterFunc(tlsFirstByteTimeout, func() {
+		if !heard.any.Load() {
+			close(stalled)
+			_ = raw.Close()
+		}
+	})
+	conn = tls.Client(heard, cfg)
+	err = conn.HandshakeContext(ctx)
+	stall.Stop()
+	if err == nil {
+		return conn, false, nil
+	}
+	_ = raw.Close()
+	select {
+	case <-stalled:
+		return nil, true, d.fail(ctx, PhaseTLS, errPhaseTimeout(PhaseTLS, tlsFirstByteTimeout))
+	default:
+	}
+	if ctx.Err() != nil {
+		return nil, false, d.fail(ctx, PhaseTLS, context.Cause(ctx))
+	}
+	return nil, !heard.any.Load() && isCut(err), d.fail(ctx, PhaseTLS, err)
+}
+
+// config returns the TLS configuration for a credential.
+func (d *Dialer) config(c core.Credential) *tls.Config {
+	cfg := d.tls.Clone()
+	leaf := ""
+	if len(c.Certificate) > 0 {
+		leaf = string(c.Certificate[0])
+		certificate := tls.Certificate{Certificate: c.Certificate, PrivateKey: c.Signer}
+		// Not Certificates: with that, Go sends none where the server's list of authorities does not name the issuer, and the
+		// hub, which knows self-signed ones by thumbprint, does not name it.
+		cfg.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &certificate, nil }
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.sessions == nil || d.identity != leaf {
+		d.sessions, d.identity = tls.NewLRUClientSessionCache(4), leaf
+	}
+	cfg.ClientSessionCache = d.sessions
+	return cfg
+}
+
+func (d *Dialer) fail(ctx context.Context, phase string, err error) error {
+	op := fmt.Sprintf("dial %s %s", phase, d.addr)
+	if cause := context.Cause(ctx); cause != nil && !errors.Is(cause, context.DeadlineExceeded) {
+		if _, bound := errors.AsType[*phaseTimeout](cause); !bound {
+			return &core.Error{Op: op, Kind: core.Transient, Phase: phase, Err: cause} // cancelled by the caller
+		}
+	}
+	kind, advised := Classify(phase, err, d.cfg.Host, d.now())
+	return &core.Error{Op: op, Kind: kind, Phase: phase, Err: advised}
+}
+
+func (d *Dialer) now() time.Time {
+	if d.cfg.Now != nil {
+		return d.cfg.Now()
+	}
+	return time.Now()
+}
+
+// phases bounds DNS and TCP, which one call of net.Dialer carries out. Its methods are called from any goroutine.
+type phases struct {
+	cancel context.CancelCauseFunc
+
+	mu    sync.Mutex
+	phase string
+	timer *time.Timer
+}
+
+func (p *phases) enter(phase string, limit time.Duration) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.timer != nil {
+		p.timer.Stop()
+	}
+	p.phase = phase
+	p.timer = time.AfterFunc(limit, func() { p.cancel(errPhaseTimeout(phase, limit)) })
+}
+
+func (p *phases) stop() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.timer.Stop()
+}
+
+func (p *phases) current() string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.phase
+}
+
+// phaseTimeout is the end of a phase by its own bound.
+type phaseTimeout struct {
+	phase string
+	after time.Duration
+}
+
+func errPhaseTimeout(phase string, after time.Duration) error { return &phaseTimeout{phase, after} }
+
+func (e *phaseTimeout) Error() string {
+	return fmt.Sprintf("no answer within %v; a firewall that drops packets looks like this", e.after)
+}
+
+// Timeout makes it a timeout to whoever asks as of a net.Error.
+func (e *phaseTimeout) Timeout() bool { return true }
+
+// heardConn notes whether anything was read.
+type heardConn struct {
+	net.Conn
+	any atomic.Bool
+}
+
+func (c *heardConn) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	if n > 0 && !c.any.Load() {
+		c.any.Store(true)
+	}
+	return n, err
+}
+
+// NetConn returns the connection below, as tls.Conn.NetConn does.
+func (c *heardConn) NetConn() net.Conn { return c.Conn }
+
+// isCut reports whether the other side, or something between, ended the connection.
+func isCut(err error) bool {
+	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.ErrClosedPipe) ||
+		errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
+}
