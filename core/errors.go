@@ -75,6 +75,8 @@ func (e *Error) Error() string {
 // Unwrap returns the cause.
 func (e *Error) Unwrap() error { return e.Err }
 
+func asError(err error) (*Error, bool) { return errors.AsType[*Error](err) }
+
 // KindOf returns the kind of the first *Error in err's tree, Transient where there is none.
 func KindOf(err error) Kind {
 	if e, ok := errors.AsType[*Error](err); ok {

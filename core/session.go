@@ -1,0 +1,519 @@
+package core
+
+import (
+	"fmt"
+	"time"
+)
+
+// phase is how far a connection attempt has come.
+type phase uint8
+
+const (
+	absent     phase = iota
+	fetching         // the credential is asked for
+	opening          // the link is asked for
+	opened           // the link is there, and waits for its turn to connect
+	connecting       // the session is asked for
+	up               // the session lives
+	draining         // it lives, but nothing new is sent on it; it is closed when what is in flight has come back
+	closing          // Close has been ordered; only Closed is awaited
+)
+
+// attempt is one epoch: from fetching its credential to the end of its session.
+type attempt struct {
+	phase phase
+	epoch Epoch
+	route int
+	// renewal: it takes an earlier session's place, so its connecting is no loss, and its failure is not the end of
+	// anything before the old session has been closed for it.
+	renewal bool
+	present bool
+	upSince Instant // kept over renewals: stability is of the connection, not of the token
+	// renewDue and end are moments of the credential's life; never if it has no end.
+	renewDue, end Instant
+	drainUntil    Instant
+	why           string // of draining and closing, for the state's reason
+}
+
+// backoff is what decides the wait before the next attempt.
+type backoff struct {
+	tries       int // attempts in this outage
+	inOutage    bool
+	outageSince Instant
+	slow        int // failures in a row of the kinds that have a wait of their own
+	slowKind    Kind
+	cleanCloses int
+	route       int
+	routesTried int
+}
+
+// wantsSession computes whether there should be a session.
+func (m *Machine) wantsSession() bool { return m.keep && !m.held && !m.finishing }
+
+// isUp reports whether messages may be sent.
+func (m *Machine) isUp() bool { return m.cur.phase == up }
+
+// isAlive reports whether answers to the hub may still leave.
+func (m *Machine) isAlive() bool { return m.cur.phase == up || m.cur.phase == draining }
+
+func (m *Machine) planSession(now Instant) {
+	cur, next := &m.cur, &m.next
+	if !m.wantsSession() {
+		if next.phase != absent {
+			m.hangUp(next, "")
+		}
+		switch cur.phase {
+		case absent, draining, closing:
+		case up:
+			m.drain(now, m.lim.DisconnectDrain, "disconnect")
+		default:
+			m.hangUp(cur, "disconnect")
+		}
+	}
+	switch {
+	case cur.phase == absent && next.phase != absent && next.phase != closing:
+		// The old session is gone, lost or closed for this one: the new connection takes its place.
+		*cur, *next = *next, attempt{}
+	case cur.phase == absent && next.phase == absent && m.wantsSession() && m.due(now, m.retryAt):
+		m.backoff.tries++
+		m.backoff.routesTried++
+		*cur = m.begin()
+	}
+	if cur.phase == opened {
+		cur.phase = connecting
+		m.emit(Connect{cur.epoch})
+	}
+	if cur.phase == up {
+		m.planRenewal(now)
+	}
+	if cur.phase == draining && (!m.hasInFlight() || m.due(now, cur.drainUntil)) {
+		m.hangUp(cur, cur.why)
+	}
+	if cur.phase == absent && next.phase == absent && len(m.disconnectOps) > 0 {
+		m.cancelDoomed()
+		m.finishAll(&m.disconnectOps, Succeeded)
+	}
+}
+
+// planRenewal keeps a session from outliving its credential: the new connection is opened beside it in good time, and
+// then it drains.
+func (m *Machine) planRenewal(now Instant) {
+	cur, next := &m.cur, &m.next
+	if cur.end == never {
+		return
+	}
+	switch {
+	case next.phase == opened:
+		m.drain(now, m.lim.RenewDrain, "renewal")
+		return
+	case next.phase == absent && m.due(now, max(cur.renewDue, m.renewAt)):
+		*next = m.begin()
+		next.renewal = true
+	}
+	if m.due(now, cur.end) {
+		m.emit(Warn{Fault{Kind: Transient, Reason: "the credential ends and could not be renewed"}})
+		m.hangUp(cur, "the credential ended")
+	}
+}
+
+// begin starts an attempt: a fresh credential each time, since the last one's rest of life is not known to suffice.
+func (m *Machine) begin() attempt {
+	m.epoch++
+	m.counters.Attempts++
+	m.emit(FetchCredential{m.epoch})
+	return attempt{phase: fetching, epoch: m.epoch, route: m.backoff.route, renewDue: never, end: never}
+}
+
+func (m *Machine) drain(now Instant, limit time.Duration, why string) {
+	m.cur.phase, m.cur.drainUntil, m.cur.why = draining, now.Add(limit), why
+}
+
+// hangUp ends an attempt, however far it has come.
+func (m *Machine) hangUp(a *attempt, why string) {
+	if a.phase == closing || a.phase == absent {
+		return
+	}
+	a.phase, a.why = closing, why
+	m.emit(Close{a.epoch})
+}
+
+// find returns the attempt of this epoch if it is in the phase that the event completes.
+func (m *Machine) find(e Epoch, p phase) *attempt {
+	for _, a := range []*attempt{&m.cur, &m.next} {
+		if a.epoch == e && a.phase == p {
+			return a
+		}
+	}
+	return nil
+}
+
+func (m *Machine) credentialFetched(now Instant, ev CredentialFetched) {
+	a := m.find(ev.Epoch, fetching)
+	if a == nil {
+		return
+	}
+	if ev.Life > 0 {
+		part := m.lim.RenewFrom
+		if m.rng != nil {
+			part += m.rng.Float64() * (m.lim.RenewTo - m.lim.RenewFrom)
+		}
+		a.renewDue = now.Add(time.Duration(float64(ev.Life) * part))
+		a.end = now.Add(ev.Life - time.Duration(float64(ev.Life)*m.lim.EndMargin))
+	}
+	a.phase = opening
+	m.emit(Open{a.epoch, a.route})
+}
+
+func (m *Machine) linkOpened(e Epoch) {
+	if a := m.find(e, opening); a != nil {
+		a.phase = opened
+	}
+}
+
+func (m *Machine) sessionConnected(now Instant, ev Connected) {
+	a := m.find(ev.Epoch, connecting)
+	if a == nil || a != &m.cur {
+		return
+	}
+	a.phase, a.present = up, ev.Present
+	m.counters.Sessions++
+	if a.renewal {
+		m.counters.Renewals++
+	} else {
+		a.upSince = now
+	}
+	m.renewAt = now
+	m.fault = Fault{}
+	m.backoff.routesTried, m.backoff.slow = 0, 0
+	m.subs = resetSubscriptions(m.subs)
+	m.twin.begin()
+	for i := range m.lanes {
+		m.lanes[i].progressed = now
+	}
+	m.finishAll(&m.connectOps, Succeeded)
+}
+
+// attemptFailed handles the failure of an attempt in the phase that the event completes.
+func (m *Machine) attemptFailed(now Instant, e Epoch, p phase, f Fault) {
+	a := m.find(e, p)
+	if a == nil {
+		return
+	}
+	m.emit(Warn{f})
+	if a == &m.next {
+		// The old session still works: try again within what is left of its credential's life.
+		*a = attempt{}
+		m.counters.RenewalsFailed++
+		m.renewAt = now.Add(m.jitter(m.renewalWait(now)))
+		return
+	}
+	*a = attempt{}
+	m.outage(now, f, false, 0)
+}
+
+// renewalWait spreads a handful of further tries over the rest of the life.
+func (m *Machine) renewalWait(now Instant) time.Duration {
+	rest := m.cur.end.Sub(now)
+	return max(time.Second, min(rest/4, time.Minute))
+}
+
+func (m *Machine) sessionLost(now Instant, ev Lost) {
+	var a *attempt
+	for _, p := range []phase{up, draining} {
+		if f := m.find(ev.Epoch, p); f != nil {
+			a = f
+		}
+	}
+	if a == nil {
+		return
+	}
+	lasted, upSince := now.Sub(a.upSince), a.upSince
+	wasPlanned := a.phase == draining
+	*a = attempt{}
+	m.sessionGone()
+	m.next.upSince = upSince
+	if wasPlanned {
+		return // the hub hung up while we were about to
+	}
+	m.next.renewal = false // it is the reconnection now
+	m.counters.Losses++
+	m.emit(Warn{ev.Fault})
+	m.outage(now, ev.Fault, true, lasted)
+}
+
+func (m *Machine) attemptClosed(now Instant, e Epoch) {
+	for _, a := range []*attempt{&m.cur, &m.next} {
+		if a.epoch != e || a.phase != closing {
+			continue
+		}
+		why, upSince := a.why, a.upSince
+		*a = attempt{}
+		if a == &m.next {
+			return
+		}
+		m.sessionGone()
+		switch {
+		case why == "renewal":
+			m.next.upSince = upSince
+		case why == "disconnect":
+			m.fault = Fault{}
+		default:
+			m.counters.Losses++
+			m.next.renewal = false
+			m.outage(now, Fault{Kind: Transient, Reason: why}, true, now.Sub(upSince))
+		}
+	}
+}
+
+// recycle ends a session that lives but does not work.
+func (m *Machine) recycle(why string) {
+	if !m.isAlive() {
+		return
+	}
+	m.emit(Warn{Fault{Kind: Transient, Reason: why}})
+	m.hangUp(&m.cur, why)
+}
+
+// sessionGone takes back what was in flight: needs that the session had met or was asked for are wanted again.
+func (m *Machine) sessionGone() {
+	m.subs = resetSubscriptions(m.subs)
+	m.twin.reset()
+	for i := range m.requests {
+		m.requests[i].asked = false
+	}
+	for i := range m.lanes {
+		m.lanes[i].sent = m.lanes[i].acked
+	}
+	m.callsDetached()
+}
+
+// outage decides when to try again after a loss or a failed attempt.
+func (m *Machine) outage(now Instant, f Fault, wasUp bool, lasted time.Duration) {
+	m.fault = f
+	b := &m.backoff
+	if wasUp && lasted >= m.lim.Stable {
+		*b = backoff{}
+	}
+	if wasUp {
+		b.routesTried = 0
+	}
+	if !b.inOutage {
+		b.inOutage, b.outageSince = true, now
+		if wasUp {
+			b.tries = 0 // the first try after a loss is made at once
+		}
+	}
+	if wasUp {
+		if f.Clean && lasted < m.lim.TakeOverWithin {
+			b.cleanCloses++
+		} else {
+			b.cleanCloses = 0
+		}
+		if b.cleanCloses >= m.lim.TakeOverCount {
+			f.Kind = TakenOver
+			f.Reason = "another client uses this identity: the hub closed " + fmt.Sprint(b.cleanCloses) + " sessions soon after they began"
+			m.fault = f
+			m.emit(Warn{f})
+		}
+	}
+	if !m.cfg.ConnectionRetry {
+		outcome := Failed
+		if wasUp {
+			outcome = Dropped
+		}
+		m.keep = false
+		m.retryAt = now
+		m.abandonAll(outcome)
+		return
+	}
+	m.retryAt = now.Add(max(m.wait(now, f), f.RetryAfter))
+}
+
+// wait computes the time until the next attempt.
+//
+// In the embedded guidance of Azure's SDKs waits grow from 1 s; ours do so within connection_retry_interval while an
+// outage is young, since most are short, and within connection_retry_max later, so that a day costs some 250 attempts.
+func (m *Machine) wait(now Instant, f Fault) time.Duration {
+	b := &m.backoff
+	if f.Kind != b.slowKind {
+		b.slow, b.slowKind = 0, f.Kind
+	}
+	n := b.slow
+	b.slow++
+	slowly := func(first time.Duration) time.Duration {
+		return m.jitter(doubling(first, n, max(first, m.cfg.RetryMax)))
+	}
+	switch f.Kind {
+	case Unauthorized:
+		if n == 0 {
+			return 0 // once at once, with a fresh token: the last may have ended on the way
+		}
+		n--
+		return slowly(m.lim.UnauthorizedMin)
+	case Throttled:
+		return slowly(m.lim.ThrottledMin)
+	case Fatal, Refused:
+		return slowly(m.lim.FatalMin)
+	case TakenOver:
+		return slowly(m.lim.TakenOverMin)
+	case Blocked:
+		if b.routesTried < m.cfg.Routes {
+			b.route = (b.route + 1) % m.cfg.Routes
+			return 0
+		}
+		b.route, b.routesTried = (b.route+1)%m.cfg.Routes, 0
+	case Transient:
+	}
+	if b.tries == 0 {
+		return 0
+	}
+	limit := m.cfg.RetryInterval
+	if now.Sub(b.outageSince) >= m.lim.OutageShort {
+		limit = m.cfg.RetryMax
+	}
+	return m.jitter(doubling(m.lim.RetryFirst, b.tries-1, limit))
+}
+
+func (m *Machine) connectRequested(now Instant, op Op) {
+	if m.stopping {
+		m.emit(Finish{op, Stopped})
+		return
+	}
+	m.keep, m.held = true, false
+	if m.cur.phase == absent {
+		// Someone asks: a planned wait ends now, however long it was meant to be.
+		m.retryAt = now
+	}
+	if m.cur.phase == up {
+		m.emit(Finish{op, Succeeded})
+		return
+	}
+	m.connectOps = append(m.connectOps, op)
+}
+
+func (m *Machine) disconnectRequested(ev DisconnectRequested) {
+	m.keep = false
+	m.held = m.held || ev.Hold
+	m.fault = Fault{}
+	m.finishAll(&m.connectOps, Cancelled)
+	if !ev.Hold {
+		m.doomPending()
+	}
+	m.disconnectOps = append(m.disconnectOps, ev.Op)
+}
+
+// wantByOperation is auto_connect: it reports whether an operation may wait for a session.
+func (m *Machine) wantByOperation() bool {
+	if m.keep || m.stopping {
+		return true
+	}
+	if !m.cfg.AutoConnect {
+		return false
+	}
+	if !m.held {
+		m.keep = true
+	}
+	return true
+}
+
+func (m *Machine) opCancelled(op Op) {
+	for i, r := range m.requests {
+		if r.op == op {
+			m.requests = append(m.requests[:i], m.requests[i+1:]...)
+			return
+		}
+	}
+	for _, ops := range []*[]Op{&m.connectOps, &m.disconnectOps} {
+		for i, o := range *ops {
+			if o == op {
+				*ops = append((*ops)[:i], (*ops)[i+1:]...)
+				return
+			}
+		}
+	}
+}
+
+func (m *Machine) finishAll(ops *[]Op, o Outcome) {
+	for _, op := range *ops {
+		m.emit(Finish{op, o})
+	}
+	*ops = nil
+}
+
+// abandonAll ends everything that waits for a session.
+func (m *Machine) abandonAll(o Outcome) {
+	m.finishAll(&m.connectOps, o)
+	for _, r := range m.requests {
+		m.emit(Finish{r.op, o})
+	}
+	m.requests = nil
+	for i := range m.lanes {
+		m.giveUpLane(Lane(i), m.lanes[i].last, o)
+	}
+}
+
+// doomPending marks what is pending now: a disconnect without Hold cancels it once the session is closed, unless the
+// hub acknowledges it before. What is submitted later is not touched.
+func (m *Machine) doomPending() {
+	for i := range m.lanes {
+		m.lanes[i].doomed = m.lanes[i].last
+	}
+	for i := range m.requests {
+		m.requests[i].doomed = true
+	}
+}
+
+func (m *Machine) cancelDoomed() {
+	for i := range m.lanes {
+		m.giveUpLane(Lane(i), m.lanes[i].doomed, Cancelled)
+	}
+	kept := m.requests[:0]
+	for _, r := range m.requests {
+		if r.doomed {
+			m.emit(Finish{r.op, Cancelled})
+			continue
+		}
+		kept = append(kept, r)
+	}
+	m.requests = kept
+}
+
+// announce computes the state from the facts, in this one place, and makes a change known.
+func (m *Machine) announce(now Instant) {
+	state, reason := m.computeState()
+	if state == m.state && (reason == m.reason || state == StateConnected) {
+		return
+	}
+	if state != m.state {
+		m.since = now
+	}
+	m.state, m.reason = state, reason
+	m.emit(Announce{state, reason})
+}
+
+func (m *Machine) computeState() (State, string) {
+	switch {
+	case m.stopped:
+		return StateStopped, "shut down"
+	case m.stopping:
+		return StateStopping, "asked to stop"
+	case m.isAlive(), m.cur.renewal, m.cur.phase == closing && m.cur.why == "renewal":
+		// A renewal is a planned hang-up: for everyone else the connection goes on.
+		return StateConnected, "session up"
+	case m.cur.phase == absent && !m.wantsSession(), m.cur.phase == closing && !m.wantsSession():
+		if m.fault.Reason != "" {
+			return StateDisconnected, m.fault.Reason
+		}
+		if m.epoch == 0 {
+			return StateDisconnected, "not asked to connect"
+		}
+		return StateDisconnected, "asked to disconnect"
+	case m.cur.phase == absent, m.cur.phase == closing:
+		return StateWaiting, m.fault.Reason
+	default:
+		if m.fault.Reason != "" {
+			return StateConnecting, "again after: " + m.fault.Reason
+		}
+		return StateConnecting, "first attempt"
+	}
+}

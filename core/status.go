@@ -1,0 +1,99 @@
+package core
+
+import "time"
+
+// Counters count since the machine began.
+type Counters struct {
+	Attempts, Sessions, Losses, Renewals, RenewalsFailed uint64
+	Submitted, Acknowledged                              uint64
+	MethodsCalled, MethodsAnswered, AnswersDropped       uint64
+	MessagesReceived, MessagesCompleted, DeadLetters     uint64
+	PluginExits, Anomalies                               uint64
+}
+
+// Status is what the machine knows of itself, as a value.
+type Status struct {
+	State  State
+	Since  Instant
+	Reason string
+	Fault  Fault
+	Epoch  Epoch
+	// NextAttempt is set in StateWaiting.
+	NextAttempt Instant
+	// SessionPresent says that the hub had kept the subscriptions.
+	SessionPresent bool
+	DesiredVersion int64
+	// CredentialEnd is when the session's credential ends; HasEnd says whether it does.
+	CredentialEnd Instant
+	HasEnd        bool
+	OpenCalls     int
+	Plugins       []PluginStatus
+	Counters      Counters
+}
+
+// PluginStatus is the machine's view of a plugin.
+type PluginStatus struct {
+	Name     string
+	State    string // stopped, starting, ready, waiting, failed, stopping
+	Start    Start
+	Restarts int
+	Reason   string
+	Methods  []string
+	// Degraded: it crashes again and again, and is tried rarely.
+	Degraded  bool
+	NextStart Instant // in state waiting
+}
+
+// Status returns what the machine knows now. The slices are copies.
+func (m *Machine) Status() Status {
+	s := Status{
+		State: m.state, Since: m.since, Reason: m.reason, Fault: m.fault, Epoch: m.cur.epoch, SessionPresent: m.cur.present,
+		DesiredVersion: m.desired.version, OpenCalls: len(m.calls), Counters: m.counters,
+	}
+	if m.state == StateWaiting {
+		s.NextAttempt = m.retryAt
+	}
+	if m.cur.phase >= opening && m.cur.end != never {
+		s.CredentialEnd, s.HasEnd = m.cur.end, true
+	}
+	for i := range m.plugins {
+		p := &m.plugins[i]
+		ps := PluginStatus{
+			Name: p.cfg.Name, State: pluginStateNames[p.state], Start: p.start, Restarts: p.restarts, Reason: p.reason,
+			Methods: append([]string(nil), p.methods()...), Degraded: len(p.crashTimes) > m.lim.CrashLoop && p.state != pluginReady,
+		}
+		if p.state == pluginWaiting {
+			ps.NextStart = p.notBefore
+		}
+		s.Plugins = append(s.Plugins, ps)
+	}
+	return s
+}
+
+// planStop carries a shutdown through: the plugins finish first, since what they say last must still leave; then what
+// the outbox holds and what is owed to the hub; then the session; then all who still wait are told.
+func (m *Machine) planStop(now Instant) {
+	if !m.stopping {
+		return
+	}
+	isOver := m.due(now, m.stopAt.Add(m.lim.Shutdown))
+	if !m.finishing {
+		if m.anyPlugin(func(p *plugin) bool { return p.state == pluginStopping }) && !isOver && !m.due(now, m.stopAt.Add(m.lim.PluginStop)) {
+			return
+		}
+		isPending := m.hasUnsent() || len(m.requests) > 0 || m.hasInFlight()
+		if isPending && m.keep && !m.held && !isOver {
+			return
+		}
+		m.finishing, m.again = true, true
+		return // the session plan hangs up in the next round
+	}
+	if m.cur.phase != absent && !m.due(now, m.stopAt.Add(m.lim.Shutdown+time.Second)) {
+		return
+	}
+	m.abandonAll(Stopped)
+	m.finishAll(&m.disconnectOps, Succeeded)
+	m.stopped = true
+	m.announce(now)
+	m.emit(Stop{})
+}
