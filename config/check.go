@@ -12,27 +12,29 @@ import (
 	"github.com/fairlead-iot/fairlead/core"
 )
 
+// Verify says how secrets must look, in the words of those who use them. Its errors must not hold the secret. A nil
+// function checks nothing.
+type Verify struct {
+	ConnectionString func(core.Secret) error
+	Key              func(core.Secret) error // a symmetric key
+	SASToken         func(core.Secret) error
+}
+
 // CheckFiles looks at what the configuration names outside itself: secrets, certificates, keys and programs. It uses no
-// network and changes nothing. Only the identity's own secret can be checked for its form, by the caller: parse is
-// called with the connection string, if there is one, and its error is reported at the string's place; nil skips that.
-// The error must not hold the secret.
-func (c *Config) CheckFiles(parse func(connectionString core.Secret) error) []Problem {
+// network and changes nothing.
+func (c *Config) CheckFiles(v Verify) []Problem {
 	k := checker{c: c}
 	d := &c.Device
-	if s, ok := k.secret("device.connection_string", d.ConnectionString); ok && parse != nil {
-		if err := parse(s); err != nil {
-			k.add("device.connection_string", err)
-		}
-	}
+	k.secret("device.connection_string", d.ConnectionString, v.ConnectionString)
 	if d.SymmetricKey != nil {
-		k.secret("device.symmetric_key.key", d.SymmetricKey.Key)
+		k.secret("device.symmetric_key.key", d.SymmetricKey.Key, v.Key)
 	}
-	k.secret("device.sastoken", d.SASToken)
+	k.secret("device.sastoken", d.SASToken, v.SASToken)
 	if x := d.X509; x != nil {
 		k.certificate("device.x509", x.CertFile, x.KeyFile, x.PassPhrase)
 	}
 	if p := d.Provisioning; p != nil {
-		k.secret("device.provisioning.symmetric_key", p.SymmetricKey)
+		k.secret("device.provisioning.symmetric_key", p.SymmetricKey, v.Key)
 		if x := p.X509; x != nil {
 			k.certificate("device.provisioning.x509", x.CertFile, x.KeyFile, x.PassPhrase)
 		}
@@ -40,9 +42,9 @@ func (c *Config) CheckFiles(parse func(connectionString core.Secret) error) []Pr
 	k.pem("tls.server_verification_cert", c.TLS.ServerVerificationCert)
 	k.pem("tls.extra_ca", c.TLS.ExtraCA)
 	for i, t := range c.Transports {
-		k.secret(itemKey("transports", i)+".proxy_options.proxy_password", t.Proxy.Password)
+		k.secret(itemKey("transports", i)+".proxy_options.proxy_password", t.Proxy.Password, nil)
 	}
-	k.secret("uploads.proxy_options.proxy_password", c.Uploads.Proxy.Password)
+	k.secret("uploads.proxy_options.proxy_password", c.Uploads.Proxy.Password, nil)
 	for _, p := range c.Plugins {
 		k.program("plugins."+p.Name+".command[0]", p.Command)
 	}
@@ -59,15 +61,17 @@ func (k *checker) add(key string, err error) {
 	k.problems = append(k.problems, k.c.Problem(key, "%v", err))
 }
 
-func (k *checker) secret(key string, s Source) (core.Secret, bool) {
+func (k *checker) secret(key string, s Source, verify func(core.Secret) error) {
 	if s.IsZero() {
-		return "", false
+		return
 	}
 	v, err := s.Resolve()
+	if err == nil && verify != nil {
+		err = verify(v)
+	}
 	if err != nil {
 		k.add(key, err)
 	}
-	return v, err == nil
 }
 
 func (k *checker) certificate(key, certFile, keyFile string, pass Source) {
@@ -77,7 +81,7 @@ func (k *checker) certificate(key, certFile, keyFile string, pass Source) {
 			k.add(key+".key_file", err)
 		}
 	}
-	k.secret(key+".pass_phrase", pass)
+	k.secret(key+".pass_phrase", pass, nil)
 }
 
 func (k *checker) pem(key string, p PEM) {

@@ -8,23 +8,23 @@ import (
 type kind uint8
 
 const (
-	sectionKind  kind = iota // fixed keys: fields
-	listKind                 // a list of sections: fields
-	namedKind                // a map from a name of the user's to a section: fields
-	stringKind               //
-	boolKind                 //
-	intKind                  // min, max
-	durationKind             // min, max in nanoseconds
-	sizeKind                 // min, max in bytes
-	enumKind                 // enum
-	stringsKind              // a list of texts
-	stringMapKind            // a map of texts
-	freeKind                 // whatever JSON can hold
-	sourceKind               // a secret, by a detour
-	pemKind                  // certificates: {file: …} or the text
-	fileKind                 // a file's name, relative to the file that names it
-	proxyKind                // none, environment, or a section: fields
-	cipherKind               // a text, or a list of texts
+	sectionKind   kind = iota // fixed keys: fields
+	listKind                  // a list of sections: fields
+	namedKind                 // a map from a name of the user's to a section: fields
+	stringKind                //
+	boolKind                  //
+	intKind                   // min, max
+	durationKind              // min, max in nanoseconds
+	sizeKind                  // min, max in bytes
+	enumKind                  // enum
+	stringsKind               // a list of texts
+	stringMapKind             // a map of texts
+	freeKind                  // whatever JSON can hold
+	sourceKind                // a secret, by a detour
+	pemKind                   // certificates: {file: …} or the text
+	fileKind                  // a file's name, relative to the file that names it
+	proxyKind                 // none, environment, or a section: fields
+	cipherKind                // a text, or a list of texts
 )
 
 // field describes one key: the one place that says what it means, what it may hold and what it is when left out. The
@@ -71,8 +71,8 @@ const (
 	// https://learn.microsoft.com/azure/iot-hub/iot-hub-devguide-direct-methods
 	maxMethodTimeout     = 300 * time.Second
 	defaultMethodTimeout = 25 * time.Second
-	minOutboxBytes   = 512 << 10 // two of the largest messages
-	day              = 24 * time.Hour
+	minOutboxBytes       = 512 << 10 // two of the largest messages
+	day                  = 24 * time.Hour
 )
 
 func proxyField(doc string) field {

@@ -1,0 +1,80 @@
+package main
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/fairlead-iot/fairlead/config"
+	"github.com/fairlead-iot/fairlead/core"
+	"github.com/fairlead-iot/fairlead/credentials"
+)
+
+func newCheckCommand() *cobra.Command {
+	var flags configFlags
+	cmd := &cobra.Command{
+		Use:   "check",
+		Short: "Check the configuration, without a network",
+		Long: `Check the configuration, the files that it names and the programs of its plugins,
+without a network. Every error stands on a line of its own:
+
+  file:line:col: key: what is wrong (did you mean …?)
+
+Run it as the user that runs fairlead: what may be read depends on it.`,
+		Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, err := flags.load()
+			if err != nil {
+				return err
+			}
+			if problems := c.CheckFiles(verifySecrets()); len(problems) > 0 {
+				return usageError(&config.Error{Problems: problems})
+			}
+			for _, p := range c.Unsupported() {
+				cmd.PrintErrf("note: %s\n", p)
+			}
+			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s\n", checked(c))
+			return err
+		},
+	}
+	flags.add(cmd)
+	return cmd
+}
+
+// verifySecrets lets those who use a secret say how it must look.
+func verifySecrets() config.Verify {
+	return config.Verify{
+		ConnectionString: func(s core.Secret) error {
+			_, err := credentials.ParseConnectionString(s.Reveal())
+			return err
+		},
+		Key: func(s core.Secret) error {
+			_, err := credentials.KeySigner(s)
+			return err
+		},
+		SASToken: func(s core.Secret) error {
+			_, err := credentials.ParseToken(s.Reveal(), time.Now())
+			return err
+		},
+	}
+}
+
+// checked says in one line what was found to be right.
+func checked(c *config.Config) string {
+	count := func(n int, one string) string {
+		if n == 1 {
+			return "1 " + one
+		}
+		return fmt.Sprintf("%d %ss", n, one)
+	}
+	text := c.Files()[0]
+	if n := len(c.Files()) - 1; n > 0 {
+		text += " and " + count(n, "file") + " of conf.d"
+	}
+	verb := "is"
+	if len(c.Files()) > 1 {
+		verb = "are"
+	}
+	return fmt.Sprintf("%s %s fine: %s, %s, outbox: %s", text, verb, count(len(c.Transports), "transport"), count(len(c.Plugins), "plugin"), c.Outbox.Mode)
+}
