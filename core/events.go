@@ -186,7 +186,7 @@ type (
 
 // The facts of the plugins.
 type (
-	// PluginReady completes StartPlugin: it takes calls.
+	// PluginReady completes StartPlugin: it takes calls. It may come again when the start handles something else.
 	PluginReady struct {
 		Plugin   PluginIndex
 		Start    Start

@@ -126,10 +126,13 @@ func (m *Machine) startPlugin(i PluginIndex) {
 
 func (m *Machine) pluginReady(now Instant, ev PluginReady) {
 	p := m.plugin(ev.Plugin, ev.Start)
-	if p == nil || p.state != pluginStarting {
+	if p == nil || p.state != pluginStarting && p.state != pluginReady {
 		return
 	}
-	p.state, p.readySince, p.registered, p.reason = pluginReady, now, true, ""
+	if p.state == pluginStarting { // else it only registers anew
+		p.state, p.readySince = pluginReady, now
+	}
+	p.registered, p.reason = true, ""
 	p.registeredMethods, p.messages, p.desired = ev.Methods, ev.Messages, ev.Desired
 	if name, other := m.clash(ev.Plugin); other != nil {
 		names := []string{p.cfg.Name, other.cfg.Name}

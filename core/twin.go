@@ -153,7 +153,7 @@ func (m *Machine) twinFailed(now Instant, status int) {
 }
 
 func (m *Machine) desiredChanged(ev DesiredChanged) {
-	if ev.Epoch != m.cur.epoch || m.cur.phase < up {
+	if ev.Epoch != m.cur.epoch || m.cur.phase < connecting {
 		return
 	}
 	d, t := &m.desired, &m.twin

@@ -1,0 +1,275 @@
+package engine
+
+import (
+	"context"
+	"fmt"
+	"sync"
+
+	"github.com/fairlead-iot/fairlead/core"
+)
+
+// attempt is what an epoch has: a context, then a credential, a link, a session. It is filled in by the goroutine of
+// the effect that is under way, of which there is one at a time.
+type attempt struct {
+	epoch  core.Epoch
+	ctx    context.Context //nolint:containedctx // it is the attempt's life, and ends with it
+	cancel context.CancelFunc
+	work   sync.WaitGroup
+
+	mu         sync.Mutex
+	credential core.Credential
+	link       core.Link
+	session    core.Session
+}
+
+func (a *attempt) getSession() core.Session {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.session
+}
+
+// begin runs one phase of an attempt.
+func (e *Engine) begin(a *attempt, phase func(ctx context.Context) core.Event) {
+	a.work.Add(1)
+	e.background(func() {
+		defer a.work.Done()
+		e.inbox.post(phase(a.ctx))
+	})
+}
+
+func (e *Engine) fetchCredential(ctx context.Context, epoch core.Epoch) {
+	a := &attempt{epoch: epoch}
+	a.ctx, a.cancel = context.WithCancel(ctx)
+	e.attempts[epoch] = a
+	e.begin(a, func(ctx context.Context) core.Event {
+		ctx, cancel := context.WithTimeout(ctx, credentialTimeout)
+		defer cancel()
+		c, err := e.cfg.Credentials.Credential(ctx)
+		if err != nil {
+			return core.CredentialFailed{Epoch: epoch, Fault: core.FaultOf(fmt.Errorf("fetch credential: %w", err))}
+		}
+		a.mu.Lock()
+		a.credential = c
+		a.mu.Unlock()
+		return core.CredentialFetched{Epoch: epoch, Life: c.Life}
+	})
+}
+
+func (e *Engine) open(f core.Open) {
+	a := e.attempts[f.Epoch]
+	e.begin(a, func(ctx context.Context) core.Event {
+		ctx, cancel := context.WithTimeout(ctx, openTimeout)
+		defer cancel()
+		a.mu.Lock()
+		c := a.credential
+		a.mu.Unlock()
+		link, err := e.cfg.Transports[f.Route].Open(ctx, c)
+		if err != nil {
+			return core.OpenFailed{Epoch: f.Epoch, Fault: core.FaultOf(err)}
+		}
+		a.mu.Lock()
+		a.link = link
+		a.mu.Unlock()
+		return core.Opened{Epoch: f.Epoch}
+	})
+}
+
+func (e *Engine) connect(epoch core.Epoch) {
+	a := e.attempts[epoch]
+	e.sent = nil
+	a.work.Add(1)
+	e.background(func() {
+		s, err := e.makeSession(a)
+		if err != nil {
+			e.inbox.post(core.ConnectFailed{Epoch: epoch, Fault: core.FaultOf(err)})
+			a.work.Done()
+			return
+		}
+		e.inbox.post(core.Connected{Epoch: epoch, Present: s.Present()})
+		a.work.Done()
+		e.watchSession(a, s)
+	})
+}
+
+func (e *Engine) makeSession(a *attempt) (core.Session, error) {
+	ctx, cancel := context.WithTimeout(a.ctx, connectTimeout)
+	defer cancel()
+	a.mu.Lock()
+	c, link := a.credential, a.link
+	a.link, a.credential = nil, core.Credential{} // the token has served
+	a.mu.Unlock()
+	s, err := link.Connect(ctx, c, e.handler(a))
+	if err != nil {
+		return nil, err
+	}
+	a.mu.Lock()
+	a.session = s
+	a.mu.Unlock()
+	return s, nil
+}
+
+// handler posts what a session reports, marked with its epoch. The order of the wire is the order of the inbox.
+func (e *Engine) handler(a *attempt) core.Handler {
+	return core.Handler{
+		Receive: func(in core.Inbound) { e.inbox.run(func() core.Event { return e.received(a, in) }) },
+		Acked: func(lane core.Lane, upto core.Seq) {
+			e.inbox.post(core.Acked{Epoch: a.epoch, Lane: lane, Upto: upto})
+		},
+		Replied: func(r core.Reply) { e.inbox.run(func() core.Event { return e.replied(a.epoch, r) }) },
+	}
+}
+
+// watchSession reports a session's end.
+func (e *Engine) watchSession(a *attempt, s core.Session) {
+	select {
+	case <-s.Done():
+	case <-a.ctx.Done():
+		return // it is being closed
+	}
+	err := s.Err()
+	if err == nil {
+		err = &core.Error{Op: "session ended", Kind: core.Transient, Clean: true}
+	}
+	fault := core.FaultOf(err)
+	e.inbox.run(func() core.Event {
+		delete(e.attempts, a.epoch)
+		a.cancel()
+		return core.Lost{Epoch: a.epoch, Fault: fault}
+	})
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(a.ctx), closeTimeout)
+	defer cancel()
+	_ = s.Close(ctx) // it has ended; this frees what it holds
+}
+
+// closeAttempt ends an attempt in whatever state, and reports Closed when nothing of it is left.
+func (e *Engine) closeAttempt(ctx context.Context, epoch core.Epoch) {
+	a := e.attempts[epoch]
+	delete(e.attempts, epoch)
+	if a == nil { // it has just ended by itself
+		e.inbox.post(core.Closed{Epoch: epoch})
+		return
+	}
+	a.cancel()
+	e.background(func() {
+		a.work.Wait()
+		a.mu.Lock()
+		link, session := a.link, a.session
+		a.mu.Unlock()
+		if session != nil {
+			ctx, cancel := context.WithTimeout(ctx, closeTimeout)
+			_ = session.Close(ctx) // whether it was orderly changes nothing any more
+			cancel()
+		}
+		if link != nil {
+			_ = link.Close()
+		}
+		e.inbox.post(core.Closed{Epoch: epoch})
+	})
+}
+
+func (e *Engine) subscribe(f core.Subscribe) {
+	a := e.attempts[f.Epoch]
+	if a == nil {
+		return
+	}
+	s := a.getSession()
+	e.begin(a, func(ctx context.Context) core.Event {
+		ctx, cancel := context.WithTimeout(ctx, subscribeTimeout)
+		defer cancel()
+		if err := s.Subscribe(ctx, f.Feature); err != nil {
+			return core.SubscribeFailed{Epoch: f.Epoch, Feature: f.Feature, Fault: core.FaultOf(fmt.Errorf("subscribe to %s: %w", f.Feature, err))}
+		}
+		return core.Subscribed{Epoch: f.Epoch, Feature: f.Feature}
+	})
+}
+
+func (e *Engine) send(f core.Send) {
+	a := e.attempts[f.Epoch]
+	if a == nil {
+		return
+	}
+	for int(f.Lane) >= len(e.sent) {
+		e.sent = append(e.sent, 0)
+	}
+	e.sent[f.Lane] = f.To
+	batch := e.outbox.collect(f.Lane, f.From, f.To)
+	if len(batch) > 0 {
+		a.getSession().Send(f.Lane, batch)
+	}
+	if len(batch) == 0 || batch[0].Seq > f.From {
+		// Numbers of withdrawn messages at the head would be acknowledged by nobody.
+		if upto := e.outbox.beyond(f.Lane, 0, f.To); upto > 0 {
+			e.inbox.post(core.Acked{Epoch: f.Epoch, Lane: f.Lane, Upto: upto})
+		}
+	}
+}
+
+// acked extends a session's acknowledgement over withdrawn messages behind it.
+func (e *Engine) acked(ev core.Acked) core.Acked {
+	if int(ev.Lane) < len(e.sent) {
+		ev.Upto = max(ev.Upto, e.outbox.beyond(ev.Lane, ev.Upto, e.sent[ev.Lane]))
+	}
+	return ev
+}
+
+func (e *Engine) giveUp(f core.GiveUp) {
+	runs, live := e.outbox.take(f.Lane, f.From, f.To)
+	if f.Why == core.Stopped {
+		e.unsent += live
+	}
+	err := outcomeError(f.Why, e.m.Status().Fault)
+	if f.Sent {
+		err = fmt.Errorf("%w; it had been sent, and the hub may have it", err)
+	}
+	settle(runs, err)
+	e.nudge(f.Lane)
+}
+
+// nudge acknowledges empty numbers at a lane's head that were sent in this session.
+func (e *Engine) nudge(l core.Lane) {
+	if int(l) >= len(e.sent) || e.sent[l] == 0 {
+		return
+	}
+	if upto := e.outbox.beyond(l, 0, e.sent[l]); upto > 0 {
+		for epoch, a := range e.attempts {
+			if a.getSession() != nil {
+				e.inbox.post(core.Acked{Epoch: epoch, Lane: l, Upto: upto})
+			}
+		}
+	}
+}
+
+func settle(runs []settlement, err error) {
+	for _, r := range runs {
+		if r.by != nil {
+			r.by.Settled(r.from, r.to, err)
+		}
+	}
+}
+
+// outcomeError is the error that a caller sees.
+func outcomeError(o core.Outcome, f core.Fault) error {
+	because := func(err error) error {
+		if f.Reason == "" {
+			return err
+		}
+		if f.Kind == core.Unauthorized {
+			return fmt.Errorf("%w: %w: %s", core.ErrCredential, err, f.Reason)
+		}
+		return fmt.Errorf("%w: %s", err, f.Reason)
+	}
+	switch o {
+	case core.Cancelled:
+		return core.ErrCancelled
+	case core.NotConnected:
+		return core.ErrNotConnected
+	case core.Failed:
+		return because(core.ErrConnectionFailed)
+	case core.Dropped:
+		return because(core.ErrConnectionDropped)
+	case core.Stopped:
+		return core.ErrClosed
+	default:
+		return nil
+	}
+}

@@ -1,0 +1,139 @@
+package engine
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/fairlead-iot/fairlead/core"
+)
+
+// Status is what a running engine knows of itself.
+type Status struct {
+	Identity   core.Identity
+	Connection core.Connection
+	Machine    core.Status
+	Plugins    []core.PluginInfo // of the present starts; PID 0 where none runs
+	// Outbox is what waits for the hub's acknowledgement.
+	OutboxMessages, OutboxBytes       int
+	OutboxMaxMessages, OutboxMaxBytes int
+	// Transport is the route of the present session or attempt.
+	Transport   string
+	DeadLetters []DeadLetter
+	Uptime      time.Duration
+}
+
+// Status returns what the engine knows now; after Run has ended, what it knew last.
+func (e *Engine) Status(ctx context.Context) (Status, error) {
+	answer := make(chan Status, 1)
+	wasPosted := e.inbox.run(func() core.Event {
+		answer <- e.status()
+		return nil
+	})
+	if wasPosted {
+		select {
+		case s := <-answer:
+			return s, nil
+		case <-ctx.Done():
+			return Status{}, fmt.Errorf("status: %w", ctxError(ctx))
+		case <-e.ended:
+		}
+	}
+	<-e.ended
+	return e.status(), nil
+}
+
+func (e *Engine) status() Status {
+	s := Status{
+		Identity: e.cfg.Identity, Connection: e.watch.get(), Machine: e.m.Status(), Uptime: time.Since(e.start),
+		OutboxMaxMessages: e.cfg.OutboxMessages, OutboxMaxBytes: e.cfg.OutboxBytes,
+		DeadLetters: append([]DeadLetter(nil), e.deadLetters...),
+	}
+	s.Transport = e.cfg.Transports[0].Name()
+	s.OutboxMessages, s.OutboxBytes = e.outbox.load()
+	for _, p := range e.plugins {
+		info := p.info
+		info.Name = p.cfg.Name
+		s.Plugins = append(s.Plugins, info)
+	}
+	return s
+}
+
+// Line is one line of the trace: an event that the machine took, or an effect that it ordered.
+type Line struct {
+	// At is the offset from the engine's start; Time the wall clock's view of it.
+	At     time.Duration `json:"at"`
+	Time   time.Time     `json:"time"`
+	Effect bool          `json:"effect,omitempty"`
+	Text   string        `json:"text"`
+	// Number counts the lines, so that a reader can go on where it stopped.
+	Number uint64 `json:"number"`
+}
+
+// traceKept is how many lines of the trace are kept. Those of the message flow are kept apart, since they would push
+// out everything else within a second.
+const traceKept = 2048
+
+// trace keeps the last lines as values and writes them out only when someone asks.
+type trace struct {
+	mu    sync.Mutex
+	lines []traced
+	next  uint64
+	added chan struct{} // closed and replaced at each line
+}
+
+type traced struct {
+	at     core.Instant
+	wall   time.Time
+	effect bool
+	line   fmt.Stringer
+}
+
+func newTrace() *trace { return &trace{added: make(chan struct{})} }
+
+func (t *trace) event(now core.Instant, ev core.Event) {
+	switch ev.(type) {
+	case core.Submitted, core.Acked, core.Ticked:
+	default:
+		t.add(traced{now, time.Now(), false, ev})
+	}
+}
+
+func (t *trace) effect(now core.Instant, f core.Effect) {
+	switch f.(type) {
+	case core.Send, core.Resolve, core.Forget:
+	default:
+		t.add(traced{now, time.Now(), true, f})
+	}
+}
+
+func (t *trace) add(l traced) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if len(t.lines) < traceKept {
+		t.lines = append(t.lines, l)
+	} else {
+		t.lines[t.next%traceKept] = l
+	}
+	t.next++
+	close(t.added)
+	t.added = make(chan struct{})
+}
+
+// Trace returns the lines with numbers of at least from (as far as they are kept), and a channel that is closed when
+// there are more. Lines of the message flow are not part of it.
+func (e *Engine) Trace(from uint64) ([]Line, <-chan struct{}) {
+	t := e.trace
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if oldest := t.next - uint64(len(t.lines)); from < oldest {
+		from = oldest
+	}
+	var out []Line
+	for n := from; n < t.next; n++ {
+		l := t.lines[n%traceKept]
+		out = append(out, Line{At: time.Duration(l.at), Time: l.wall, Effect: l.effect, Text: l.line.String(), Number: n})
+	}
+	return out, t.added
+}

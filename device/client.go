@@ -1,0 +1,251 @@
+package device
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"sync"
+	"time"
+
+	"github.com/fairlead-iot/fairlead/core"
+	"github.com/fairlead-iot/fairlead/core/engine"
+)
+
+// Message is a device-to-cloud or cloud-to-device message.
+type Message = core.Message
+
+// Config assembles a client. Start from DefaultConfig.
+type Config struct {
+	Identity    core.Identity
+	Credentials core.CredentialSource
+	// Transports are the routes to the hub, in order of preference.
+	Transports []core.Transport
+	// Plugins run beside the client's own handlers; each has its own stream of messages.
+	Plugins []engine.Plugin
+
+	// AutoConnect: an operation that needs a session makes one. ConnectAtStart: a session is made without being asked.
+	AutoConnect, ConnectAtStart bool
+	// ConnectionRetry: a lost session is made again, a failed attempt repeated.
+	ConnectionRetry bool
+	// ConnectionRetryInterval bounds the wait between attempts in the first 5 minutes of an outage, ConnectionRetryMax
+	// later.
+	ConnectionRetryInterval, ConnectionRetryMax time.Duration
+	// EnsureDesiredProperties: each session begins with a look at the twin, so that no desired change is missed.
+	EnsureDesiredProperties bool
+	// OutboxMessages and OutboxBytes bound what waits for the hub; 0 means the engine's defaults.
+	OutboxMessages, OutboxBytes int
+	Logger                      *slog.Logger
+	// Limits are the machine's; the zero value means its defaults.
+	Limits core.Limits
+}
+
+// DefaultConfig returns the seed client's defaults. Identity, Credentials and Transports are to be filled in.
+func DefaultConfig() Config {
+	return Config{
+		AutoConnect: true, ConnectionRetry: true, ConnectionRetryInterval: 10 * time.Second, ConnectionRetryMax: 10 * time.Minute,
+		EnsureDesiredProperties: true,
+	}
+}
+
+// Client is one device, or one module, at one hub. It is made by New and ends with Shutdown. All methods may be called
+// from any goroutine; each that takes a context ends when that does.
+type Client struct {
+	engine *engine.Engine
+	own    core.Device
+	in     *handlers
+	stop   context.CancelFunc
+	result error         // of the engine's Run
+	ended  chan struct{} // closed when result is set
+
+	mu      sync.Mutex
+	lastTag uint64
+	pending map[uint64]chan error
+}
+
+// New makes a client and starts its engine. It does not touch the network before something asks for a session.
+func New(cfg Config) (*Client, error) {
+	if cfg.Identity.Hostname == "" || cfg.Identity.DeviceID == "" {
+		return nil, fmt.Errorf("device: %w: hostname and device id are needed", core.ErrInvalid)
+	}
+	c := &Client{in: newHandlers(), pending: map[uint64]chan error{}, ended: make(chan struct{})}
+	plugins := append([]engine.Plugin{{PluginConfig: core.PluginConfig{Name: "(this process)"}, Launcher: c.in}}, cfg.Plugins...)
+	e, err := engine.New(engine.Config{
+		Identity: cfg.Identity, Transports: cfg.Transports, Credentials: cfg.Credentials, Plugins: plugins, Logger: cfg.Logger,
+		OutboxMessages: cfg.OutboxMessages, OutboxBytes: cfg.OutboxBytes,
+		Machine: core.Config{
+			AutoConnect: cfg.AutoConnect, ConnectAtStart: cfg.ConnectAtStart, ConnectionRetry: cfg.ConnectionRetry,
+			RetryInterval: cfg.ConnectionRetryInterval, RetryMax: cfg.ConnectionRetryMax, EnsureDesired: cfg.EnsureDesiredProperties,
+			Limits: cfg.Limits,
+		},
+	})
+	if err != nil {
+		return nil, err
+	}
+	c.engine, c.own = e, e.Device(0)
+	ctx, cancel := context.WithCancel(context.Background()) // the engine's life is the client's: it ends by Shutdown
+	c.stop = cancel
+	go func() {
+		c.result = e.Run(ctx)
+		close(c.ended)
+	}()
+	return c, nil
+}
+
+// Engine gives the engine, for status and trace.
+func (c *Client) Engine() *engine.Engine { return c.engine }
+
+// Connect makes a session and returns when it is up. With ConnectionRetry it keeps trying until ctx ends, and the error
+// then holds the last failure; without, it returns the first attempt's.
+func (c *Client) Connect(ctx context.Context) error { return c.own.Connect(ctx) }
+
+// Disconnect ends the session: what is in flight is waited for (at most Limits.DisconnectDrain), what is pending then
+// is cancelled. A later operation connects again where AutoConnect is on.
+func (c *Client) Disconnect(ctx context.Context) error { return c.engine.Disconnect(ctx, false) }
+
+// Shutdown sends what it still can, ends the session and stops for good. It returns when that is done or ctx has ended;
+// the error wraps engine.ErrUnsent when messages were left. It may be called more than once.
+func (c *Client) Shutdown(ctx context.Context) error {
+	c.stop()
+	select {
+	case <-c.ended:
+		return c.result
+	case <-ctx.Done():
+		return fmt.Errorf("shut down: %w: %w", core.ErrTimeout, ctx.Err())
+	}
+}
+
+// Done is closed when the client has been shut down.
+func (c *Client) Done() <-chan struct{} { return c.ended }
+
+// Connection returns the state of the connection.
+func (c *Client) Connection(ctx context.Context) (core.Connection, error) {
+	s, err := c.engine.Status(ctx)
+	return s.Connection, err
+}
+
+// OnConnection calls f with the state now and after each change, until stop is called.
+func (c *Client) OnConnection(f func(core.Connection)) (stop func()) { return c.own.Watch(f) }
+
+// OnBackgroundError calls f with each loss, failed attempt and failed renewal, until stop is called.
+func (c *Client) OnBackgroundError(f func(error)) (stop func()) { return c.own.OnError(f) }
+
+// Send sends a message and returns nil when the hub has acknowledged it. When ctx ends first the message is withdrawn:
+// it will not be sent later, and the error says whether the hub may have it already. A message that the hub would not
+// take is refused at once (core.ErrTooLarge, core.ErrInvalid).
+func (c *Client) Send(ctx context.Context, m *Message) error {
+	if err := m.Check(); err != nil {
+		return err
+	}
+	if err := ctx.Err(); err != nil {
+		return fmt.Errorf("send: %w: %w", core.ErrCancelled, err)
+	}
+	own := *m // the engine's from now on; the caller keeps hers
+	own.Properties = maps.Clone(m.Properties)
+	done := make(chan error, 1)
+	c.mu.Lock()
+	c.lastTag++
+	tag := c.lastTag
+	c.pending[tag] = done
+	c.mu.Unlock()
+	if err := c.own.Submit(ctx, c, tag, []*core.Message{&own}); err != nil {
+		c.forget(tag)
+		return fmt.Errorf("send: %w", err)
+	}
+	select {
+	case err := <-done:
+		return wrapSend(err)
+	case <-ctx.Done():
+		c.own.Withdraw(c, tag)
+	case <-c.ended:
+	}
+	// The engine says what became of it: withdrawn, or acknowledged in the meantime.
+	select {
+	case err := <-done:
+		if errors.Is(err, core.ErrCancelled) && ctx.Err() != nil {
+			return fmt.Errorf("send: %w (%w)", err, ctx.Err())
+		}
+		return wrapSend(err)
+	case <-c.ended:
+		c.forget(tag)
+		return fmt.Errorf("send: %w", core.ErrClosed)
+	}
+}
+
+func wrapSend(err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("send: %w", err)
+}
+
+func (c *Client) forget(tag uint64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.pending, tag)
+}
+
+// Settled implements core.Settler.
+func (c *Client) Settled(from, to uint64, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for tag := from; tag <= to; tag++ {
+		if done, ok := c.pending[tag]; ok {
+			done <- err
+			delete(c.pending, tag)
+		}
+	}
+}
+
+var _ core.Settler = (*Client)(nil)
+
+// Twin is the hub's document of the device.
+type Twin struct {
+	Desired  json.RawMessage `json:"desired"`  // with $version
+	Reported json.RawMessage `json:"reported"` // with $version
+}
+
+// GetTwin asks the hub for the twin.
+func (c *Client) GetTwin(ctx context.Context) (Twin, error) {
+	raw, err := c.own.Twin(ctx)
+	if err != nil {
+		return Twin{}, err
+	}
+	var t Twin
+	if err := json.Unmarshal(raw, &t); err != nil {
+		return Twin{}, fmt.Errorf("parse twin: %w", err)
+	}
+	return t, nil
+}
+
+// PatchReported changes the reported properties by a JSON merge patch (anything that marshals to an object) and returns
+// their new $version.
+func (c *Client) PatchReported(ctx context.Context, patch any) (int64, error) {
+	raw, err := json.Marshal(patch)
+	if err != nil {
+		return 0, fmt.Errorf("report: %w: %w", core.ErrInvalid, err)
+	}
+	return c.own.Report(ctx, raw)
+}
+
+// HandleMethod sets the handler of a direct method; nil removes it. A method without one is answered 404.
+func (c *Client) HandleMethod(name string, f MethodHandler) {
+	c.in.setMethod(name, f)
+	c.engine.Reregister(0)
+}
+
+// HandleMessages sets the handler of cloud-to-device messages (for a module, of its inputs). Messages come one at a
+// time, in order.
+func (c *Client) HandleMessages(f MessageHandler) {
+	c.in.setMessages(f)
+	c.engine.Reregister(0)
+}
+
+// HandleDesired sets the handler of the desired properties. It is called with the current state after each connect that
+// found a change, and after each change; changes that come while it runs are given together.
+func (c *Client) HandleDesired(f DesiredHandler) {
+	c.in.setDesired(f)
+	c.engine.Reregister(0)
+}

@@ -1,0 +1,149 @@
+package device
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+
+	"github.com/fairlead-iot/fairlead/core"
+)
+
+// MethodHandler answers a direct method call. payload is the caller's JSON. The result is marshalled to JSON; an error
+// is answered with status 500 and its text. ctx ends at the method's limit.
+type MethodHandler func(ctx context.Context, payload json.RawMessage) (status int, result any, err error)
+
+// MessageHandler handles a message. nil completes it, ErrAbandon has it handed out again a little later, any other
+// error makes it a dead letter.
+type MessageHandler func(ctx context.Context, m *Message) error
+
+// DesiredHandler applies a state of the desired properties.
+type DesiredHandler func(ctx context.Context, d core.Desired) error
+
+// ErrAbandon is returned by a MessageHandler that cannot handle the message now.
+var ErrAbandon = errors.New("abandon the message")
+
+// handlers is the plugin within this process: the functions that the program has set.
+type handlers struct {
+	mu       sync.Mutex
+	methods  map[string]MethodHandler
+	messages MessageHandler
+	desired  DesiredHandler
+	done     chan struct{}
+	close    func()
+}
+
+var (
+	_ core.Launcher = (*handlers)(nil)
+	_ core.Plugin   = (*handlers)(nil)
+)
+
+func newHandlers() *handlers {
+	h := &handlers{methods: map[string]MethodHandler{}, done: make(chan struct{})}
+	h.close = sync.OnceFunc(func() { close(h.done) })
+	return h
+}
+
+func (h *handlers) setMethod(name string, f MethodHandler) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if f == nil {
+		delete(h.methods, name)
+		return
+	}
+	h.methods[name] = f
+}
+
+func (h *handlers) setMessages(f MessageHandler) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.messages = f
+}
+
+func (h *handlers) setDesired(f DesiredHandler) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.desired = f
+}
+
+// Launch implements core.Launcher: there is nothing to start.
+func (h *handlers) Launch(context.Context, core.Device) (core.Plugin, error) { return h, nil }
+
+// Info implements core.Plugin.
+func (h *handlers) Info() core.PluginInfo {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return core.PluginInfo{Methods: slices.Sorted(maps.Keys(h.methods)), Messages: h.messages != nil, Desired: h.desired != nil}
+}
+
+// Handle implements core.Plugin. A panic of a handler is an error of that call only.
+func (h *handlers) Handle(ctx context.Context, d core.Delivery) (answer core.Answer, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			answer, err = failure(d, fmt.Errorf("handler panicked: %v", p)), nil
+		}
+	}()
+	h.mu.Lock()
+	method, messages, desired := h.methods[d.Method], h.messages, h.desired
+	h.mu.Unlock()
+	switch d.Kind {
+	case core.InboundMethod:
+		if method == nil {
+			return core.Answer{Status: 404, Payload: reason("no handler for the method " + d.Method)}, nil
+		}
+		status, result, err := method(ctx, d.Payload)
+		if err != nil {
+			return failure(d, err), nil
+		}
+		body, err := json.Marshal(result)
+		if err != nil {
+			return failure(d, fmt.Errorf("marshal the result: %w", err)), nil
+		}
+		return core.Answer{Status: status, Payload: body}, nil
+	case core.InboundMessage:
+		if messages == nil {
+			return core.Answer{Verdict: core.Reject}, nil
+		}
+		if err := messages(ctx, d.Message); err != nil {
+			return failure(d, err), nil
+		}
+		return core.Answer{Verdict: core.Complete}, nil
+	default:
+		if desired == nil {
+			return core.Answer{}, nil
+		}
+		return core.Answer{}, desired(ctx, *d.Desired)
+	}
+}
+
+// failure is the answer to a call whose handler failed.
+func failure(d core.Delivery, err error) core.Answer {
+	switch {
+	case d.Kind == core.InboundMessage && errors.Is(err, ErrAbandon):
+		return core.Answer{Verdict: core.Abandon}
+	case d.Kind == core.InboundMessage:
+		return core.Answer{Verdict: core.Reject}
+	default:
+		return core.Answer{Status: 500, Payload: reason(err.Error())}
+	}
+}
+
+func reason(text string) []byte {
+	body, _ := json.Marshal(map[string]string{"error": text}) // strings always marshal
+	return body
+}
+
+// Close implements core.Plugin.
+func (h *handlers) Close(context.Context) error {
+	h.close()
+	return nil
+}
+
+// Done implements core.Plugin.
+func (h *handlers) Done() <-chan struct{} { return h.done }
+
+// Err implements core.Plugin.
+func (h *handlers) Err() error { return nil }
