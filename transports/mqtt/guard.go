@@ -1,0 +1,369 @@
+package mqtt
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/fairlead-iot/fairlead/core"
+	"github.com/fairlead-iot/fairlead/transports/netdial"
+)
+
+// guard is the net.Conn that paho gets in place of the real one. It makes up for what paho 1.5.1 does not do: it bounds
+// every write, checks what arrives before paho parses it, notices a silent peer, ends at once with one typed cause, reads
+// many packets per call, and writes many packets per call.
+//
+// paho ignores read errors whose text is net.ErrClosed's, and then believes for minutes that it is connected; hence
+// errors after the end are the cause, in its own words.
+type guard struct {
+	net.Conn
+	idle time.Duration // silence from the hub that ends the connection
+
+	// The end. cause is written once, before done is closed.
+	once  sync.Once
+	done  chan struct{}
+	cause error
+	watch *time.Timer
+
+	// The reading side; one goroutine at a time.
+	rbuf   []byte
+	rpos   int
+	rend   int
+	filter filter
+	heard  atomic.Int64 // when the last bytes came, as nanoseconds since start
+	start  time.Time
+
+	subsMu sync.Mutex
+	subs   map[uint16]struct{} // SUBSCRIBEs that await their answer
+
+	// more says that another packet follows at once, so that writing through would be a waste.
+	more atomic.Bool
+	kick chan struct{}
+
+	// The writing side. While writing is set one goroutine is inside Conn.Write, without the mutex; everybody else
+	// appends to wbuf.
+	mu      sync.Mutex
+	room    sync.Cond // wbuf shrank, writing ended, or the end came
+	wbuf    []byte
+	spare   []byte
+	writing bool
+	ended   bool
+
+	flusher sync.WaitGroup
+
+	connacked atomic.Bool
+	finishing atomic.Bool // DISCONNECT is on its way
+	present   bool        // the hub kept the session; written before connacked
+}
+
+// newGuard takes conn over. idle is the silence that ends it.
+func newGuard(conn net.Conn, idle time.Duration) *guard {
+	g := &guard{
+		Conn: conn, idle: idle,
+		done: make(chan struct{}), kick: make(chan struct{}, 1),
+		rbuf: make([]byte, readBuffer), subs: make(map[uint16]struct{}),
+		start: time.Now(),
+	}
+	g.room.L = &g.mu
+	g.filter = filter{limit: maxPacket, connack: g.connack, subscribed: g.subscribed}
+	g.mu.Lock() // the timer may run before it is assigned
+	g.watch = time.AfterFunc(idle, g.checkSilence)
+	g.mu.Unlock()
+	g.flusher.Go(g.flush)
+	return g
+}
+
+// abort ends the connection. The first cause stays; once finish has begun, whatever ends it is the close.
+func (g *guard) abort(cause error) {
+	g.once.Do(func() {
+		if g.finishing.Load() {
+			cause = errSessionClosed
+		}
+		g.cause = cause
+		close(g.done)
+		g.mu.Lock()
+		g.ended = true
+		g.watch.Stop()
+		g.room.Broadcast()
+		g.mu.Unlock()
+		_ = rawConn(g.Conn).Close()
+		_ = g.Conn.Close()
+	})
+}
+
+// rawConn returns the connection below TLS. Closing a tls.Conn writes an alert, for which a stuck peer would make it wait.
+func rawConn(conn net.Conn) net.Conn {
+	for {
+		wrapper, ok := conn.(interface{ NetConn() net.Conn })
+		if !ok || wrapper.NetConn() == nil {
+			return conn
+		}
+		conn = wrapper.NetConn()
+	}
+}
+
+// checkSilence runs on the watch timer.
+func (g *guard) checkSilence() {
+	silent := time.Since(g.start) - time.Duration(g.heard.Load())
+	if silent < g.idle {
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		if !g.ended {
+			g.watch.Reset(g.idle - silent)
+		}
+		return
+	}
+	g.abort(&core.Error{
+		Op: "wait for hub", Kind: core.Transient, Phase: phaseMQTT,
+		Err: fmt.Errorf("nothing was heard from the hub for %v, an answer to a ping included", g.idle),
+	})
+}
+
+// Read gives paho bytes that the filter has passed.
+func (g *guard) Read(p []byte) (int, error) {
+	if g.rpos == g.rend {
+		n, err := g.Conn.Read(g.rbuf)
+		if n > 0 {
+			g.heard.Store(int64(time.Since(g.start)))
+			if bad := g.filter.feed(g.rbuf[:n]); bad != nil {
+				g.abort(bad)
+				return 0, g.cause
+			}
+			g.rpos, g.rend = 0, n
+		} else if err != nil {
+			g.abort(g.readError(err))
+			return 0, g.cause
+		}
+	}
+	n := copy(p, g.rbuf[g.rpos:g.rend])
+	g.rpos += n
+	return n, nil
+}
+
+// readError says what the end of the stream means.
+func (g *guard) readError(err error) error {
+	e := &core.Error{Op: "read from hub", Kind: core.Transient, Phase: phaseMQTT, Err: err}
+	switch {
+	case errors.Is(err, io.EOF) && g.filter.boundary():
+		e.Err = errHubClosed
+		e.Clean = g.connacked.Load()
+	case errors.Is(err, io.EOF):
+		e.Err = fmt.Errorf("the connection ended inside a packet: %w", io.ErrUnexpectedEOF)
+	}
+	// With TLS 1.3 a server refuses the client's certificate after the handshake, in the first bytes that it sends.
+	if _, ok := errors.AsType[tls.AlertError](err); ok {
+		e.Kind, e.Err = netdial.Classify(netdial.PhaseTLS, err, "", time.Time{})
+	}
+	return e
+}
+
+var errHubClosed = errors.New("the hub closed the connection")
+
+// connack is told the hub's answer to CONNECT.
+func (g *guard) connack(present bool, code byte) error {
+	if code != 0 {
+		return connackError(code)
+	}
+	g.present = present
+	g.connacked.Store(true)
+	return nil
+}
+
+func (g *guard) subscribed(id uint16, forget bool) bool {
+	g.subsMu.Lock()
+	defer g.subsMu.Unlock()
+	_, ok := g.subs[id]
+	if forget {
+		delete(g.subs, id)
+	}
+	return ok
+}
+
+// Write takes one whole packet. An idle connection is written to at once, so that a single message pays for no other
+// goroutine; otherwise the packet joins the buffer that the flusher writes.
+func (g *guard) Write(p []byte) (int, error) {
+	if len(p) >= 4 && p[0]>>4 == packetSubscribe {
+		g.noteSubscribe(p)
+	}
+	g.mu.Lock()
+	for !g.ended && len(g.wbuf) > 0 && len(g.wbuf)+len(p) > writeHard {
+		g.room.Wait()
+	}
+	if g.ended {
+		g.mu.Unlock()
+		return 0, g.cause
+	}
+	if !g.writing && len(g.wbuf) == 0 && !g.more.Load() {
+		g.writing = true
+		g.mu.Unlock()
+		err := g.push(p)
+		g.wrote()
+		if err != nil {
+			return 0, err
+		}
+		return len(p), nil
+	}
+	g.wbuf = append(g.wbuf, p...)
+	wake := !g.writing
+	g.mu.Unlock()
+	if wake {
+		g.wake()
+	}
+	return len(p), nil
+}
+
+// noteSubscribe remembers a SUBSCRIBE's packet id.
+func (g *guard) noteSubscribe(p []byte) {
+	i := 1
+	for i < len(p) && p[i]&0x80 != 0 {
+		i++
+	}
+	if i+2 >= len(p) {
+		return
+	}
+	g.subsMu.Lock()
+	defer g.subsMu.Unlock()
+	g.subs[uint16(p[i+1])<<8|uint16(p[i+2])] = struct{}{}
+}
+
+// wrote ends a turn at Conn.Write, and passes on to the flusher what came meanwhile.
+func (g *guard) wrote() {
+	g.mu.Lock()
+	g.writing = false
+	waiting := len(g.wbuf) > 0
+	g.room.Broadcast()
+	g.mu.Unlock()
+	if waiting {
+		g.wake()
+	}
+}
+
+func (g *guard) wake() {
+	select {
+	case g.kick <- struct{}{}:
+	default:
+	}
+}
+
+// flush is the flusher's goroutine: it writes what has gathered, until the end.
+func (g *guard) flush() {
+	for {
+		select {
+		case <-g.kick:
+		case <-g.done:
+			return
+		}
+		for {
+			// One yield lets whoever is about to write do so: with many in flight that halves the calls.
+			runtime.Gosched()
+			g.mu.Lock()
+			if g.writing || g.ended || len(g.wbuf) == 0 {
+				g.mu.Unlock()
+				break
+			}
+			out := g.wbuf
+			g.wbuf, g.spare, g.writing = g.spare[:0], nil, true
+			g.room.Broadcast()
+			g.mu.Unlock()
+			err := g.push(out)
+			g.mu.Lock()
+			g.writing = false
+			if cap(out) <= writeKeep {
+				g.spare = out[:0]
+			}
+			g.room.Broadcast()
+			g.mu.Unlock()
+			if err != nil {
+				return
+			}
+		}
+	}
+}
+
+// push writes p to the connection, chunk by chunk, each with its own deadline. The caller has set writing.
+func (g *guard) push(p []byte) error {
+	for len(p) > 0 {
+		n := min(len(p), writeChunk)
+		err := g.Conn.SetWriteDeadline(time.Now().Add(writeTimeout))
+		if err == nil {
+			_, err = g.Conn.Write(p[:n])
+		}
+		if err != nil {
+			if errors.Is(err, os.ErrDeadlineExceeded) {
+				err = fmt.Errorf("the connection accepted no bytes for %v: %w", writeTimeout, err)
+			}
+			g.abort(&core.Error{Op: "write to hub", Kind: core.Transient, Phase: phaseMQTT, Err: err})
+			return g.cause
+		}
+		p = p[n:]
+	}
+	return nil
+}
+
+// waitRoom waits until another message may be handed to paho, and reports whether the connection still lives.
+func (g *guard) waitRoom() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for !g.ended && len(g.wbuf) >= writeSoft {
+		g.room.Wait()
+	}
+	return !g.ended
+}
+
+// drain waits until everything written has been handed to the connection, or the end.
+func (g *guard) drain() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for !g.ended && (g.writing || len(g.wbuf) > 0) {
+		g.room.Wait()
+	}
+}
+
+// finish says goodbye: DISCONNECT after everything written before it, then TLS's own. The hub then knows that the client
+// meant it. Whoever calls it has to abort where it takes too long.
+func (g *guard) finish() {
+	g.more.Store(false)
+	g.finishing.Store(true)
+	if _, err := g.Write([]byte{packetDisconnect << 4, 0}); err != nil {
+		return
+	}
+	g.drain()
+	if t, ok := g.Conn.(*tls.Conn); ok {
+		_ = t.CloseWrite()
+	}
+	g.abort(errSessionClosed)
+}
+
+// wait waits until the flusher has ended.
+func (g *guard) wait() { g.flusher.Wait() }
+
+// Close is called by paho where it gives the connection up.
+func (g *guard) Close() error {
+	g.abort(&core.Error{
+		Op: "run MQTT client", Kind: core.Transient, Phase: phaseMQTT,
+		Err: errors.New("the client library gave the connection up"),
+	})
+	return nil
+}
+
+// SetDeadline is ignored, as its two parts are: paho would take the guard's deadlines away.
+func (g *guard) SetDeadline(time.Time) error { return nil }
+
+// SetReadDeadline is ignored: the watch timer bounds silence.
+func (g *guard) SetReadDeadline(time.Time) error { return nil }
+
+// SetWriteDeadline is ignored: every write has its own.
+func (g *guard) SetWriteDeadline(time.Time) error { return nil }
+
+// contextError is the error of an operation that its context ended.
+func contextError(ctx context.Context, op string) error {
+	return &core.Error{Op: op, Kind: core.Transient, Phase: phaseMQTT, Err: context.Cause(ctx)}
+}

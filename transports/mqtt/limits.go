@@ -1,0 +1,39 @@
+package mqtt
+
+import "time"
+
+// Our own numbers; the hub's are in protocol.go.
+const (
+	// defaultKeepAlive is the seed client's; a NAT forgets an idle connection after about 4 minutes.
+	defaultKeepAlive = 60 * time.Second
+	// pingTimeout is how long the hub may take to answer a PINGREQ.
+	pingTimeout = 15 * time.Second
+	// pahoTick is how late paho may notice that a PINGREQ is due.
+	pahoTick = 5 * time.Second
+	// writeTimeout is how long the connection may take to accept one chunk. Chunks are small so that a slow link, which
+	// accepts 16 KiB in 2 s at 64 kbit/s, is not taken for a dead one.
+	writeTimeout = 10 * time.Second
+	writeChunk   = 16 << 10
+	// connackTimeout bounds the wait for CONNACK where the caller's context does not.
+	connackTimeout = 60 * time.Second
+	// windDown is how long after the connection's end what had already arrived may still reach the handler.
+	windDown = 250 * time.Millisecond
+	// publishTimeout is how long paho's Publish may wait for paho's writer. The writer never waits long (the session
+	// waits for room before it calls Publish), so that this only ends the wait for a writer that has gone.
+	publishTimeout = time.Second
+	// publishPause is the wait before a publish that paho could not take is offered again.
+	publishPause = 10 * time.Millisecond
+
+	// readBuffer is read from the connection at once.
+	readBuffer = 16 << 10
+	// writeSoft is how much may wait for the connection before the session stops handing messages to paho; writeHard is
+	// where paho itself has to wait. Between them is room for what must never wait: acknowledgements, pings, requests.
+	writeSoft = 256 << 10
+	writeHard = 2 << 20
+	// writeKeep is the largest idle buffer that is kept for later.
+	writeKeep = 512 << 10
+	// maxPacket bounds an inbound packet: 256 KiB is the hub's largest body, the rest is topic and room.
+	maxPacket = 512 << 10
+	// maxArrivals bounds the inbound messages that nobody has completed. The hub stops at 50.
+	maxArrivals = 10_000
+)

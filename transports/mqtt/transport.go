@@ -1,0 +1,167 @@
+package mqtt
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"sync/atomic"
+	"time"
+
+	"github.com/fairlead-iot/fairlead/core"
+	"github.com/fairlead-iot/fairlead/transports/netdial"
+)
+
+// Opener opens a connection over which MQTT can be spoken: for TCP and TLS that is netdial, for WebSocket its dialer.
+// Its errors are *core.Error with Phase set. It ends when ctx does.
+//
+// A connection that wraps another may offer NetConn() net.Conn, as tls.Conn does: then the end of a session closes the
+// innermost one and cannot be held up by a goodbye.
+type Opener func(ctx context.Context, c core.Credential) (net.Conn, error)
+
+// Config says whose session, and how to reach the hub. Identity is required.
+type Config struct {
+	Identity core.Identity
+	// ProductInfo is told to the hub after UserAgent; one that begins with "dtmi:" is the device's Plug and Play model.
+	ProductInfo string
+	// UserAgent names the program: "fairlead/1.2 (linux; arm64)".
+	UserAgent string
+	// KeepAlive is the longest silence before a ping, in whole seconds; 0 means 60 s, at most 1177 s, from which on the
+	// hub would not wait for a ping. A dead connection is noticed within KeepAlive and 20 s.
+	KeepAlive time.Duration
+	// Port is the hub's; 0 means 8883. Address, if set, is dialed in place of the hub's name.
+	Port    int
+	Address string
+	TLS     netdial.TLSConfig
+	// DialContext, if set, takes the place of DNS and TCP.
+	DialContext netdial.ContextDialer
+	// Now is the wall clock against which certificates are checked; nil is time.Now.
+	Now func() time.Time
+	// Logger gets debug lines about what was dropped; nil is none.
+	Logger *slog.Logger
+
+	// Name is the route's name; "" is "mqtt". Open, if set, takes the place of TCP and TLS: then Port, Address, TLS,
+	// DialContext and Now are not used.
+	Name string
+	Open Opener
+}
+
+// Transport makes MQTT sessions for one identity. It may be used from any goroutine.
+type Transport struct {
+	name      string
+	open      Opener
+	clientID  string
+	username  string
+	topics    topics
+	keepAlive time.Duration
+	log       *slog.Logger
+}
+
+var _ core.Transport = (*Transport)(nil)
+
+// New checks the configuration, certificates included. Its error wraps core.ErrInvalid.
+func New(cfg Config) (*Transport, error) {
+	if cfg.Identity.Hostname == "" || cfg.Identity.DeviceID == "" {
+		return nil, fmt.Errorf("make mqtt transport: the identity names no hub or no device: %w", core.ErrInvalid)
+	}
+	if cfg.KeepAlive == 0 {
+		cfg.KeepAlive = defaultKeepAlive
+	}
+	if cfg.KeepAlive < time.Second || cfg.KeepAlive > maxKeepAliveSeconds*time.Second {
+		return nil, fmt.Errorf("make mqtt transport: keep-alive %v: %w: 1s to %ds", cfg.KeepAlive, core.ErrInvalid, maxKeepAliveSeconds)
+	}
+	if cfg.UserAgent == "" {
+		cfg.UserAgent = defaultUserAgent()
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	if cfg.Name == "" {
+		cfg.Name = "mqtt"
+	}
+	t := &Transport{
+		name:      cfg.Name,
+		open:      cfg.Open,
+		clientID:  cfg.Identity.ClientID(),
+		username:  username(cfg.Identity, cfg.UserAgent, cfg.ProductInfo),
+		topics:    newTopics(cfg.Identity),
+		keepAlive: cfg.KeepAlive.Truncate(time.Second),
+		log:       cfg.Logger,
+	}
+	if t.open == nil {
+		if cfg.Port == 0 {
+			cfg.Port = DefaultPort
+		}
+		dialer, err := netdial.New(netdial.Config{
+			Host: cfg.Identity.ConnectHost(), Port: cfg.Port, Address: cfg.Address, TLS: cfg.TLS,
+			UserTimeout: t.silence(), DialContext: cfg.DialContext, Now: cfg.Now,
+		})
+		if err != nil {
+			return nil, fmt.Errorf("make mqtt transport: %w", err)
+		}
+		t.open = func(ctx context.Context, c core.Credential) (net.Conn, error) {
+			conn, err := dialer.Dial(ctx, c)
+			if err != nil {
+				return nil, err
+			}
+			return conn, nil
+		}
+	}
+	return t, nil
+}
+
+// silence is how long the hub may say nothing before the connection counts as dead: until a ping is due, noticed, and
+// unanswered.
+func (t *Transport) silence() time.Duration { return t.keepAlive + pahoTick + pingTimeout }
+
+// Name returns the route's name.
+func (t *Transport) Name() string { return t.name }
+
+// Open opens the connection. It implements core.Transport.
+func (t *Transport) Open(ctx context.Context, c core.Credential) (core.Link, error) {
+	conn, err := t.open(ctx, c)
+	if err != nil {
+		return nil, err
+	}
+	return &link{t: t, conn: conn}, nil
+}
+
+// link is an open connection on which no CONNECT was sent.
+type link struct {
+	t     *Transport
+	conn  net.Conn
+	taken atomic.Bool // by Connect or Close
+}
+
+// Connect makes the session. It implements core.Link.
+func (l *link) Connect(ctx context.Context, c core.Credential, h core.Handler) (core.Session, error) {
+	if !l.taken.CompareAndSwap(false, true) {
+		return nil, &core.Error{Op: "connect", Kind: core.Transient, Phase: phaseMQTT, Err: errLinkUsed}
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, connackTimeout, errNoConnack)
+	defer cancel()
+	s, err := newSession(ctx, l.t, l.conn, c, h)
+	if err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// Close drops the link. It implements core.Link.
+func (l *link) Close() error {
+	if !l.taken.CompareAndSwap(false, true) {
+		return nil
+	}
+	err := rawConn(l.conn).Close()
+	_ = l.conn.Close()
+	if err != nil && !errors.Is(err, net.ErrClosed) {
+		return fmt.Errorf("close link: %w", err)
+	}
+	return nil
+}
+
+var (
+	errLinkUsed  = errors.New("the link was used or closed before")
+	errNoConnack = fmt.Errorf("the hub sent no CONNACK for %v", connackTimeout)
+)
