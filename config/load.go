@@ -78,7 +78,12 @@ func Load(path string, o Options) (*Config, error) {
 	l.fill(c)
 	c.resolveCommands()
 	if !l.broken {
-		l.problems = append(l.problems, c.validate(l.root)...)
+		read := l.problems
+		for _, p := range c.validate(l.root) {
+			if !slices.ContainsFunc(read, p.followsFrom) {
+				l.problems = append(l.problems, p)
+			}
+		}
 	}
 	if len(l.problems) > 0 {
 		return nil, &Error{Problems: sortProblems(l.problems, l.files)}
@@ -161,7 +166,7 @@ func (l *loader) loadFile(name string) error {
 	}
 	root, problems := parse(name, data)
 	l.problems = append(l.problems, problems...)
-	if root == nil || len(problems) > 0 {
+	if root == nil || len(problems) > 0 || root.kind != mapNode && root.kind != nullNode {
 		l.broken = true
 	}
 	if root == nil {
@@ -252,7 +257,7 @@ func (l *loader) override(key, value string, at Pos) any {
 		if near != "" && at.File != "--set" {
 			near = EnvPrefix + strings.ToUpper(strings.ReplaceAll(near, ".", "__"))
 		}
-		return problem("unknown key%s", didYouMean(near))
+		return problem(unknownKey+"%s", didYouMean(near))
 	case f.kind == sourceKind:
 		return problem("a secret never comes this way: write %s: {env: NAME} in the file and set NAME", key)
 	case !f.env:

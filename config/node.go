@@ -83,7 +83,7 @@ func (n *node) words() string {
 	case nullNode:
 		return "empty"
 	case boolNode:
-		return "true or false"
+		return "a boolean"
 	case intNode, floatNode:
 		return "a number"
 	case stringNode:

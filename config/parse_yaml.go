@@ -21,7 +21,7 @@ func parseYAML(name string, data []byte) (*node, []Problem) {
 	if err := dec.Decode(&doc); errors.Is(err, io.EOF) {
 		return &node{kind: mapNode, pos: Pos{name, 1, 1}}, nil
 	} else if err != nil {
-		return nil, []Problem{yamlProblem(name, err)}
+		return nil, []Problem{yamlProblem(name, data, err)}
 	}
 	c := yamlConverter{file: name}
 	root := c.convert(&doc, 0)
@@ -30,22 +30,38 @@ func parseYAML(name string, data []byte) (*node, []Problem) {
 	case err == nil:
 		c.add(Pos{name, max(second.Line, 1), max(second.Column, 1)}, "a second document begins here: one file holds one configuration")
 	case !errors.Is(err, io.EOF):
-		c.problems = append(c.problems, yamlProblem(name, err))
+		c.problems = append(c.problems, yamlProblem(name, data, err))
 	}
 	return root, c.problems
 }
 
-func yamlProblem(name string, err error) Problem {
-	// A text of several lines comes with *yaml.TypeError only, which decoding into a Node does not give.
-	m := yamlLine.FindStringSubmatch(strings.ReplaceAll(err.Error(), "\n", " "))
-	line, text := 1, err.Error()
-	if m != nil {
-		text = m[2]
-		if n, err := strconv.Atoi(m[1]); err == nil {
-			line = n
-		}
+// yamlParserErrors are the errors whose line the library counts from 0; its other errors count from 1.
+var yamlParserErrors = regexp.MustCompile(`^did not find expected (<|node content|'-' indicator|key$|',' or)`)
+
+var yamlAnchorError = regexp.MustCompile(`^unknown anchor '(.*)' referenced$`)
+
+func yamlProblem(name string, data []byte, err error) Problem {
+	p := Problem{Pos: Pos{name, 1, 1}, Text: "not YAML: " + strings.TrimPrefix(err.Error(), "yaml: ")}
+	m := yamlLine.FindStringSubmatch(err.Error())
+	if m == nil {
+		return p
 	}
-	return Problem{Pos: Pos{name, line, 1}, Text: "not YAML: " + text}
+	p.Text = "not YAML: " + m[2]
+	if n, err := strconv.Atoi(m[1]); err == nil {
+		p.Pos.Line = n
+	}
+	if yamlParserErrors.MatchString(m[2]) && m[1] != "" {
+		p.Pos.Line++
+	}
+	lines := bytes.Split(data, []byte{'\n'})
+	if p.Pos.Line <= len(lines) && bytes.HasPrefix(bytes.TrimLeft(lines[p.Pos.Line-1], " "), []byte{'\t'}) {
+		p.Text = "not YAML: a tab indents this line: use spaces"
+	}
+	if a := yamlAnchorError.FindStringSubmatch(m[2]); a != nil {
+		p.Text = fmt.Sprintf("not YAML: there is no anchor &%s before this alias", a[1])
+		p.Pos = newLocator(name, data).at(bytes.Index(data, []byte("*"+a[1])))
+	}
+	return p
 }
 
 // yamlConverter follows aliases and merge keys, so that the rest need not know of them.
@@ -163,7 +179,10 @@ func (c *yamlConverter) convertScalar(n *node, y *yaml.Node) {
 		err = y.Decode(&n.flag)
 	case "!!int":
 		n.kind = intNode
-		err = y.Decode(&n.integer)
+		if y.Decode(&n.integer) != nil { // beyond 64 bits
+			n.kind = floatNode
+			err = y.Decode(&n.float)
+		}
 	case "!!float":
 		n.kind = floatNode
 		err = y.Decode(&n.float)
@@ -172,7 +191,7 @@ func (c *yamlConverter) convertScalar(n *node, y *yaml.Node) {
 	default:
 		n.kind = otherNode
 	}
-	if err != nil { // a number beyond 64 bits, or a tag that lies about its value
+	if err != nil { // a tag that lies about its value
 		n.kind = otherNode
 	}
 }

@@ -53,5 +53,29 @@ func sortProblems(ps []Problem, files []string) []Problem {
 		return cmp.Or(cmp.Compare(rank(a), rank(b)), strings.Compare(a.Pos.File, b.Pos.File),
 			cmp.Compare(a.Pos.Line, b.Pos.Line), cmp.Compare(a.Pos.Col, b.Pos.Col))
 	})
-	return slices.CompactFunc(ps, func(a, b Problem) bool { return a.Pos == b.Pos && a.Text == b.Text })
+	return slices.CompactFunc(ps, func(a, b Problem) bool { return a.Pos == b.Pos && a.Text == b.Text && a.leaf() == b.leaf() })
+}
+
+// leaf returns the last part of the key.
+func (p Problem) leaf() string { return p.Key[len(parentKey(p.Key)):] }
+
+// followsFrom reports whether p, found in the values, is likely nothing but a consequence of q, found when reading them:
+// what could not be read is missing later.
+func (p Problem) followsFrom(q Problem) bool {
+	switch {
+	case p.Key == q.Key || isUnder(p.Key, q.Key):
+		return true
+	case !isUnder(q.Key, p.Key):
+		return false
+	case p.Key == "device": // the identity may be what was mistyped
+		return strings.HasPrefix(q.Text, unknownKey)
+	default: // comparisons of whole items and maps
+		return strings.HasSuffix(p.Key, "]") || strings.HasSuffix(p.Key, ".match")
+	}
+}
+
+// isUnder reports whether key stands somewhere in the section or list parent.
+func isUnder(key, parent string) bool {
+	rest, ok := strings.CutPrefix(key, parent)
+	return ok && rest != "" && (rest[0] == '.' || rest[0] == '[')
 }

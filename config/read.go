@@ -32,6 +32,8 @@ func (r *reader) add(p Pos, key, format string, args ...any) {
 	r.problems = append(r.problems, Problem{Pos: p, Key: key, Text: fmt.Sprintf(format, args...)})
 }
 
+const unknownKey = "unknown key"
+
 // section reads a map with fixed keys.
 func (r *reader) section(f *field, n *node, key string) map[string]any {
 	if n.kind == nullNode { // all of its keys are commented out
@@ -47,7 +49,7 @@ func (r *reader) section(f *field, n *node, key string) map[string]any {
 		k := joinKey(key, e.key)
 		c := f.child(e.key)
 		if c == nil {
-			r.add(e.pos, displayKey(k), "unknown key%s", r.hint(f, e.key))
+			r.add(e.pos, displayKey(k), unknownKey+"%s", r.hint(f, e.key))
 			continue
 		}
 		r.at[k] = e.pos
@@ -64,15 +66,21 @@ func (r *reader) twice(n *node, key string) {
 	}
 }
 
-// displayKey keeps a key that somebody invented from breaking the line or the terminal.
+// displayKey keeps a key that somebody invented from breaking the line or the terminal, and from being a secret: braces
+// around a connection string make a key of it.
 func displayKey(k string) string {
-	if len(k) > 200 {
-		k = k[:200] + "…"
-	}
-	if strings.ContainsFunc(k, isControl) {
+	switch {
+	case strings.ContainsAny(k, "=;") || len(k) > 200:
+		up := k
+		for strings.ContainsAny(up, "=;") || len(up) > 200 {
+			up = parentKey(up)
+		}
+		return joinKey(up, "…")
+	case strings.ContainsFunc(k, isControl):
 		return fmt.Sprintf("%q", k)
+	default:
+		return k
 	}
-	return k
 }
 
 // movedKeys are names that somebody who knows the Python SDK, or a later version, may write.
@@ -458,11 +466,15 @@ func (r *reader) source(n *node, key string) any {
 		r.add(n.pos, key, "is %s: %s", n.words(), want)
 		return nil
 	}
-	r.twice(n, key)
 	var s Source
 	bad := false
 	for _, e := range n.entries {
 		k := joinKey(key, e.key)
+		for _, t := range n.twice {
+			if t.key == e.key && len(t.key) <= len("credential") {
+				r.add(t.pos, displayKey(k), "stands twice: first in line %d", e.pos.Line)
+			}
+		}
 		var name *string
 		switch e.key {
 		case "file":
@@ -472,7 +484,11 @@ func (r *reader) source(n *node, key string) any {
 		case "env":
 			name = &s.Env
 		default:
-			r.add(e.pos, displayKey(k), "unknown key%s", didYouMean(nearest(e.key, []string{"file", "credential", "env"})))
+			near := nearest(e.key, []string{"file", "credential", "env"})
+			if near == "" { // it may be the secret
+				k = joinKey(key, "…")
+			}
+			r.add(e.pos, displayKey(k), unknownKey+"%s; %s", didYouMean(near), want)
 			bad = true
 			continue
 		}
@@ -521,7 +537,7 @@ func (r *reader) pem(n *node, key string) any {
 		file := n.get("file")
 		for _, e := range n.entries {
 			if e.key != "file" {
-				r.add(e.pos, displayKey(joinKey(key, e.key)), "unknown key%s", didYouMean(nearest(e.key, []string{"file"})))
+				r.add(e.pos, displayKey(joinKey(key, e.key)), unknownKey+"%s", didYouMean(nearest(e.key, []string{"file"})))
 				return nil
 			}
 		}

@@ -118,7 +118,7 @@ func (v *validator) transports() {
 		v.add("transports", "the list is empty: name at least one route, as in [{use: mqtt}]")
 	}
 	for i, t := range v.c.Transports {
-		same := func(u Transport) bool { return u == t }
+		same := func(u Transport) bool { return t.Use != "" && u == t }
 		if j := slices.IndexFunc(v.c.Transports[:i], same); j >= 0 {
 			v.add(itemKey("transports", i), "is the same route as %s", itemKey("transports", j))
 		}

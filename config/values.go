@@ -198,6 +198,8 @@ func nearest(word string, candidates []string) string {
 		d := distance(word, c)
 		if strings.ReplaceAll(strings.ToLower(word), "-", "_") == c || strings.ReplaceAll(c, "_", "") == strings.ToLower(word) {
 			d = 0
+		} else if l := strings.ToLower(word); len(word) >= 3 && len(c) >= 3 && (strings.HasPrefix(l, c) || strings.HasPrefix(c, l)) {
+			d = 1 // warning for warn, info for information
 		}
 		if d < bestDistance || d == bestDistance && best == "" && d < len(c) {
 			best, bestDistance = c, d
