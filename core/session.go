@@ -65,7 +65,11 @@ func (m *Machine) planSession(now Instant) {
 		switch cur.phase {
 		case absent, draining, closing:
 		case up:
-			m.drain(now, m.lim.DisconnectDrain, "disconnect")
+			limit := m.lim.DisconnectDrain
+			if m.finishing {
+				limit = 0 // the shutdown has waited already
+			}
+			m.drain(now, limit, "disconnect")
 		default:
 			m.hangUp(cur, "disconnect")
 		}

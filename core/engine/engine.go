@@ -163,6 +163,9 @@ func (e *Engine) Run(ctx context.Context) error {
 	e.inbox.close()
 	e.outbox.close()
 	close(e.ended)
+	for epoch := range e.attempts { // one that would not close in time
+		e.closeAttempt(ctx, epoch)
+	}
 	cancel()
 	e.wg.Wait()
 	e.watch.close()

@@ -46,7 +46,14 @@ func (e *Engine) startPlugin(ctx context.Context, f core.StartPlugin) {
 			e.log.InfoContext(startCtx, "plugin ready", "plugin", p.cfg.Name, "pid", info.PID, "start", uint64(f.Start), "methods", info.Methods)
 			return core.PluginReady{Plugin: f.Plugin, Start: f.Start, Methods: info.Methods, Messages: info.Messages, Desired: info.Desired}
 		})
-		<-started.Done()
+		select {
+		case <-started.Done():
+		case <-startCtx.Done(): // the launch was called off as it succeeded, or the engine ends
+			ctx, done := context.WithTimeout(context.WithoutCancel(startCtx), pluginStopTimeout)
+			_ = started.Close(ctx)
+			done()
+			<-started.Done()
+		}
 		err = started.Err()
 		if err == nil {
 			err = errors.New("ended")
