@@ -1,0 +1,108 @@
+package api
+
+import "time"
+
+// Names of the faults.
+const (
+	// FaultCut drops the connection now and refuses further ones while it lasts.
+	// Mode "close" (default) closes the socket, "black-hole" leaves it silent.
+	FaultCut = "cut"
+	// FaultConnack answers CONNECT with the return code Code (1 to 5, default 3).
+	FaultConnack = "connack"
+	// FaultWithholdPuback leaves the PUBACK of telemetry unsent for good; the
+	// message itself is kept.
+	FaultWithholdPuback = "withhold-puback"
+	// FaultDelayPuback sends the PUBACK of telemetry Delay later.
+	FaultDelayPuback = "delay-puback"
+	// FaultRefuseSuback answers SUBSCRIBE with 0x80.
+	FaultRefuseSuback = "refuse-suback"
+	// FaultDropTwinResponse leaves a twin request without an answer.
+	FaultDropTwinResponse = "drop-twin-response"
+	// FaultTwinStatus answers a twin request with the status Code (default 429).
+	FaultTwinStatus = "twin-status"
+	// FaultDuplicateC2D delivers a cloud-to-device message twice.
+	FaultDuplicateC2D = "duplicate-c2d"
+	// FaultLoseSession forgets the persistent session at the next CONNECT.
+	FaultLoseSession = "lose-session"
+	// FaultMethodBlackHole leaves a method call undelivered: its caller runs into
+	// its timeout.
+	FaultMethodBlackHole = "method-black-hole"
+)
+
+// FaultNames lists the faults that a hub knows, sorted.
+func FaultNames() []string {
+	return []string{
+		FaultConnack, FaultCut, FaultDelayPuback, FaultDropTwinResponse, FaultDuplicateC2D,
+		FaultLoseSession, FaultMethodBlackHole, FaultRefuseSuback, FaultTwinStatus, FaultWithholdPuback,
+	}
+}
+
+// Fault is something that goes wrong on purpose. With neither Count nor Duration
+// it lasts until it is removed; a cut with neither drops the connection once.
+type Fault struct {
+	ID     string `json:"id"` // given by the hub
+	Name   string `json:"name"`
+	Device string `json:"device,omitempty"` // "device" or "device/module"; "" for all
+	// Count is how often it strikes, 0 for no limit.
+	Count int `json:"count,omitempty"`
+	// Duration is how long it lasts, as a Go duration, "" for no limit.
+	Duration Duration `json:"duration,omitempty"`
+	Delay    Duration `json:"delay,omitempty"`
+	Code     int      `json:"code,omitempty"`
+	Mode     string   `json:"mode,omitempty"`
+
+	Struck  int       `json:"struck"` // how often it has struck, by the hub
+	Expires time.Time `json:"expires,omitzero"`
+}
+
+// Duration is a time.Duration that is written as text ("1m30s") in JSON.
+type Duration time.Duration
+
+// MarshalText writes the Go form, and nothing for 0.
+func (d Duration) MarshalText() ([]byte, error) {
+	if d == 0 {
+		return nil, nil
+	}
+	return []byte(time.Duration(d).String()), nil
+}
+
+// UnmarshalText reads the Go form; nothing is 0.
+func (d *Duration) UnmarshalText(text []byte) error {
+	if len(text) == 0 {
+		*d = 0
+		return nil
+	}
+	v, err := time.ParseDuration(string(text))
+	*d = Duration(v)
+	return err
+}
+
+// Counters are what the hub saw of one identity since the hub started.
+type Counters struct {
+	Connects            int64 `json:"connects"`
+	ConnectsRefused     int64 `json:"connectsRefused"`
+	Disconnects         int64 `json:"disconnects"`
+	TakeOvers           int64 `json:"takeOvers"`
+	TelemetryReceived   int64 `json:"telemetryReceived"`
+	TelemetryBytes      int64 `json:"telemetryBytes"`
+	TelemetryAcked      int64 `json:"telemetryAcked"`
+	C2DEnqueued         int64 `json:"c2dEnqueued"`
+	C2DSent             int64 `json:"c2dSent"`
+	C2DCompleted        int64 `json:"c2dCompleted"`
+	C2DDead             int64 `json:"c2dDead"`
+	MethodsSent         int64 `json:"methodsSent"`
+	MethodsAnswered     int64 `json:"methodsAnswered"`
+	MethodsTimedOut     int64 `json:"methodsTimedOut"`
+	MethodResponsesLate int64 `json:"methodResponsesLate"`
+	TwinGets            int64 `json:"twinGets"`
+	ReportedPatches     int64 `json:"reportedPatches"`
+	DesiredPushes       int64 `json:"desiredPushes"`
+}
+
+// Statistics of the whole hub.
+type Statistics struct {
+	TotalDeviceCount     int `json:"totalDeviceCount"`
+	EnabledDeviceCount   int `json:"enabledDeviceCount"`
+	DisabledDeviceCount  int `json:"disabledDeviceCount"`
+	ConnectedDeviceCount int `json:"connectedDeviceCount"`
+}

@@ -1,0 +1,43 @@
+// Package hub is an embedded IoT Hub: the part of Azure IoT Hub that devices and
+// the people who test them use, in one process, without an Azure account.
+//
+// # Usage
+//
+//	h, err := hub.New(hub.Config{Dir: dir, Hostnames: []string{"localhost"}})
+//	err = h.Start()
+//	defer h.Close(ctx)
+//	_, err = h.CreateDevice(api.Device{DeviceID: "dev1"})
+//	text, err := h.ConnectionString("dev1")
+//
+// Devices connect by MQTT over TLS or over WebSocket, programs use the REST API
+// on the HTTPS port (package hub/service is a client for it) or the methods here.
+// With an empty Dir everything lives in memory. Package hub/hubtest starts one
+// for a test in one line.
+//
+// # Concurrency
+//
+// A Hub is safe for concurrent use. Close ends every goroutine that it began.
+// With listeners of the caller's it runs inside a testing/synctest bubble.
+//
+// # Expected behaviour of the other side
+//
+// Devices follow https://learn.microsoft.com/azure/iot/iot-mqtt-connect-to-iot-hub.
+// What breaks its rules is answered as IoT Hub does: by closing the connection.
+// A device must trust CAPEM, the hub's own authority.
+//
+// What is promised: a PUBACK leaves only after the message was given to the
+// operating system, so that it survives the end of this process; not a power
+// cut. The registry, twins, queued cloud-to-device messages and subscriptions
+// survive likewise. Counters, faults and dead letters last as long as the
+// process.
+//
+// # Debugging
+//
+// The logger gets every end of a connection with its reason; Counters tell what
+// the hub saw of each device.
+//
+// # Testing
+//
+// Behaviour is tested through the wire: with a client that shares no code with
+// the hub, and with raw bytes for what a good client never sends.
+package hub

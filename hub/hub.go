@@ -1,0 +1,254 @@
+package hub
+
+import (
+	"cmp"
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"log"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"slices"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/fairlead-iot/fairlead/hub/internal/iot"
+	"github.com/fairlead-iot/fairlead/hub/internal/mqttfront"
+	"github.com/fairlead-iot/fairlead/hub/internal/msglog"
+	"github.com/fairlead-iot/fairlead/hub/internal/pki"
+	"github.com/fairlead-iot/fairlead/hub/internal/restfront"
+)
+
+// ErrInUse is a directory that another hub has open.
+var ErrInUse = errors.New("hub: the directory is in use by another hub")
+
+// Config of a Hub. The zero value is a hub in memory at random loopback ports.
+type Config struct {
+	// Dir keeps the state, with mode 0700. Empty: memory only.
+	Dir string
+	// Hostnames are the names that the hub answers to; the first is its own and
+	// stands in connection strings. Default localhost. The names localhost,
+	// 127.0.0.1 and ::1 are always added.
+	Hostnames []string
+	// Bind is the address to listen on, default 127.0.0.1.
+	Bind string
+	// MQTTPort and HTTPSPort are TCP ports, 0 for any free one.
+	MQTTPort  int
+	HTTPSPort int
+	// MQTTListener and HTTPSListener, if set, are used instead of Bind and the
+	// ports. They carry plain bytes: TLS is the hub's. Close closes them.
+	MQTTListener  net.Listener
+	HTTPSListener net.Listener
+	// TokenGrace is how long a token is good after its end, default 0. The real
+	// hub is said to allow 10 minutes.
+	TokenGrace time.Duration
+	// DisabledCode is the CONNACK code for a disabled device, default 3.
+	DisabledCode byte
+	// MessageBytes and MessageAge bound the message log; defaults are 256 MiB (64
+	// MiB in memory) and 7 days.
+	MessageBytes int64
+	MessageAge   time.Duration
+	// Logger, nil for none.
+	Logger *slog.Logger
+}
+
+// Hub is a running hub.
+type Hub struct {
+	cfg      Config
+	log      *slog.Logger
+	svc      *iot.Service
+	mqtt     *mqttfront.Front
+	identity pki.Identity
+	unlock   func() error
+
+	mu       sync.Mutex
+	started  bool
+	http     *http.Server
+	mqttL    net.Listener
+	httpsL   net.Listener
+	serving  sync.WaitGroup
+	failed   chan error // the first failure of a listener
+	closing  sync.Once
+	closeErr error
+}
+
+// New opens the state and makes what is missing: keys, certificates. It does not
+// listen. A directory of another running hub is ErrInUse. Close the hub even if
+// it was never started.
+func New(cfg Config) (*Hub, error) {
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	cfg.Bind = cmp.Or(cfg.Bind, "127.0.0.1")
+	cfg.Hostnames = hostnames(cfg.Hostnames)
+	if cfg.Dir == "" && cfg.MessageBytes == 0 {
+		cfg.MessageBytes = 64 << 20
+	}
+	h := &Hub{cfg: cfg, log: cfg.Logger, unlock: func() error { return nil }, failed: make(chan error, 2)}
+	if cfg.Dir != "" {
+		if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
+			return nil, fmt.Errorf("make hub directory: %w", err)
+		}
+		unlock, err := lockDir(cfg.Dir)
+		if err != nil {
+			return nil, err
+		}
+		h.unlock = unlock
+	}
+	if err := h.open(); err != nil {
+		return nil, errors.Join(err, h.unlock())
+	}
+	return h, nil
+}
+
+func hostnames(names []string) []string {
+	all := slices.Clone(names)
+	if len(all) == 0 {
+		all = []string{"localhost"}
+	}
+	for _, name := range []string{"localhost", "127.0.0.1", "::1"} {
+		if !slices.Contains(all, name) {
+			all = append(all, name)
+		}
+	}
+	return all
+}
+
+func (h *Hub) open() error {
+	var err error
+	if h.identity, err = pki.Load(h.cfg.Dir, h.cfg.Hostnames, time.Now()); err != nil {
+		return err
+	}
+	h.svc, err = iot.Open(iot.Config{
+		Dir: h.cfg.Dir, Hostnames: h.cfg.Hostnames, Grace: h.cfg.TokenGrace, Logger: h.log,
+		Messages: msglog.Limits{Bytes: h.cfg.MessageBytes, Age: h.cfg.MessageAge},
+	})
+	if err != nil {
+		return err
+	}
+	h.mqtt = mqttfront.New(mqttfront.Config{Service: h.svc, DisabledCode: h.cfg.DisabledCode, Logger: h.log})
+	return nil
+}
+
+// Start listens and returns once connections are accepted.
+func (h *Hub) Start() error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.started {
+		return errors.New("hub: started already")
+	}
+	var err error
+	if h.mqttL, err = h.listen(h.cfg.MQTTListener, h.cfg.MQTTPort); err != nil {
+		return fmt.Errorf("listen for MQTT: %w", err)
+	}
+	if h.httpsL, err = h.listen(h.cfg.HTTPSListener, h.cfg.HTTPSPort); err != nil {
+		return errors.Join(fmt.Errorf("listen for HTTPS: %w", err), h.mqttL.Close())
+	}
+	h.started = true
+	h.http = &http.Server{
+		Handler:           restfront.New(restfront.Config{Service: h.svc, MQTT: h.mqtt, Logger: h.log}),
+		ReadHeaderTimeout: 30 * time.Second,
+		IdleTimeout:       2 * time.Minute,
+		ErrorLog:          log.New(io.Discard, "", 0), // failed handshakes of scanners; the log has the requests
+	}
+	h.serving.Go(func() {
+		h.fail(h.mqtt.Serve(tls.NewListener(h.mqttL, h.tlsConfig())))
+	})
+	h.serving.Go(func() {
+		if err := h.http.Serve(tls.NewListener(h.httpsL, h.tlsConfig())); !errors.Is(err, http.ErrServerClosed) && !errors.Is(err, net.ErrClosed) {
+			h.fail(fmt.Errorf("serve HTTPS: %w", err))
+		}
+	})
+	return nil
+}
+
+func (h *Hub) fail(err error) {
+	if err != nil {
+		select {
+		case h.failed <- err:
+		default:
+		}
+	}
+}
+
+func (h *Hub) listen(given net.Listener, port int) (net.Listener, error) {
+	if given != nil {
+		return given, nil
+	}
+	return net.Listen("tcp", net.JoinHostPort(h.cfg.Bind, strconv.Itoa(port))) //nolint:noctx // a loopback listen does not block
+}
+
+func (h *Hub) tlsConfig() *tls.Config {
+	return &tls.Config{
+		Certificates: h.identity.Certificates,
+		MinVersion:   tls.VersionTLS12,
+		// The hub "asks for a client certificate in the first handshake"; who has
+		// none sends none.
+		ClientAuth: tls.RequestClientCert,
+		NextProtos: []string{"http/1.1"}, // WebSocket needs it, and MQTT clients offer nothing
+	}
+}
+
+// Serve starts the hub, runs it until the context ends or a listener fails, and
+// closes it. It returns nil after the context's end.
+func (h *Hub) Serve(ctx context.Context) error {
+	if err := h.Start(); err != nil {
+		return errors.Join(err, h.Close(ctx))
+	}
+	return h.Wait(ctx)
+}
+
+// Wait runs a started hub until the context ends or a listener fails, and closes
+// it. It returns nil after the context's end.
+func (h *Hub) Wait(ctx context.Context) error {
+	var err error
+	select {
+	case <-ctx.Done():
+	case err = <-h.failed:
+	}
+	return errors.Join(err, h.Close(context.WithoutCancel(ctx)))
+}
+
+// Close ends every connection without a word, as a hub that goes away does, and
+// closes the files. Requests that are under way get the context's time to end.
+func (h *Hub) Close(ctx context.Context) error {
+	h.closing.Do(func() {
+		h.mu.Lock()
+		started := h.started
+		h.started = true // Start is refused from here on
+		h.mu.Unlock()
+		if started {
+			_ = h.mqttL.Close() // its end is what we want
+			_ = h.httpsL.Close()
+		}
+		h.closeErr = h.svc.Close() // ends waiting calls and monitors too
+		h.mqtt.Close()
+		if started {
+			ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+			if err := h.http.Shutdown(ctx); err != nil && !errors.Is(err, net.ErrClosed) {
+				h.closeErr = errors.Join(h.closeErr, h.http.Close())
+			}
+			cancel()
+			h.serving.Wait()
+		}
+		h.closeErr = errors.Join(h.closeErr, h.unlock())
+	})
+	return h.closeErr
+}
+
+// MQTTAddr is where devices connect by MQTT over TLS. Only after Start.
+func (h *Hub) MQTTAddr() net.Addr { return h.mqttL.Addr() }
+
+// HTTPSAddr is where REST and WebSocket are. Only after Start.
+func (h *Hub) HTTPSAddr() net.Addr { return h.httpsL.Addr() }
+
+// CAPEM is the certificate of the hub's own authority.
+func (h *Hub) CAPEM() []byte { return slices.Clone(h.identity.CA) }
+
+// Hostname is the hub's own name.
+func (h *Hub) Hostname() string { return h.svc.Hostname() }

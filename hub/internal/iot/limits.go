@@ -1,0 +1,41 @@
+package iot
+
+import "time"
+
+// Limits of IoT Hub.
+const (
+	// https://learn.microsoft.com/azure/iot-hub/iot-hub-devguide-quotas-throttling
+	MaxMessage = 262144 // bytes of body, system property values, application property names and values
+
+	// https://learn.microsoft.com/azure/iot-hub/iot-hub-devguide-messages-c2d
+	maxC2DQueue = 50
+	maxC2DBytes = 64 << 10
+	c2dLock     = 60 * time.Second
+	c2dTTL      = time.Hour
+	maxC2DTTL   = 48 * time.Hour
+
+	// https://learn.microsoft.com/azure/iot-hub/iot-hub-devguide-direct-methods
+	maxMethodPayload     = 128 << 10
+	methodTimeout        = 30 * time.Second
+	minMethodTimeout     = 5 // seconds
+	maxMethodTimeout     = 300
+	maxMethodConnectWait = 300
+
+	// https://learn.microsoft.com/azure/iot-hub/iot-hub-devguide-device-twins
+	maxTags       = 8 << 10
+	maxProperties = 32 << 10
+	maxKey        = 1 << 10
+	maxString     = 4 << 10
+	maxDepth      = 10
+	minInteger    = -4503599627370496
+	maxInteger    = 4503599627370495
+
+	// ours: percent-encoded they must fit into an MQTT topic of 65535 bytes
+	maxC2DProperties = 16 << 10
+	maxMethodName    = 1 << 10
+
+	maxIDLength    = 128
+	maxMessageID   = 128
+	maxDeadLetters = 100 // ours: kept per device, in memory
+	maxCalls       = 100 // ours: direct methods in flight per identity; the hub's own number is not published
+)

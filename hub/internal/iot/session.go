@@ -1,0 +1,290 @@
+package iot
+
+import (
+	"errors"
+	"slices"
+	"time"
+
+	"github.com/fairlead-iot/fairlead/hub/api"
+	"github.com/fairlead-iot/fairlead/hub/internal/msglog"
+)
+
+// errStale is given to a session that another one has replaced. Its front closes
+// the connection anyway.
+var errStale = errors.New("iot: the session was taken over")
+
+// Feature is something that a device can subscribe to.
+type Feature string
+
+// The features.
+const (
+	FeatureC2D           Feature = "c2d"
+	FeatureMethods       Feature = "methods"
+	FeatureTwinResponses Feature = "twin-responses"
+	FeatureDesired       Feature = "desired"
+	FeatureInputs        Feature = "inputs" // a module's
+)
+
+// Link is a front's end of a live connection. Every method queues and returns;
+// none may call the Service or the Session.
+type Link interface {
+	// Method sends a direct method call.
+	Method(rid, name string, payload []byte)
+	// Desired sends a desired-property patch, $version included.
+	Desired(version int64, patch []byte)
+	// Deliver sends a cloud-to-device message. id is the number that Complete
+	// takes, 0 when nothing has to come back; again says that it was sent before.
+	Deliver(m *Delivery, id uint16, again bool)
+	// Drop closes the connection without a word, as the hub does.
+	Drop(reason string)
+	// Silence leaves the connection open without reading or writing, and drops it
+	// after d, or with the hub when d is 0.
+	Silence(d time.Duration)
+}
+
+// storedSession is what outlives a connection of CleanSession=0: "all
+// subscriptions survive", not those of cloud-to-device messages alone.
+type storedSession struct {
+	Subscriptions map[string]byte `json:"subscriptions"` // topic filter to granted QoS
+}
+
+// Session is one live connection of an identity.
+type Session struct {
+	svc      *Service
+	ident    *identity
+	link     Link
+	clean    bool
+	cred     Credential
+	model    string
+	authGen  string
+	subs     map[string]byte
+	features map[Feature]bool
+	qos      map[Feature]byte
+	parse    func(filter string) (Feature, bool)
+	started  bool
+}
+
+// Attach makes link the connection of the identity; an older one is dropped, as
+// the hub does with "ConnectionForcefullyClosedOnNewConnection" (400027).
+// feature says what a topic filter means. present tells whether a persistent
+// session was found. Deliveries begin with Start.
+func (s *Service) Attach(id api.ID, link Link, clean bool, cred Credential, model string, feature func(filter string) (Feature, bool)) (se *Session, present bool, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return nil, false, errors.New("iot: the hub stops")
+	}
+	ident, err := s.find(id)
+	if err != nil {
+		return nil, false, err
+	}
+	if old := ident.live; old != nil {
+		ident.counters.TakeOvers++
+		s.detach(old)
+		old.link.Drop("another connection of the same identity")
+	}
+	if _, lost := s.strike(api.FaultLoseSession, id); lost || clean {
+		// "Connecting with CleanSession=1 discards the enqueued messages".
+		if err := s.forgetSession(ident, clean && !lost); err != nil {
+			return nil, false, err
+		}
+	}
+	se = &Session{
+		svc: s, ident: ident, link: link, clean: clean, cred: cred, model: model, authGen: ident.device.GenerationID,
+		subs: map[string]byte{}, features: map[Feature]bool{}, qos: map[Feature]byte{}, parse: feature,
+	}
+	if !clean {
+		present = ident.session != nil
+		if !present {
+			ident.session = &storedSession{Subscriptions: map[string]byte{}}
+			s.releaseQueue(ident)
+		}
+		for filter, qos := range ident.session.Subscriptions {
+			se.add(filter, qos)
+		}
+		if !present {
+			if err := se.store(); err != nil {
+				return nil, false, err
+			}
+		}
+	}
+	now := time.Now().UTC()
+	ident.live = se
+	ident.device.ConnectionState, ident.device.ConnectionStateUpdatedTime, ident.device.LastActivityTime = api.Connected, now, now
+	ident.counters.Connects++
+	if model != "" && ident.twin.ModelID != model {
+		ident.twin.ModelID = model
+		if err := s.putTwin(ident); err != nil {
+			return nil, false, err
+		}
+	}
+	return se, present, nil
+}
+
+// forgetSession forgets the persistent session, and the queue if told to.
+func (s *Service) forgetSession(ident *identity, queue bool) error {
+	ident.session = nil
+	if err := s.journal.Delete("session/" + ident.id.String()); err != nil {
+		return err
+	}
+	if !queue {
+		s.releaseQueue(ident)
+		return nil
+	}
+	for _, m := range slices.Clone(ident.queue) {
+		if err := s.bury(ident, m, "Purged"); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Refused counts a CONNECT that was answered with a refusal.
+func (s *Service) Refused(id api.ID) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if ident, ok := s.identities[id]; ok {
+		ident.counters.ConnectsRefused++
+	}
+}
+
+// Start begins deliveries: what is queued, and method calls that wait. The front
+// calls it once CONNACK is queued.
+func (se *Session) Start() {
+	se.svc.mu.Lock()
+	defer se.svc.mu.Unlock()
+	if !se.isLive() {
+		return
+	}
+	se.started = true
+	se.ident.signal()
+	se.svc.deliver(se.ident, true)
+}
+
+// End closes the session. The front calls it once, whatever ended it.
+func (se *Session) End() {
+	s := se.svc
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if se.isLive() {
+		s.detach(se)
+	}
+}
+
+// detach makes a live session a former one.
+func (s *Service) detach(se *Session) {
+	ident := se.ident
+	ident.live = nil
+	ident.counters.Disconnects++
+	ident.device.ConnectionState, ident.device.ConnectionStateUpdatedTime = api.Disconnected, time.Now().UTC()
+	if se.clean {
+		s.releaseQueue(ident)
+	}
+	ident.signal()
+}
+
+func (se *Session) isLive() bool { return se.ident.live == se }
+
+func (se *Session) touch() { se.ident.device.LastActivityTime = time.Now().UTC() }
+
+// SubscriptionsWith returns how many filters the session would have with the
+// given ones.
+func (se *Session) SubscriptionsWith(filters map[string]byte) int {
+	se.svc.mu.Lock()
+	defer se.svc.mu.Unlock()
+	n := len(se.subs)
+	for filter := range filters {
+		if _, ok := se.subs[filter]; !ok {
+			n++
+		}
+	}
+	return n
+}
+
+// Subscribed reports whether the device asked for a feature.
+func (se *Session) Subscribed(f Feature) bool {
+	se.svc.mu.Lock()
+	defer se.svc.mu.Unlock()
+	return se.features[f]
+}
+
+// Subscribe adds filters with their granted QoS. Deliveries begin with
+// Subscribed, after SUBACK.
+func (se *Session) Subscribe(filters map[string]byte) error {
+	se.svc.mu.Lock()
+	defer se.svc.mu.Unlock()
+	if !se.isLive() {
+		return errStale
+	}
+	for filter, qos := range filters {
+		se.add(filter, qos)
+	}
+	se.touch()
+	return se.store()
+}
+
+func (se *Session) add(filter string, qos byte) {
+	if f, ok := se.parse(filter); ok {
+		se.subs[filter], se.features[f], se.qos[f] = qos, true, qos
+	}
+}
+
+// Unsubscribe removes filters; unknown ones are fine.
+func (se *Session) Unsubscribe(filters []string) error {
+	se.svc.mu.Lock()
+	defer se.svc.mu.Unlock()
+	if !se.isLive() {
+		return errStale
+	}
+	for _, filter := range filters {
+		delete(se.subs, filter)
+	}
+	clear(se.features)
+	for filter, qos := range se.subs {
+		se.add(filter, qos)
+	}
+	return se.store()
+}
+
+// store keeps the subscriptions of a CleanSession=0 session.
+func (se *Session) store() error {
+	if se.clean {
+		return nil
+	}
+	stored := &storedSession{Subscriptions: map[string]byte{}}
+	for filter, qos := range se.subs {
+		stored.Subscriptions[filter] = qos
+	}
+	se.ident.session = stored
+	return se.svc.put("session/"+se.ident.id.String(), stored)
+}
+
+// Telemetry appends records to the message log, stamped with who sent them. When
+// it returns nil they survive the end of the process, and PUBACK may leave. It
+// works for a session that was taken over too: the bytes had arrived.
+func (se *Session) Telemetry(records []msglog.Record) error {
+	now, bytes := time.Now().UTC(), int64(0)
+	id := se.ident.id
+	for i := range records {
+		r := &records[i]
+		r.Time, r.Device, r.Module = now, id.Device, id.Module
+		r.AuthGen, r.AuthInfo, r.Model = se.authGen, se.cred.method, se.model
+		bytes += int64(len(r.Body))
+	}
+	if err := se.svc.msgs.Append(records); err != nil {
+		return err
+	}
+	se.svc.mu.Lock()
+	defer se.svc.mu.Unlock()
+	se.ident.counters.TelemetryReceived += int64(len(records))
+	se.ident.counters.TelemetryBytes += bytes
+	se.ident.device.LastActivityTime = now
+	return nil
+}
+
+// Acked counts PUBACKs of telemetry.
+func (se *Session) Acked(n int) {
+	se.svc.mu.Lock()
+	defer se.svc.mu.Unlock()
+	se.ident.counters.TelemetryAcked += int64(n)
+}

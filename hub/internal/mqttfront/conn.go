@@ -1,0 +1,414 @@
+package mqttfront
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/fairlead-iot/fairlead/hub/api"
+	"github.com/fairlead-iot/fairlead/hub/internal/iot"
+	"github.com/fairlead-iot/fairlead/hub/internal/mqttwire"
+)
+
+// errGone ends the reader of a connection whose end was decided elsewhere.
+var errGone = errors.New("mqttfront: connection given up")
+
+// conn is one MQTT connection. The reader owns everything above mu.
+type conn struct {
+	f      *Front
+	nc     net.Conn
+	id     api.ID
+	sess   *iot.Session // nil before CONNECT
+	events string       // the identity's telemetry topic
+	will   *mqttwire.Will
+	idle   time.Duration // reading deadline, 0 before CONNECT
+	expiry *time.Timer   // of the credential
+
+	mu      sync.Mutex
+	work    sync.Cond // signalled when there is something for the flusher, or room for the reader
+	pending pending   // for the flusher
+	spare   pending   // what the flusher has written, to be used again
+	closing bool      // the flusher writes what is there, then ends
+	gone    bool      // the socket is closed: nothing more is written
+	silent  bool      // neither read nor written: a black hole
+	reason  string    // why it ends: the first one
+	timers  []*time.Timer
+}
+
+var _ iot.Link = (*conn)(nil)
+
+// serve runs a connection to its end.
+func (f *Front) serve(nc net.Conn) {
+	c := &conn{f: f, nc: nc}
+	c.work.L = &c.mu
+	f.mu.Lock()
+	if f.closed {
+		f.mu.Unlock()
+		bareClose(nc)
+		return
+	}
+	f.conns[c] = struct{}{}
+	f.mu.Unlock()
+
+	flushed := make(chan struct{})
+	go func() {
+		defer close(flushed)
+		c.flush()
+	}()
+	err := c.read()
+	c.mu.Lock()
+	c.closing = true
+	if c.reason == "" {
+		c.reason = reasonOf(err)
+	}
+	reason := c.reason
+	for _, t := range c.timers {
+		t.Stop()
+	}
+	c.work.Broadcast()
+	c.mu.Unlock()
+	<-flushed
+	_ = c.nc.Close() // it may be closed already
+	if c.expiry != nil {
+		c.expiry.Stop()
+	}
+	if c.sess != nil {
+		c.sendWill()
+		c.sess.End()
+		f.log.Info("device disconnected", "device", c.id.String(), "reason", reason)
+	} else {
+		f.log.Info("connection ended before CONNECT was accepted", "remote", nc.RemoteAddr().String(), "reason", reason)
+	}
+	f.mu.Lock()
+	delete(f.conns, c)
+	f.mu.Unlock()
+}
+
+func reasonOf(err error) string {
+	switch {
+	case err == nil:
+		return "DISCONNECT"
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+		return "the client closed the connection"
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return "nothing came within 1.5 times the keep-alive interval"
+	default:
+		return err.Error()
+	}
+}
+
+// read parses and handles packets until the connection ends; nil after
+// DISCONNECT.
+func (c *conn) read() error {
+	buf := make([]byte, minBuffer)
+	start, end := 0, 0
+	limit := connectLimit
+	if err := c.nc.SetReadDeadline(time.Now().Add(connectWithin)); err != nil {
+		return fmt.Errorf("set deadline: %w", err)
+	}
+	for {
+		n, err := c.nc.Read(buf[end:])
+		end += n
+		if n > 0 && c.isSilent() {
+			start, end = 0, 0
+			continue
+		}
+		need := 0
+		for start < end {
+			total, err := mqttwire.Frame(buf[start:end], limit)
+			if err != nil {
+				return err
+			}
+			if total == 0 || total > end-start {
+				need = total
+				break
+			}
+			done, err := c.handle(buf[start : start+total])
+			if done || err != nil {
+				return err
+			}
+			if c.sess != nil {
+				limit = packetLimit
+			}
+			start += total
+		}
+		if err != nil {
+			return err
+		}
+		full := end == len(buf)
+		end = copy(buf, buf[start:end])
+		start = 0
+		if want := max(need, min(2*len(buf), maxBuffer)); need > len(buf) || full && want > len(buf) {
+			buf = append(make([]byte, 0, want), buf[:end]...)[:want]
+		}
+		if err := c.extend(); err != nil {
+			return err
+		}
+		if err := c.waitForRoom(); err != nil {
+			return err
+		}
+	}
+}
+
+// extend moves the reading deadline: any traffic counts.
+func (c *conn) extend() error {
+	if c.idle == 0 {
+		return nil
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.silent {
+		return nil
+	}
+	if err := c.nc.SetReadDeadline(time.Now().Add(c.idle)); err != nil {
+		return fmt.Errorf("set deadline: %w", err)
+	}
+	return nil
+}
+
+func (c *conn) isSilent() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.silent
+}
+
+// handle acts on one packet; true after DISCONNECT.
+func (c *conn) handle(frame []byte) (bool, error) {
+	p, err := mqttwire.Decode(frame)
+	if c.sess == nil {
+		return false, c.handleFirst(p, err)
+	}
+	if err != nil {
+		return false, err
+	}
+	switch p.Type {
+	case mqttwire.Publish:
+		return false, c.handlePublish(p)
+	case mqttwire.Puback:
+		return false, c.sess.Complete(p.ID)
+	case mqttwire.Subscribe:
+		return false, c.handleSubscribe(p)
+	case mqttwire.Unsubscribe:
+		filters := make([]string, 0, len(p.Filters))
+		for _, f := range p.Filters {
+			filters = append(filters, f.Topic)
+		}
+		if err := c.sess.Unsubscribe(filters); err != nil {
+			return false, err
+		}
+		c.send(func(out []byte) []byte { return mqttwire.AppendUnsuback(out, p.ID) })
+		return false, nil
+	case mqttwire.Pingreq:
+		c.send(mqttwire.AppendPingresp)
+		return false, nil
+	case mqttwire.Disconnect:
+		c.will = nil // [MQTT-3.1.2-10]
+		return true, nil
+	default: // a second CONNECT, [MQTT-3.1.0-2]
+		return false, fmt.Errorf("packet of type %d in a session", p.Type)
+	}
+}
+
+// handleFirst takes the first packet, which must be CONNECT.
+func (c *conn) handleFirst(p mqttwire.Packet, err error) error {
+	if errors.Is(err, mqttwire.ErrProtocol) {
+		return c.refuse(codeProtocol, err)
+	}
+	if err != nil {
+		return err
+	}
+	if p.Type != mqttwire.Connect {
+		return fmt.Errorf("first packet has type %d", p.Type)
+	}
+	in := p.Connect
+	if in.ClientID == "" {
+		return c.refuse(codeIdentifier, errors.New("empty client id"))
+	}
+	c.id = api.ParseID(in.ClientID)
+	svc := c.f.svc
+	if fault, hit := svc.Strike(api.FaultCut, c.id); hit {
+		svc.Refused(c.id)
+		if fault.Mode == "black-hole" {
+			c.Silence(time.Until(fault.Expires))
+			return nil
+		}
+		return c.giveUp("fault: cut")
+	}
+	if fault, hit := svc.Strike(api.FaultConnack, c.id); hit {
+		return c.refuse(byte(fault.Code), errors.New("fault: connack"))
+	}
+	u, err := parseUser(in.Username, in.ClientID)
+	if err != nil {
+		return c.refuse(codeUnauthorized, err)
+	}
+	if !svc.AnswersTo(u.host) {
+		return c.refuse(codeUnauthorized, fmt.Errorf("the user name is for hub %q", u.host))
+	}
+	cred, err := svc.AuthenticateDevice(c.id, string(in.Password), time.Now())
+	if err != nil {
+		code := byte(codeUnauthorized)
+		if iot.AsError(err).Code == api.CodeDeviceDisabled {
+			code = c.f.cfg.DisabledCode
+		}
+		return c.refuse(code, err)
+	}
+	c.events = eventsTopic(c.id)
+	if w := in.Will; w != nil {
+		bag, ok := c.bagOf(w.Topic)
+		if !ok || w.QoS == 2 {
+			return fmt.Errorf("will to topic %q with QoS %d", w.Topic, w.QoS)
+		}
+		if err := iot.CheckMessage([]byte(bag), w.Payload); err != nil {
+			return err
+		}
+	}
+	return c.accept(in, u, cred)
+}
+
+func (c *conn) accept(in *mqttwire.ConnectInfo, u user, cred iot.Credential) error {
+	feature := func(filter string) (iot.Feature, bool) { return featureOf(c.id, filter) }
+	sess, present, err := c.f.svc.Attach(c.id, c, in.Clean, cred, u.model, feature)
+	if err != nil {
+		return c.refuse(codeUnavailable, err)
+	}
+	c.sess, c.will = sess, in.Will
+	c.idle = maxKeepAlive
+	if in.KeepAlive > 0 {
+		c.idle = min(time.Duration(in.KeepAlive)*time.Second*3/2, maxKeepAlive)
+	}
+	c.expiry = time.AfterFunc(time.Until(cred.Expiry.Add(c.f.svc.Grace())), func() { c.Drop("the token expired") })
+	c.f.log.Info("device connected", "device", c.id.String(), "clean", in.Clean, "session_present", present, "keep_alive", in.KeepAlive)
+	c.send(func(out []byte) []byte { return mqttwire.AppendConnack(out, present, 0) })
+	sess.Start()
+	return nil
+}
+
+// refuse answers CONNECT with a code, then ends the connection.
+func (c *conn) refuse(code byte, why error) error {
+	c.f.svc.Refused(c.id)
+	c.send(func(out []byte) []byte { return mqttwire.AppendConnack(out, false, code) })
+	return fmt.Errorf("CONNECT of %q refused with code %d: %w", c.id, code, why)
+}
+
+func (c *conn) giveUp(reason string) error {
+	c.Drop(reason)
+	return errGone
+}
+
+// bagOf returns the property bag of a telemetry topic; false for another topic.
+func (c *conn) bagOf(topic string) (string, bool) {
+	rest, ok := strings.CutPrefix(topic, c.events)
+	if !ok || rest != "" && rest[0] != '/' {
+		return "", false
+	}
+	return strings.TrimPrefix(rest, "/"), true
+}
+
+func (c *conn) handlePublish(p mqttwire.Packet) error {
+	if p.QoS == 2 {
+		return errors.New("PUBLISH with QoS 2")
+	}
+	if n := len(c.events); len(p.Topic) >= n && string(p.Topic[:n]) == c.events && (len(p.Topic) == n || p.Topic[n] == '/') {
+		bag := p.Topic[min(n+1, len(p.Topic)):]
+		if err := iot.CheckMessage(bag, p.Payload); err != nil {
+			return err
+		}
+		c.queueTelemetry(bag, p)
+		return nil
+	}
+	topic := string(p.Topic)
+	var err error
+	if rest, ok := strings.CutPrefix(topic, methodAnswerTopic); ok {
+		err = c.handleAnswer(rest, p.Payload)
+	} else if rest, ok := strings.CutPrefix(topic, twinGetTopic); ok {
+		err = c.handleTwin(rest, func(int64) (body []byte, version int64, err error) {
+			body, err = c.sess.TwinDocument()
+			return body, 0, err
+		})
+	} else if rest, ok := strings.CutPrefix(topic, reportedTopic); ok {
+		err = c.handleTwin(rest, func(onVersion int64) (body []byte, version int64, err error) {
+			version, err = c.sess.Report(p.Payload, onVersion)
+			return nil, version, err
+		})
+	} else {
+		err = fmt.Errorf("PUBLISH to topic %.200q", topic)
+	}
+	if err == nil && p.QoS > 0 {
+		c.queueAck(p.ID)
+	}
+	return err
+}
+
+func (c *conn) handleAnswer(rest string, payload []byte) error {
+	status, rid, err := parseAnswer(rest)
+	if err != nil {
+		return fmt.Errorf("method answer: %w", err)
+	}
+	c.sess.Answer(rid, status, payload)
+	return nil
+}
+
+// handleTwin carries out a twin request and answers it: 200 with a body, 204
+// with a version, or the error's status with its JSON.
+func (c *conn) handleTwin(rest string, do func(version int64) (body []byte, version2 int64, err error)) error {
+	rid, version, err := parseRequest(rest)
+	if err != nil {
+		return fmt.Errorf("twin request: %w", err)
+	}
+	if _, hit := c.f.svc.Strike(api.FaultDropTwinResponse, c.id); hit {
+		return nil
+	}
+	status, body := 200, []byte(nil)
+	if fault, hit := c.f.svc.Strike(api.FaultTwinStatus, c.id); hit {
+		version = 0
+		status = fault.Code
+		body = iot.NewErrorBody(&api.Error{Code: fault.Code*1000 + 1, Message: "fault: twin-status"}).JSON()
+	} else if body, version, err = do(version); err != nil {
+		refused := iot.AsError(err)
+		status, version, body = refused.HTTPStatus, 0, iot.NewErrorBody(refused).JSON()
+	} else if version != 0 {
+		status = 204
+	}
+	if c.sess.Subscribed(iot.FeatureTwinResponses) {
+		c.publish(twinAnswerTopic(status, rid, version), body, 0, false, 0)
+	}
+	return nil
+}
+
+func (c *conn) handleSubscribe(p mqttwire.Packet) error {
+	granted := map[string]byte{}
+	codes := make([]byte, 0, len(p.Filters))
+	_, refused := c.f.svc.Strike(api.FaultRefuseSuback, c.id)
+	for _, f := range p.Filters {
+		if refused {
+			codes = append(codes, 0x80)
+			continue
+		}
+		// The hub ends the connection over an unknown filter; it sends no 0x80.
+		if _, ok := featureOf(c.id, f.Topic); !ok {
+			return fmt.Errorf("SUBSCRIBE to %.200q", f.Topic)
+		}
+		qos := min(f.QoS, 1)
+		granted[f.Topic] = qos
+		codes = append(codes, qos)
+	}
+	if len(granted) > 0 {
+		if total := c.sess.SubscriptionsWith(granted); total > maxSubscriptions {
+			return fmt.Errorf("%d subscriptions, at most %d", total, maxSubscriptions)
+		}
+		if err := c.sess.Subscribe(granted); err != nil {
+			return err
+		}
+	}
+	c.send(func(out []byte) []byte { return mqttwire.AppendSuback(out, p.ID, codes) })
+	if slices.Max(codes) != 0x80 {
+		c.sess.Delivering()
+	}
+	return nil
+}

@@ -1,0 +1,29 @@
+// Package mqttfront is the hub's MQTT 3.1.1 front: TCP and WebSocket connections
+// of devices and modules, translated for package iot.
+//
+// # Usage
+//
+// New makes a Front; Serve takes a listener (TLS is the caller's), ServeWebSocket
+// an HTTP request.
+//
+// # Concurrency
+//
+// Each connection has a reader, which parses and acts, and a flusher, which
+// writes. Telemetry collects between the two: the flusher appends all that is
+// there with one write to the message log, then sends all its PUBACKs in one
+// write. So batches grow with the load, and at rest a message waits for nobody.
+//
+// # Expected behaviour of the other side
+//
+// The topics and rules of
+// https://learn.microsoft.com/azure/iot/iot-mqtt-connect-to-iot-hub. Whatever
+// breaks them ends the connection, since "AMQP returns errors, MQTT terminates".
+//
+// # Debugging
+//
+// Every end of a connection is logged with its reason, at level Info.
+//
+// # Testing
+//
+// Through package hub, with a real client and with raw bytes.
+package mqttfront

@@ -1,0 +1,246 @@
+// Package restfront is the hub's HTTPS front: the part of IoT Hub's service REST
+// API that people use, below /fairlead our own additions, and the door for
+// WebSocket.
+//
+// # Usage
+//
+// New makes an http.Handler.
+//
+// # Concurrency
+//
+// As any http.Handler. A monitor request stays open until its client or the hub
+// goes.
+//
+// # Expected behaviour of the other side
+//
+// Every request carries a service SAS in Authorization; api-version is not looked
+// at. Bodies are at most 1 MiB.
+//
+// # Debugging
+//
+// Refusals carry iothub-errorcode and a tracking id; requests are logged at
+// level Debug.
+//
+// # Testing
+//
+// Through hub/service, the client, and with plain requests for what a client
+// would not send.
+package restfront
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/gorilla/websocket"
+
+	"github.com/fairlead-iot/fairlead/hub/api"
+	"github.com/fairlead-iot/fairlead/hub/internal/iot"
+	"github.com/fairlead-iot/fairlead/hub/internal/mqttfront"
+)
+
+const maxBody = 1 << 20
+
+// Config of a Front.
+type Config struct {
+	Service *iot.Service
+	MQTT    *mqttfront.Front
+	Logger  *slog.Logger
+}
+
+// Front is the HTTPS front.
+type Front struct {
+	svc  *iot.Service
+	mqtt *mqttfront.Front
+	log  *slog.Logger
+	mux  *http.ServeMux
+}
+
+var _ http.Handler = (*Front)(nil)
+
+// New makes a front.
+func New(cfg Config) *Front {
+	f := &Front{svc: cfg.Service, mqtt: cfg.MQTT, log: cfg.Logger, mux: http.NewServeMux()}
+	f.mux.HandleFunc(mqttfront.WebSocketPath, f.serveWebSocket)
+
+	const registry = iot.RegistryRead | iot.RegistryWrite
+	f.route("GET /devices", iot.RegistryRead, f.listDevices)
+	f.route("GET /devices/{$}", iot.RegistryRead, f.listDevices)
+	f.route("POST /devices", registry, f.bulk)
+	f.route("POST /devices/{$}", registry, f.bulk)
+	f.route("POST /devices/query", iot.ServiceConnect, f.query)
+	f.route("GET /devices/{id}", iot.RegistryRead, f.getDevice)
+	f.route("PUT /devices/{id}", registry, f.putDevice)
+	f.route("DELETE /devices/{id}", registry, f.deleteDevice)
+	f.route("GET /devices/{id}/modules", iot.RegistryRead, f.listModules)
+	f.route("GET /devices/{id}/modules/{module}", iot.RegistryRead, f.getDevice)
+	f.route("PUT /devices/{id}/modules/{module}", registry, f.putDevice)
+	f.route("DELETE /devices/{id}/modules/{module}", registry, f.deleteDevice)
+	f.route("DELETE /devices/{id}/commands", iot.ServiceConnect, f.purge)
+	for _, path := range []string{"/twins/{id}", "/twins/{id}/modules/{module}"} {
+		f.route("GET "+path, iot.ServiceConnect, f.getTwin)
+		f.route("PATCH "+path, iot.ServiceConnect, f.changeTwin(f.svc.PatchTwin))
+		f.route("PUT "+path, iot.ServiceConnect, f.changeTwin(f.svc.ReplaceTwin))
+		f.route("POST "+path+"/methods", iot.ServiceConnect, f.method)
+	}
+	f.route("GET /statistics/devices", iot.RegistryRead, f.deviceStatistics)
+	f.route("GET /statistics/service", iot.ServiceConnect, f.serviceStatistics)
+	f.ownRoutes()
+	return f
+}
+
+// ServeHTTP implements http.Handler.
+func (f *Front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	f.log.Debug("request", "method", r.Method, "path", r.URL.Path, "remote", r.RemoteAddr)
+	f.mux.ServeHTTP(w, r)
+}
+
+// serveWebSocket chooses by subprotocol; AMQP (AMQPWSB10) shares the path.
+func (f *Front) serveWebSocket(w http.ResponseWriter, r *http.Request) {
+	for _, offered := range websocket.Subprotocols(r) {
+		if offered == mqttfront.Subprotocol {
+			f.mqtt.ServeWebSocket(w, r)
+			return
+		}
+	}
+	http.Error(w, "no subprotocol that the hub speaks; it speaks "+mqttfront.Subprotocol, http.StatusBadRequest)
+}
+
+// route adds a handler behind the check of a right. What it returns is written
+// as JSON with status 200; nil as 204.
+func (f *Front) route(pattern string, right iot.Right, handle func(r *http.Request) (any, error)) {
+	f.mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
+		if !f.authorize(w, r, right) {
+			return
+		}
+		r.Body = http.MaxBytesReader(w, r.Body, maxBody)
+		result, err := handle(r)
+		if err != nil {
+			f.writeError(w, r, err)
+			return
+		}
+		f.write(w, result)
+	})
+}
+
+func (f *Front) authorize(w http.ResponseWriter, r *http.Request, right iot.Right) bool {
+	err := f.svc.AuthenticateService(r.Header.Get("Authorization"), r.URL.Path, right, time.Now())
+	if err != nil {
+		f.writeError(w, r, err)
+	}
+	return err == nil
+}
+
+// tagged is a result with an entity tag.
+type tagged struct {
+	value any
+	etag  string
+}
+
+// listed is a query's page.
+type listed struct {
+	value        any
+	kind         string // x-ms-item-type
+	continuation string
+}
+
+func (f *Front) write(w http.ResponseWriter, result any) {
+	switch v := result.(type) {
+	case nil:
+		w.WriteHeader(http.StatusNoContent)
+		return
+	case tagged:
+		w.Header().Set("ETag", strconv.Quote(v.etag))
+		result = v.value
+	case listed:
+		w.Header().Set("x-ms-item-type", v.kind)
+		if v.continuation != "" {
+			w.Header().Set("x-ms-continuation", v.continuation)
+		}
+		result = v.value
+	}
+	body, err := json.Marshal(result)
+	if err != nil {
+		f.log.Error("encode answer", "err", err)
+		w.WriteHeader(http.StatusInternalServerError)
+		return
+	}
+	w.Header().Set("Content-Type", "application/json; charset=utf-8")
+	w.Header().Set("Content-Length", strconv.Itoa(len(body)))
+	_, _ = w.Write(body) // the client may be gone
+}
+
+// writeError writes a refusal in the envelope that IoT Hub uses for it: modules
+// have one of their own, methods put that one into the other as text.
+func (f *Front) writeError(w http.ResponseWriter, r *http.Request, err error) {
+	if r.Context().Err() != nil {
+		return // nobody is there to read it
+	}
+	e := iot.AsError(err)
+	if e.Code == api.CodeServerError {
+		f.log.Error("answer request", "method", r.Method, "path", r.URL.Path, "err", err)
+	}
+	now, tracking := time.Now().UTC(), iot.TrackingID()
+	var body any
+	type envelope struct {
+		Message          string
+		ExceptionMessage string
+	}
+	switch {
+	case e.Code == api.CodeModuleNotFound || e.Code == api.CodeModuleExists:
+		body = iot.NewErrorBody(e)
+	case strings.HasSuffix(r.URL.Path, "/methods") && e.Code != api.CodeUnauthorized:
+		type withInfo struct {
+			iot.ErrorBody
+			Info any `json:"info"`
+		}
+		text, _ := json.Marshal(withInfo{iot.NewErrorBody(e), nil}) // strings and a number cannot fail
+		body = envelope{string(text), ""}
+	default:
+		body = envelope{
+			"ErrorCode:" + e.Name + ";" + e.Message,
+			fmt.Sprintf("Tracking ID:%s-G:0-TimeStamp:%s", tracking, now.Format("01/02/2006 15:04:05")),
+		}
+	}
+	text, _ := json.Marshal(body) // as above
+	w.Header().Set("iothub-errorcode", e.Name)
+	w.Header().Set("x-ms-request-id", tracking)
+	w.Header().Set("Content-Type", "application/json; charset=utf-8")
+	w.WriteHeader(e.HTTPStatus)
+	_, _ = w.Write(text) // the client may be gone
+}
+
+// decode reads a JSON body.
+func decode(r *http.Request, into any) error {
+	data, err := readBody(r)
+	if err != nil {
+		return err
+	}
+	if err := json.Unmarshal(data, into); err != nil {
+		return api.Refuse(api.CodeArgumentInvalid, "the body is not the JSON that is expected: %v", err)
+	}
+	return nil
+}
+
+func readBody(r *http.Request) ([]byte, error) {
+	data, err := io.ReadAll(r.Body)
+	if tooLarge, ok := errors.AsType[*http.MaxBytesError](err); ok {
+		return nil, api.Refuse(api.CodeMessageTooLarge, "the body has more than %d bytes", tooLarge.Limit)
+	}
+	if err != nil {
+		return nil, api.Refuse(api.CodeArgumentInvalid, "read body: %v", err)
+	}
+	return data, nil
+}
+
+func idOf(r *http.Request) api.ID {
+	return api.ID{Device: r.PathValue("id"), Module: r.PathValue("module")}
+}
+
+func matchOf(r *http.Request) iot.Match { return iot.Match(r.Header.Get("If-Match")) }

@@ -1,0 +1,120 @@
+package restfront
+
+import (
+	"encoding/json"
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/fairlead-iot/fairlead/hub/api"
+	"github.com/fairlead-iot/fairlead/hub/internal/iot"
+)
+
+// ownRoutes are what a real hub does over AMQP, or not at all.
+func (f *Front) ownRoutes() {
+	f.route("POST /fairlead/devices/{id}/messages/devicebound", iot.ServiceConnect, f.sendC2D)
+	f.route("GET /fairlead/devices/{id}/deadletters", iot.ServiceConnect, f.deadLetters)
+	f.route("GET /fairlead/devices/{id}/counters", iot.ServiceConnect, f.counters)
+	f.route("GET /fairlead/devices/{id}/modules/{module}/counters", iot.ServiceConnect, f.counters)
+	f.route("GET /fairlead/counters", iot.ServiceConnect, f.allCounters)
+	f.route("GET /fairlead/faults", iot.ServiceConnect, f.listFaults)
+	f.route("POST /fairlead/faults", iot.ServiceConnect, f.addFault)
+	f.route("DELETE /fairlead/faults/{fault}", iot.ServiceConnect, f.removeFault)
+	f.mux.HandleFunc("GET /fairlead/messages", f.monitor)
+}
+
+func (f *Front) sendC2D(r *http.Request) (any, error) {
+	var m api.C2D
+	if err := decode(r, &m); err != nil {
+		return nil, err
+	}
+	return nil, f.svc.SendC2D(r.PathValue("id"), m)
+}
+
+func (f *Front) deadLetters(r *http.Request) (any, error) {
+	letters, err := f.svc.DeadLetters(r.PathValue("id"))
+	if letters == nil {
+		letters = []api.DeadLetter{}
+	}
+	return letters, err
+}
+
+func (f *Front) counters(r *http.Request) (any, error) { return f.svc.Counters(idOf(r)) }
+
+func (f *Front) allCounters(*http.Request) (any, error) { return f.svc.AllCounters(), nil }
+
+func (f *Front) listFaults(*http.Request) (any, error) { return f.svc.Faults(), nil }
+
+func (f *Front) addFault(r *http.Request) (any, error) {
+	var fault api.Fault
+	if err := decode(r, &fault); err != nil {
+		return nil, err
+	}
+	return f.svc.AddFault(fault)
+}
+
+func (f *Front) removeFault(r *http.Request) (any, error) {
+	return nil, f.svc.RemoveFault(r.PathValue("fault"))
+}
+
+// monitor streams device-to-cloud messages, a JSON object a line. follow=false
+// ends with what is there. Without since and from it begins with what comes.
+func (f *Front) monitor(w http.ResponseWriter, r *http.Request) {
+	if !f.authorize(w, r, iot.ServiceConnect) {
+		return
+	}
+	q := r.URL.Query()
+	filter := api.MessageFilter{Device: q.Get("device"), Module: q.Get("module"), From: f.svc.NextSequence()}
+	follow := q.Get("follow") != "false"
+	if text := q.Get("since"); text != "" {
+		since, err := time.Parse(time.RFC3339Nano, text)
+		if err != nil {
+			f.writeError(w, r, api.Refuse(api.CodeArgumentInvalid, "since: %v", err))
+			return
+		}
+		filter.Since, filter.From = since, 0
+	}
+	if text := q.Get("from"); text != "" {
+		from, err := strconv.ParseInt(text, 10, 64)
+		if err != nil {
+			f.writeError(w, r, api.Refuse(api.CodeArgumentInvalid, "from must be a sequence number, not %q", text))
+			return
+		}
+		filter.From = from
+	}
+	w.Header().Set("Content-Type", "application/x-ndjson")
+	out := http.NewResponseController(w)
+	write := func(m api.Message) error {
+		line, err := json.Marshal(m)
+		if err != nil {
+			return err
+		}
+		_, err = w.Write(append(line, '\n'))
+		return err
+	}
+	if !follow {
+		all, err := f.svc.Messages(filter)
+		if err != nil {
+			f.writeError(w, r, err)
+			return
+		}
+		for _, m := range all {
+			if write(m) != nil {
+				return // the client is gone
+			}
+		}
+		return
+	}
+	if out.Flush() != nil { // the status, so that the client knows that it listens
+		return
+	}
+	err := f.svc.ReadMessages(r.Context(), filter, func(m api.Message) error {
+		if err := write(m); err != nil {
+			return err
+		}
+		return out.Flush()
+	})
+	if err != nil && r.Context().Err() == nil {
+		f.log.Warn("monitor ended", "err", err)
+	}
+}
