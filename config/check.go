@@ -24,32 +24,73 @@ type Verify struct {
 // network and changes nothing.
 func (c *Config) CheckFiles(v Verify) []Problem {
 	k := checker{c: c}
-	d := &c.Device
-	k.secret("device.connection_string", d.ConnectionString, v.ConnectionString)
-	if d.SymmetricKey != nil {
-		k.secret("device.symmetric_key.key", d.SymmetricKey.Key, v.Key)
-	}
-	k.secret("device.sastoken", d.SASToken, v.SASToken)
-	if x := d.X509; x != nil {
-		k.certificate("device.x509", x.CertFile, x.KeyFile, x.PassPhrase)
-	}
-	if p := d.Provisioning; p != nil {
-		k.secret("device.provisioning.symmetric_key", p.SymmetricKey, v.Key)
-		if x := p.X509; x != nil {
-			k.certificate("device.provisioning.x509", x.CertFile, x.KeyFile, x.PassPhrase)
+	for _, s := range c.sources() {
+		switch s.key {
+		case "device.connection_string":
+			k.secret(s.key, s.Source, v.ConnectionString)
+		case "device.sastoken":
+			k.secret(s.key, s.Source, v.SASToken)
+		case "device.symmetric_key.key", "device.provisioning.symmetric_key":
+			k.secret(s.key, s.Source, v.Key)
+		default:
+			k.secret(s.key, s.Source, nil)
 		}
+	}
+	if x := c.Device.X509; x != nil {
+		k.certificate("device.x509", x.CertFile, x.KeyFile)
+	}
+	if p := c.Device.Provisioning; p != nil && p.X509 != nil {
+		k.certificate("device.provisioning.x509", p.X509.CertFile, p.X509.KeyFile)
 	}
 	k.pem("tls.server_verification_cert", c.TLS.ServerVerificationCert)
 	k.pem("tls.extra_ca", c.TLS.ExtraCA)
-	for i, t := range c.Transports {
-		k.secret(itemKey("transports", i)+".proxy_options.proxy_password", t.Proxy.Password, nil)
-	}
-	k.secret("uploads.proxy_options.proxy_password", c.Uploads.Proxy.Password, nil)
 	for _, p := range c.Plugins {
 		k.program("plugins."+p.Name+".command[0]", p.Command)
 	}
 	k.stateDir()
 	return sortProblems(k.problems, c.files)
+}
+
+// Warnings lists what is right but unwise: a secret as text in a file that others may read.
+func (c *Config) Warnings() []Problem {
+	var out []Problem
+	for _, s := range c.sources() {
+		if s.Text == "" {
+			continue
+		}
+		file := c.Where(s.key).File
+		if info, err := os.Stat(file); err == nil && !isPrivate(info) {
+			out = append(out, c.Problem(s.key, "a secret stands in a file that others may read (mode %04o): chmod 600 %s, or name a file", info.Mode().Perm(), file))
+		}
+	}
+	return out
+}
+
+type keyedSource struct {
+	key string
+	Source
+}
+
+// sources returns every secret's source, set or not.
+func (c *Config) sources() []keyedSource {
+	d := &c.Device
+	out := []keyedSource{{"device.connection_string", d.ConnectionString}, {"device.sastoken", d.SASToken}}
+	if d.SymmetricKey != nil {
+		out = append(out, keyedSource{"device.symmetric_key.key", d.SymmetricKey.Key})
+	}
+	if d.X509 != nil {
+		out = append(out, keyedSource{"device.x509.pass_phrase", d.X509.PassPhrase})
+	}
+	if p := d.Provisioning; p != nil {
+		out = append(out, keyedSource{"device.provisioning.symmetric_key", p.SymmetricKey})
+		if p.X509 != nil {
+			out = append(out, keyedSource{"device.provisioning.x509.pass_phrase", p.X509.PassPhrase})
+		}
+	}
+	for i, t := range c.Transports {
+		out = append(out, keyedSource{itemKey("transports", i) + ".proxy_options.proxy_password", t.Proxy.Password})
+	}
+	return append(out, keyedSource{"uploads.proxy_options.proxy_password", c.Uploads.Proxy.Password})
 }
 
 type checker struct {
@@ -74,14 +115,11 @@ func (k *checker) secret(key string, s Source, verify func(core.Secret) error) {
 	}
 }
 
-func (k *checker) certificate(key, certFile, keyFile string, pass Source) {
+func (k *checker) certificate(key, certFile, keyFile string) {
 	k.pem(key+".cert_file", PEM{File: certFile})
-	if keyFile != "" {
-		if err := CheckKeyFile(keyFile); err != nil {
-			k.add(key+".key_file", err)
-		}
+	if err := CheckKeyFile(keyFile); err != nil {
+		k.add(key+".key_file", err)
 	}
-	k.secret(key+".pass_phrase", pass, nil)
 }
 
 func (k *checker) pem(key string, p PEM) {
@@ -100,7 +138,7 @@ func (k *checker) program(key string, command []string) {
 	name := command[0]
 	if !strings.ContainsRune(name, filepath.Separator) {
 		if _, err := exec.LookPath(name); err != nil {
-			k.add(key, fmt.Errorf("find program %s in PATH: %w", name, reason(err)))
+			k.add(key, fmt.Errorf("find program %s: it is not in PATH", name))
 		}
 		return
 	}

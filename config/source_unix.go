@@ -21,8 +21,10 @@ func checkPrivate(name string, info fs.FileInfo) error {
 			return fmt.Errorf("read %s: it belongs to user %d, neither root nor the user that runs fairlead (%d): chown it", name, uid, os.Geteuid())
 		}
 	}
-	if mode := info.Mode().Perm(); mode&0o077 != 0 {
-		return fmt.Errorf("read %s: others may use it (mode %04o): chmod 600 %s", name, mode, name)
+	if !isPrivate(info) {
+		return fmt.Errorf("read %s: others may use it (mode %04o): chmod 600 %s", name, info.Mode().Perm(), name)
 	}
 	return nil
 }
+
+func isPrivate(info fs.FileInfo) bool { return info.Mode().Perm()&0o077 == 0 }

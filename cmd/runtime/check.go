@@ -31,8 +31,11 @@ Run it as the user that runs fairlead: what may be read depends on it.`,
 			if problems := c.CheckFiles(verifySecrets()); len(problems) > 0 {
 				return usageError(&config.Error{Problems: problems})
 			}
+			for _, p := range c.Warnings() {
+				cmd.PrintErrf("warning: %s\n", p)
+			}
 			for _, p := range c.Unsupported() {
-				cmd.PrintErrf("note: %s\n", p)
+				cmd.PrintErrf("note: %s; run refuses it\n", p)
 			}
 			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s\n", checked(c))
 			return err

@@ -64,8 +64,6 @@ state directory is in use. Results go to stdout, logs and errors to stderr.`,
 		Args:          noArgs,
 		SilenceUsage:  true,
 		SilenceErrors: true,
-		// Letters that a mistyped subcommand may be off.
-		SuggestionsMinimumDistance: 2,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return cmd.Help()
 		},
@@ -130,6 +128,7 @@ func noArgs(cmd *cobra.Command, args []string) error {
 	}
 	if cmd.HasSubCommands() {
 		text := fmt.Sprintf("%s has no subcommand %q", cmd.CommandPath(), args[0])
+		cmd.SuggestionsMinimumDistance = 2 // letters that a mistyped name may be off
 		if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
 			text += fmt.Sprintf(" (did you mean %q?)", near[0])
 		}

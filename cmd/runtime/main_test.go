@@ -1,0 +1,109 @@
+//go:build unix
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"strconv"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){"fairlead": main})
+}
+
+// The scripts run the program as a user does. Besides testscript's own commands there is
+//
+//	exits CODE PROGRAM [ARG...]
+//
+// which runs a program and wants that exit code.
+func TestScripts(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir: "testdata/script",
+		Setup: func(e *testscript.Env) error {
+			e.Setenv("HOME", e.WorkDir)
+			e.Setenv("GORACE", "atexit_sleep_ms=0") // else each program sleeps a second at its end under -race
+			return nil
+		},
+		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
+			"exits": func(ts *testscript.TestScript, neg bool, args []string) {
+				if neg || len(args) < 2 {
+					ts.Fatalf("usage: exits CODE PROGRAM [ARG...]")
+				}
+				want, err := strconv.Atoi(args[0])
+				ts.Check(err)
+				err = ts.Exec(args[1], args[2:]...)
+				got := 0
+				if e, ok := errors.AsType[*exec.ExitError](err); ok {
+					got = e.ExitCode()
+				} else {
+					ts.Check(err)
+				}
+				if got != want {
+					ts.Fatalf("%q exited %d, want %d", args[1:], got, want)
+				}
+			},
+		},
+	})
+}
+
+func TestSecondSignalExitsAtOnce(t *testing.T) {
+	exited := make(chan int, 1)
+	ctx, stop := notifyContext(context.Background(), func(code int) { exited <- code })
+	defer stop()
+	raise := func() {
+		t.Helper()
+		if err := syscall.Kill(os.Getpid(), syscall.SIGTERM); err != nil {
+			t.Fatal(err)
+		}
+	}
+	raise()
+	select {
+	case <-ctx.Done():
+	case <-time.After(10 * time.Second):
+		t.Fatal("the first signal did not cancel the context")
+	}
+	select {
+	case code := <-exited:
+		t.Fatalf("the first signal exited with %d", code)
+	default:
+	}
+	raise()
+	select {
+	case code := <-exited:
+		if want := 128 + int(syscall.SIGTERM); code != want {
+			t.Errorf("exit code %d, want %d, as a shell has it", code, want)
+		}
+	case <-time.After(10 * time.Second):
+		t.Fatal("the second signal did not exit")
+	}
+}
+
+func TestExitCodes(t *testing.T) {
+	plain := errors.New("plain")
+	tests := []struct {
+		name string
+		err  error
+		want int
+	}{
+		{"nothing wrong", nil, exitOK},
+		{"an error that asks for none", plain, exitFailed},
+		{"wrong input", usageError(plain), exitUsage},
+		{"in use, wrapped", fmt.Errorf("run: %w", &exitError{exitInUse, plain}), exitInUse},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			if got := exitCode(tt.err); got != tt.want {
+				t.Errorf("exitCode = %d, want %d", got, tt.want)
+			}
+		})
+	}
+}
