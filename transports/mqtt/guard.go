@@ -21,8 +21,8 @@ import (
 // every write, checks what arrives before paho parses it, notices a silent peer, ends at once with one typed cause, reads
 // many packets per call, and writes many packets per call.
 //
-// paho ignores read errors whose text is net.ErrClosed's, and then believes for minutes that it is connected; hence
-// errors after the end are the cause, in its own words.
+// paho ignores read errors whose text contains net.ErrClosed's, and then believes for minutes that it is connected; hence
+// it is told errEnded, whatever the cause.
 type guard struct {
 	net.Conn
 	idle time.Duration // silence from the hub that ends the connection
@@ -135,12 +135,12 @@ func (g *guard) Read(p []byte) (int, error) {
 			g.heard.Store(int64(time.Since(g.start)))
 			if bad := g.filter.feed(g.rbuf[:n]); bad != nil {
 				g.abort(bad)
-				return 0, g.cause
+				return 0, errEnded
 			}
 			g.rpos, g.rend = 0, n
 		} else if err != nil {
 			g.abort(g.readError(err))
-			return 0, g.cause
+			return 0, errEnded
 		}
 	}
 	n := copy(p, g.rbuf[g.rpos:g.rend])
@@ -164,6 +164,9 @@ func (g *guard) readError(err error) error {
 	}
 	return e
 }
+
+// errEnded is what paho is told after the end.
+var errEnded = errors.New("the session has ended")
 
 var errHubClosed = errors.New("the hub closed the connection")
 
@@ -199,7 +202,7 @@ func (g *guard) Write(p []byte) (int, error) {
 	}
 	if g.ended {
 		g.mu.Unlock()
-		return 0, g.cause
+		return 0, errEnded
 	}
 	if !g.writing && len(g.wbuf) == 0 && !g.more.Load() {
 		g.writing = true
@@ -301,7 +304,7 @@ func (g *guard) push(p []byte) error {
 				err = fmt.Errorf("the connection accepted no bytes for %v: %w", writeTimeout, err)
 			}
 			g.abort(&core.Error{Op: "write to hub", Kind: core.Transient, Phase: phaseMQTT, Err: err})
-			return g.cause
+			return errEnded
 		}
 		p = p[n:]
 	}

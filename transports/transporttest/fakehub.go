@@ -350,3 +350,19 @@ func (h *FakeHub) Connections() int {
 	defer h.mu.Unlock()
 	return len(h.conns)
 }
+
+// PushMessage sends a cloud-to-device message to the device that connected last.
+func (h *FakeHub) PushMessage(payload string) {
+	h.mu.Lock()
+	device := ""
+	if n := len(h.connects); n > 0 {
+		device = h.connects[n-1].ClientIdentifier
+	}
+	h.mu.Unlock()
+	h.Push("devices/"+device+"/messages/devicebound/", payload, 1)
+}
+
+// PushDesired sends a patch of the desired properties.
+func (h *FakeHub) PushDesired(version int64) {
+	h.Push(fmt.Sprintf("$iothub/twin/PATCH/properties/desired/?$version=%d", version), fmt.Sprintf(`{"$version":%d}`, version), 0)
+}

@@ -1,0 +1,18 @@
+package mqtt
+
+import (
+	"testing"
+
+	"github.com/fairlead-iot/fairlead/core"
+	"github.com/fairlead-iot/fairlead/transports/transporttest"
+)
+
+func TestContract(t *testing.T) {
+	transporttest.Run(t, func(t *testing.T) transporttest.Harness {
+		hub := transporttest.NewFakeHub()
+		t.Cleanup(hub.Close)
+		return transporttest.Harness{
+			Transport: newTestTransport(t, hub), Credential: core.Credential{Token: "secret"}, Hub: hub,
+		}
+	})
+}

@@ -1,0 +1,559 @@
+package transporttest
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/fairlead-iot/fairlead/core"
+)
+
+// Hub is what the suite needs of the other side. FakeHub implements it.
+type Hub interface {
+	// PushMessage sends a cloud-to-device message, PushDesired a patch of the desired properties.
+	PushMessage(payload string)
+	PushDesired(version int64)
+	// HoldAcks keeps acknowledgements of telemetry back; switching it off sends them.
+	HoldAcks(on bool)
+	// Stall makes the hub neither read nor write.
+	Stall(on bool)
+	// Deaf makes the hub not answer the next attempts to connect.
+	Deaf(on bool)
+	// RefuseSubscriptions makes the hub refuse every subscription.
+	RefuseSubscriptions(on bool)
+	// Drop cuts every connection.
+	Drop()
+	// Received returns the payloads of the telemetry that came, in order.
+	Received() []string
+	// Completed counts the messages that the device has completed.
+	Completed() int
+}
+
+// Harness is a transport and the hub that it leads to.
+type Harness struct {
+	Transport  core.Transport
+	Credential core.Credential
+	Hub        Hub
+}
+
+// patience is how long a condition may take to come true; quick is how long a call may take that must not wait.
+const (
+	patience = 10 * time.Second
+	quick    = 2 * time.Second
+)
+
+// Run holds the sessions of a transport to the contract of core.Transport, Link, Session and Handler. make is called once
+// for each part; what it makes it cleans up with t.Cleanup.
+func Run(t *testing.T, make func(t *testing.T) Harness) {
+	for _, part := range []struct {
+		name string
+		run  func(t *testing.T, h Harness)
+	}{
+		{"an unused link closes", unusedLink},
+		{"a link serves once", linkServesOnce},
+		{"close is idempotent and is not an error", closeTwice},
+		{"calls of a dead session are harmless", deadSession},
+		{"acknowledgements are prefixes of their lane", ackPrefixes},
+		{"nothing is acknowledged that the hub has not acknowledged", withheldAcks},
+		{"nothing is reported after done", nothingAfterDone},
+		{"a loss is a typed error", lossIsTyped},
+		{"connect ends with its context", connectEnds},
+		{"no call waits for a stuck hub", stuckHub},
+		{"a refused subscription is refused", refusal},
+		{"replies and pushes come in order", replyOrder},
+		{"a message comes again until it is completed", redelivery},
+		{"no goroutine outlives its session", noLeaks},
+	} {
+		t.Run(part.name, func(t *testing.T) { part.run(t, make(t)) })
+	}
+}
+
+// recorder is a handler that notes everything.
+type recorder struct {
+	mu       sync.Mutex
+	acked    map[core.Lane]core.Seq
+	messages []core.Inbound
+	order    []string // "reply 3", "desired 2"
+	calls    int
+	problem  string
+
+	running atomic.Bool
+}
+
+func (r *recorder) handler() core.Handler {
+	return core.Handler{
+		Receive: func(in core.Inbound) {
+			defer r.enter()()
+			switch in.Kind {
+			case core.InboundMessage:
+				r.messages = append(r.messages, in)
+			case core.InboundDesired:
+				r.order = append(r.order, fmt.Sprintf("desired %d", in.Version))
+			case core.InboundMethod:
+			}
+		},
+		Acked: func(lane core.Lane, upto core.Seq) {
+			defer r.enter()()
+			if upto <= r.acked[lane] {
+				r.problem = fmt.Sprintf("lane %d: acknowledged up to %d after %d", lane, upto, r.acked[lane])
+			}
+			if r.acked == nil {
+				r.acked = make(map[core.Lane]core.Seq)
+			}
+			r.acked[lane] = upto
+		},
+		Replied: func(reply core.Reply) {
+			defer r.enter()()
+			r.order = append(r.order, fmt.Sprintf("reply %d %d", reply.ID, reply.Status))
+		},
+	}
+}
+
+// enter notes a call of the handler, and that no other runs at the same time.
+func (r *recorder) enter() (leave func()) {
+	alone := r.running.CompareAndSwap(false, true)
+	r.mu.Lock()
+	if !alone {
+		r.problem = "two functions of the handler ran at once"
+	}
+	r.calls++
+	return func() {
+		r.mu.Unlock()
+		r.running.Store(false)
+	}
+}
+
+func (r *recorder) upto(lane core.Lane) core.Seq {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.acked[lane]
+}
+
+func (r *recorder) inbox() []core.Inbound {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Clone(r.messages)
+}
+
+func (r *recorder) check(t *testing.T) {
+	t.Helper()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.problem != "" {
+		t.Error(r.problem)
+	}
+}
+
+func (h Harness) connect(t *testing.T, handler core.Handler) core.Session {
+	t.Helper()
+	link, err := h.Transport.Open(t.Context(), h.Credential)
+	if err != nil {
+		t.Fatal("open: ", err)
+	}
+	s, err := link.Connect(t.Context(), h.Credential, handler)
+	if err != nil {
+		t.Fatal("connect: ", err)
+	}
+	return s
+}
+
+func closeSession(t *testing.T, s core.Session) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	if err := s.Close(ctx); err != nil {
+		t.Error("close: ", err)
+	}
+}
+
+// until polls a condition.
+func until(t *testing.T, what string, is func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(patience); !is(); time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("it did not come true within %v: %s", patience, what)
+		}
+	}
+}
+
+// quickly fails if f takes long.
+func quickly(t *testing.T, what string, f func()) {
+	t.Helper()
+	start := time.Now()
+	f()
+	if took := time.Since(start); took > quick {
+		t.Errorf("%s took %v, at most %v is allowed", what, took, quick)
+	}
+}
+
+func batch(prefix string, from, to int) []core.Outbound {
+	messages := make([]core.Outbound, 0, to-from+1)
+	for n := from; n <= to; n++ {
+		messages = append(messages, core.Outbound{Seq: core.Seq(n), Message: &core.Message{Payload: fmt.Appendf(nil, "%s%d", prefix, n)}})
+	}
+	return messages
+}
+
+func unusedLink(t *testing.T, h Harness) {
+	link, err := h.Transport.Open(t.Context(), h.Credential)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if err := link.Close(); err != nil {
+			t.Error("close: ", err)
+		}
+	}
+	if _, err := link.Connect(t.Context(), h.Credential, core.Handler{}); err == nil {
+		t.Error("a closed link connects")
+	}
+}
+
+func linkServesOnce(t *testing.T, h Harness) {
+	link, err := h.Transport.Open(t.Context(), h.Credential)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := link.Connect(t.Context(), h.Credential, core.Handler{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer closeSession(t, s)
+	if _, err := link.Connect(t.Context(), h.Credential, core.Handler{}); err == nil {
+		t.Error("a link connects twice")
+	}
+	if err := link.Close(); err != nil {
+		t.Error("close of a used link: ", err)
+	}
+	if err := s.Subscribe(t.Context(), core.FeatureTwin); err != nil {
+		t.Error("closing the used link has ended its session: ", err)
+	}
+}
+
+func closeTwice(t *testing.T, h Harness) {
+	s := h.connect(t, core.Handler{})
+	select {
+	case <-s.Done():
+		t.Fatal("a fresh session is done")
+	default:
+	}
+	if err := s.Err(); err != nil {
+		t.Error("a living session has the error ", err)
+	}
+	var wg sync.WaitGroup
+	for range 3 {
+		wg.Go(func() { closeSession(t, s) })
+	}
+	wg.Wait()
+	closeSession(t, s)
+	select {
+	case <-s.Done():
+	default:
+		t.Error("a closed session is not done")
+	}
+	if err := s.Err(); err != nil {
+		t.Error("a closed session has the error ", err)
+	}
+}
+
+func deadSession(t *testing.T, h Harness) {
+	s := h.connect(t, core.Handler{})
+	h.Hub.Drop()
+	<-s.Done()
+	quickly(t, "a call of a dead session", func() {
+		s.Send(1, batch("", 1, 10))
+		s.Request(core.Request{ID: 1})
+		s.Complete(1)
+		if err := s.Subscribe(t.Context(), core.FeatureMethods); err == nil {
+			t.Error("subscribe succeeds on a dead session")
+		}
+		if err := s.Respond(t.Context(), core.MethodResponse{RequestID: "1", Status: 200}); err == nil {
+			t.Error("respond succeeds on a dead session")
+		}
+		closeSession(t, s)
+	})
+	if s.Err() == nil {
+		t.Error("Close has removed the reason of the loss")
+	}
+}
+
+func ackPrefixes(t *testing.T, h Harness) {
+	var r recorder
+	s := h.connect(t, r.handler())
+	const n = 500
+	for from := 1; from <= n; from += 50 {
+		for lane := core.Lane(1); lane <= 3; lane++ {
+			s.Send(lane, batch(fmt.Sprintf("%d/", lane), from, from+49))
+		}
+	}
+	for lane := core.Lane(1); lane <= 3; lane++ {
+		until(t, "all of the lane is acknowledged", func() bool { return r.upto(lane) == n })
+	}
+	last := map[byte]int{}
+	for _, payload := range h.Hub.Received() {
+		var lane byte
+		var seq int
+		if _, err := fmt.Sscanf(payload, "%c/%d", &lane, &seq); err != nil {
+			t.Fatal(err)
+		}
+		if seq != last[lane]+1 {
+			t.Fatalf("lane %c: the hub received %d after %d", lane, seq, last[lane])
+		}
+		last[lane] = seq
+	}
+	closeSession(t, s)
+	r.check(t)
+}
+
+func withheldAcks(t *testing.T, h Harness) {
+	var r recorder
+	s := h.connect(t, r.handler())
+	s.Send(1, batch("", 1, 5))
+	until(t, "5 are acknowledged", func() bool { return r.upto(1) == 5 })
+	h.Hub.HoldAcks(true)
+	s.Send(1, batch("", 6, 20))
+	until(t, "the hub has received 20", func() bool { return len(h.Hub.Received()) == 20 })
+	if got := r.upto(1); got != 5 {
+		t.Errorf("acknowledged up to %d, want 5: the hub has not acknowledged more", got)
+	}
+	h.Hub.HoldAcks(false)
+	until(t, "20 are acknowledged", func() bool { return r.upto(1) == 20 })
+	h.Hub.HoldAcks(true)
+	s.Send(1, batch("", 21, 30))
+	until(t, "the hub has received 30", func() bool { return len(h.Hub.Received()) == 30 })
+	h.Hub.Drop()
+	<-s.Done()
+	closeSession(t, s)
+	if got := r.upto(1); got != 20 {
+		t.Errorf("acknowledged up to %d after the loss, want 20", got)
+	}
+	r.check(t)
+}
+
+func nothingAfterDone(t *testing.T, h Harness) {
+	for round := range 20 {
+		var r recorder
+		s := h.connect(t, r.handler())
+		if err := s.Subscribe(t.Context(), core.FeatureDesired); err != nil {
+			t.Fatal(err)
+		}
+		s.Send(1, batch("", 1, 200))
+		for v := range int64(50) {
+			h.Hub.PushDesired(v + 1)
+		}
+		if round%2 == 0 {
+			h.Hub.Drop()
+		} else {
+			go closeSession(t, s)
+		}
+		<-s.Done()
+		r.mu.Lock()
+		before := r.calls
+		r.mu.Unlock()
+		closeSession(t, s) // returns when every goroutine of the session has ended
+		if r.calls != before {
+			t.Fatalf("round %d: the handler was called %d times after Done", round, r.calls-before)
+		}
+		r.check(t)
+	}
+}
+
+func lossIsTyped(t *testing.T, h Harness) {
+	s := h.connect(t, core.Handler{})
+	h.Hub.Drop()
+	select {
+	case <-s.Done():
+	case <-time.After(patience):
+		t.Fatal("the loss was not noticed")
+	}
+	e, ok := s.Err().(*core.Error) //nolint:errorlint // the contract says the type itself
+	if !ok {
+		t.Fatalf("the loss is a %T (%v), want *core.Error", s.Err(), s.Err())
+	}
+	if !e.Clean || e.Kind != core.Transient {
+		t.Errorf("a bare close is %v (clean: %v), want transient and clean", e.Kind, e.Clean)
+	}
+	closeSession(t, s)
+}
+
+func connectEnds(t *testing.T, h Harness) {
+	h.Hub.Deaf(true)
+	link, err := h.Transport.Open(t.Context(), h.Credential)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	quickly(t, "connect to a hub that does not answer", func() {
+		if _, err = link.Connect(ctx, h.Credential, core.Handler{}); err == nil {
+			t.Fatal("connect succeeds without an answer")
+		}
+	})
+	cancelled, cancelNow := context.WithCancel(t.Context())
+	cancelNow()
+	quickly(t, "open with a context that has ended", func() {
+		if link, err := h.Transport.Open(cancelled, h.Credential); err == nil {
+			_ = link.Close()
+			t.Error("open succeeds although its context has ended")
+		}
+	})
+}
+
+func stuckHub(t *testing.T, h Harness) {
+	s := h.connect(t, core.Handler{})
+	h.Hub.Stall(true)
+	defer h.Hub.Stall(false)
+	large := make([]core.Outbound, 200)
+	for i := range large {
+		large[i] = core.Outbound{Seq: core.Seq(i + 1), Message: &core.Message{Payload: make([]byte, 64<<10)}}
+	}
+	quickly(t, "send", func() { s.Send(1, large) })
+	quickly(t, "request", func() { s.Request(core.Request{ID: 1}) })
+	quickly(t, "complete", func() { s.Complete(1) })
+	for what, call := range map[string]func(ctx context.Context) error{
+		"subscribe": func(ctx context.Context) error { return s.Subscribe(ctx, core.FeatureTwin) },
+		"respond": func(ctx context.Context) error {
+			return s.Respond(ctx, core.MethodResponse{RequestID: "1", Status: 200})
+		},
+	} {
+		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+		quickly(t, what, func() {
+			if err := call(ctx); err == nil {
+				t.Errorf("%s succeeds although the hub is stuck", what)
+			}
+		})
+		cancel()
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	start := time.Now()
+	if err := s.Close(ctx); err != nil {
+		t.Error("close: ", err)
+	}
+	if took := time.Since(start); took > 5*time.Second {
+		t.Errorf("close took %v with a stuck hub", took)
+	}
+	select {
+	case <-s.Done():
+	default:
+		t.Error("close returned, and the session is not done")
+	}
+}
+
+func refusal(t *testing.T, h Harness) {
+	h.Hub.RefuseSubscriptions(true)
+	s := h.connect(t, core.Handler{})
+	defer closeSession(t, s)
+	err := s.Subscribe(t.Context(), core.FeatureMessages)
+	if core.KindOf(err) != core.Refused {
+		t.Errorf("a refused subscription is %v, want kind refused", err)
+	}
+}
+
+func replyOrder(t *testing.T, h Harness) {
+	var r recorder
+	s := h.connect(t, r.handler())
+	for _, f := range []core.Feature{core.FeatureTwin, core.FeatureDesired} {
+		if err := s.Subscribe(t.Context(), f); err != nil {
+			t.Fatal(err)
+		}
+	}
+	const n = 50
+	for i := range n {
+		s.Request(core.Request{ID: uint64(i + 1), Kind: core.TwinGet})
+		h.Hub.PushDesired(int64(i + 1))
+	}
+	until(t, "everything has come", func() bool {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		return len(r.order) == 2*n
+	})
+	closeSession(t, s)
+	reply, desired := 0, 0
+	for _, line := range r.order {
+		switch line {
+		case fmt.Sprintf("reply %d 200", reply+1):
+			reply++
+		case fmt.Sprintf("desired %d", desired+1):
+			desired++
+		default:
+			t.Fatalf("%q came after reply %d and desired %d", line, reply, desired)
+		}
+	}
+	r.check(t)
+}
+
+func redelivery(t *testing.T, h Harness) {
+	inbox := func(r *recorder, want ...string) []core.Inbound {
+		t.Helper()
+		until(t, fmt.Sprintf("the messages %v have come", want), func() bool { return len(r.inbox()) >= len(want) })
+		for i, in := range r.inbox() {
+			if i >= len(want) || string(in.Message.Payload) != want[i] {
+				t.Fatalf("message %d is %q, want %v", i, in.Message.Payload, want)
+			}
+		}
+		return r.inbox()
+	}
+	var first recorder
+	s := h.connect(t, first.handler())
+	if err := s.Subscribe(t.Context(), core.FeatureMessages); err != nil {
+		t.Fatal(err)
+	}
+	h.Hub.PushMessage("one")
+	h.Hub.PushMessage("two")
+	s.Complete(inbox(&first, "one", "two")[0].Token)
+	until(t, "one is completed", func() bool { return h.Hub.Completed() == 1 })
+	h.Hub.Drop()
+	<-s.Done()
+	closeSession(t, s)
+
+	var second recorder
+	s = h.connect(t, second.handler())
+	if err := s.Subscribe(t.Context(), core.FeatureMessages); err != nil {
+		t.Fatal(err)
+	}
+	s.Complete(inbox(&second, "two")[0].Token)
+	until(t, "two is completed", func() bool { return h.Hub.Completed() == 2 })
+	closeSession(t, s)
+
+	var third recorder
+	s = h.connect(t, third.handler())
+	if err := s.Subscribe(t.Context(), core.FeatureMessages); err != nil {
+		t.Fatal(err)
+	}
+	h.Hub.PushMessage("three")
+	inbox(&third, "three")
+	closeSession(t, s)
+}
+
+func noLeaks(t *testing.T, h Harness) {
+	before := goleak.IgnoreCurrent()
+	for round := range 100 {
+		var r recorder
+		s := h.connect(t, r.handler())
+		if err := s.Subscribe(t.Context(), core.FeatureMessages); err != nil {
+			t.Fatal(err)
+		}
+		s.Send(1, batch("", 1, 20))
+		switch round % 3 {
+		case 0:
+			h.Hub.Drop()
+			<-s.Done()
+		case 1:
+			ctx, cancel := context.WithCancel(t.Context())
+			cancel()
+			_ = s.Close(ctx)
+		}
+		closeSession(t, s)
+	}
+	h.Hub.Drop()
+	if err := goleak.Find(before); err != nil {
+		t.Error(err)
+	}
+}
