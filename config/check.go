@@ -116,7 +116,9 @@ func (k *checker) secret(key string, s Source, verify func(core.Secret) error) {
 }
 
 func (k *checker) certificate(key, certFile, keyFile string) {
-	k.pem(key+".cert_file", PEM{File: certFile})
+	if certFile != keyFile { // both in one file is fine, and then it is private
+		k.pem(key+".cert_file", PEM{File: certFile})
+	}
 	if err := CheckKeyFile(keyFile); err != nil {
 		k.add(key+".key_file", err)
 	}

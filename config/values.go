@@ -106,11 +106,11 @@ func checkHost(s string) string {
 	case s == "":
 		return "is empty"
 	case strings.Contains(s, "://"):
-		return fmt.Sprintf("%q is a URL: write the host name alone", s)
+		return fmt.Sprintf("%s is a URL: write the host name alone", quote(s))
 	case strings.Count(s, ":") == 1:
-		return fmt.Sprintf("%q holds a port: write the host name alone", s)
+		return fmt.Sprintf("%s holds a port: write the host name alone", quote(s))
 	case len(s) > 253 || !hostPattern.MatchString(s):
-		return fmt.Sprintf("%q is not a host name or address", s)
+		return fmt.Sprintf("%s is not a host name or address", quote(s))
 	}
 	return ""
 }
@@ -127,7 +127,7 @@ func checkDeviceID(s string) string {
 	case len(s) > 128:
 		return fmt.Sprintf("has %d characters: the hub allows 128", len(s))
 	case !deviceIDPattern.MatchString(s):
-		return fmt.Sprintf("%q is not an id at a hub: letters, digits and - . %% _ * ? ! ( ) , : = @ $ ' are allowed", s)
+		return fmt.Sprintf("%s is not an id at a hub: letters, digits and - . %% _ * ? ! ( ) , : = @ $ ' are allowed", quote(s))
 	}
 	return ""
 }
@@ -144,7 +144,7 @@ func checkMethod(s string) string {
 	case s == "":
 		return "a method's name is empty"
 	case strings.ContainsAny(s, "/#+?") || strings.ContainsFunc(s, isControl):
-		return fmt.Sprintf("%q is not a method's name: none holds / # + or ?", s)
+		return fmt.Sprintf("%s is not a method's name: none holds / # + or ?", quote(s))
 	}
 	return ""
 }
@@ -154,9 +154,18 @@ func checkTwinKey(s string) string {
 	case s == "":
 		return "a key is empty"
 	case strings.ContainsAny(s, ".$ ") || strings.ContainsFunc(s, isControl):
-		return fmt.Sprintf("%q is not a top-level key of a twin: the hub allows no dot, dollar or space in one", s)
+		return fmt.Sprintf("%s is not a top-level key of a twin: the hub allows no dot, dollar or space in one", quote(s))
 	}
 	return ""
+}
+
+// quote shows a text that is wrong, unless it may hold a secret in the wrong place: a connection string where the host
+// name belongs, a URL with a password.
+func quote(s string) string {
+	if strings.ContainsAny(s, "=;@") || len(s) > 100 {
+		return "the text"
+	}
+	return strconv.Quote(s)
 }
 
 func isControl(r rune) bool { return r < 0x20 || r == 0x7f }
