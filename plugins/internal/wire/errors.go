@@ -38,7 +38,7 @@ func FromError(err error) *pluginv1.Error {
 	if err == nil {
 		return nil
 	}
-	p := &pluginv1.Error{Message: err.Error()}
+	p := &pluginv1.Error{Message: Text(err.Error())}
 	for _, c := range codes() {
 		if errors.Is(err, c.err) {
 			p.Code = c.code

@@ -1,7 +1,9 @@
 package wire
 
 import (
+	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/fairlead-iot/fairlead/core"
 	"github.com/fairlead-iot/fairlead/plugins/pluginv1"
@@ -114,7 +116,7 @@ func FromConnection(c core.Connection) *pluginv1.ConnectionState {
 	return &pluginv1.ConnectionState{
 		State:         pluginv1.ConnectionState_State(c.State) + pluginv1.ConnectionState_STATE_DISCONNECTED,
 		SinceMs:       FromDuration(c.Since),
-		Reason:        c.Reason,
+		Reason:        Text(c.Reason),
 		NextAttemptMs: FromDuration(c.NextAttempt),
 		Epoch:         uint64(c.Epoch),
 	}
@@ -150,3 +152,29 @@ func ToDuration(ms uint64) time.Duration {
 	}
 	return time.Duration(ms) * time.Millisecond
 }
+
+// Readable makes the strings of a message from the hub fit for a frame: one that is not UTF-8 would end the stream. It
+// returns m, changed where that was needed.
+func Readable(m *pluginv1.Message) *pluginv1.Message {
+	for _, s := range []*string{
+		&m.Id, &m.CorrelationId, &m.UserId, &m.ContentType, &m.ContentEncoding, &m.InterfaceId, &m.Component, &m.Output, &m.Input, &m.To, &m.Ack,
+	} {
+		*s = Text(*s)
+	}
+	for k, v := range m.GetProperties() {
+		if utf8.ValidString(k) && utf8.ValidString(v) {
+			continue
+		}
+		// The map is shared with the message that it came from.
+		clean := make(map[string]string, len(m.GetProperties()))
+		for k, v := range m.GetProperties() {
+			clean[Text(k)] = Text(v)
+		}
+		m.Properties = clean
+		break
+	}
+	return m
+}
+
+// Text makes s fit for a frame's string.
+func Text(s string) string { return strings.ToValidUTF8(s, "\uFFFD") }

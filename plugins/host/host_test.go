@@ -1,0 +1,109 @@
+package host_test
+
+import (
+	"context"
+	"encoding/json"
+	"log/slog"
+	"os"
+	"testing"
+	"time"
+
+	"github.com/fairlead-iot/fairlead/core"
+	"github.com/fairlead-iot/fairlead/plugins/host"
+	"github.com/fairlead-iot/fairlead/plugins/sdk/sdktest"
+)
+
+// launch starts the test binary in a role.
+func launch(t *testing.T, role string, change func(*host.Config)) (core.Plugin, *sdktest.Device, error) {
+	t.Helper()
+	cfg := config(t, role)
+	if change != nil {
+		change(&cfg)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	dev := sdktest.NewDevice()
+	p, err := host.New(cfg).Launch(ctx, dev)
+	if err == nil {
+		t.Cleanup(func() { closePlugin(t, p, 10*time.Second) })
+	}
+	return p, dev, err
+}
+
+func config(t *testing.T, role string) host.Config {
+	t.Helper()
+	return host.Config{
+		Name: "press", Command: []string{os.Args[0]}, Env: map[string]string{roleVar: role}, RuntimeDir: t.TempDir(),
+		Logger: slog.New(slog.NewTextHandler(testWriter{t}, &slog.HandlerOptions{Level: slog.LevelDebug})),
+	}
+}
+
+type testWriter struct{ t *testing.T }
+
+func (w testWriter) Write(p []byte) (int, error) {
+	if len(p) > 300 {
+		p = p[:300]
+	}
+	w.t.Logf("%s", p)
+	return len(p), nil
+}
+
+func closePlugin(t *testing.T, p core.Plugin, limit time.Duration) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
+	defer cancel()
+	if err := p.Close(ctx); err != nil {
+		t.Errorf("close: %v", err)
+	}
+	select {
+	case <-p.Done():
+	default:
+		t.Error("the plugin is not done after Close")
+	}
+}
+
+func mustLaunch(t *testing.T, role string, change func(*host.Config)) (core.Plugin, *sdktest.Device) {
+	t.Helper()
+	p, dev, err := launch(t, role, change)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p, dev
+}
+
+// method calls a method of the plugin.
+func method(t *testing.T, p core.Plugin, name string, payload string) (int, string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	a, err := p.Handle(ctx, core.Delivery{Kind: core.InboundMethod, Method: name, Payload: []byte(payload)})
+	if err != nil {
+		t.Fatalf("call %s: %v", name, err)
+	}
+	return a.Status, string(a.Payload)
+}
+
+func TestAPluginSendsInOrderAndAnswers(t *testing.T) {
+	p, dev := mustLaunch(t, "plugin", func(c *host.Config) { c.Settings = json.RawMessage(`{"telemetry":1000}`) })
+	info := p.Info()
+	if info.Name != "test" || info.PID == 0 || info.SDK == "" || info.Messages || info.Desired || len(info.Methods) == 0 {
+		t.Errorf("info: %+v", info)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	sent, err := dev.WaitSent(ctx, 1000)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, m := range sent {
+		if want, _ := json.Marshal(i); string(m.Payload) != string(want) {
+			t.Fatalf("message %d has the payload %s", i, m.Payload)
+		}
+	}
+	if status, answer := method(t, p, "echo", `{"a":1}`); status != 200 || answer != `{"a":1}` {
+		t.Errorf("echo: %d %s", status, answer)
+	}
+	if status, answer := method(t, p, "nothing", `{}`); status != 404 || answer != `{"error":"this plugin has no method \"nothing\""}` {
+		t.Errorf("unknown method: %d %s", status, answer)
+	}
+}

@@ -1,0 +1,274 @@
+package host
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	plugin "github.com/hashicorp/go-plugin"
+	"github.com/hashicorp/go-plugin/runner"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
+
+	"github.com/fairlead-iot/fairlead/core"
+	"github.com/fairlead-iot/fairlead/plugins/internal/wire"
+)
+
+// socketRoom is what a socket's path needs behind the base directory: "/plugin-dir" and "/plugin", each with up to ten
+// digits. A socket's path has at most 107 bytes on Linux, 103 on macOS (sockaddr_un.sun_path).
+const (
+	socketRoom    = len("/plugin-dir") + len("/plugin") + 2*10
+	socketPathMax = 103
+)
+
+// launcher starts one configured plugin, each time anew.
+type launcher struct{ cfg Config }
+
+var _ core.Launcher = (*launcher)(nil)
+
+// Launch implements core.Launcher.
+func (l *launcher) Launch(ctx context.Context, d core.Device) (core.Plugin, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, l.cfg.StartTimeout, errStartTimeout)
+	defer cancel()
+	cmd, err := l.command()
+	if err != nil {
+		return nil, l.fail(core.Fatal, err)
+	}
+	base, err := socketBase(l.cfg.RuntimeDir)
+	if err != nil {
+		return nil, l.fail(core.Transient, err)
+	}
+	out := newOutput(l.cfg.Logger)
+	proc := newProcess(cmd, out.stdout, out.stderr)
+
+	// go-plugin does the handshake; the connection is ours, since its own comes with a broker and an output stream that
+	// nobody uses, and with a Kill that waits for a hung plugin.
+	var socketDir string
+	cc := &plugin.ClientConfig{
+		HandshakeConfig:  wire.Handshake(),
+		VersionedPlugins: map[int]plugin.PluginSet{wire.ProtocolVersion: {}},
+		AllowedProtocols: []plugin.Protocol{plugin.ProtocolGRPC},
+		AutoMTLS:         true,
+		SkipHostEnv:      true,
+		StartTimeout:     l.cfg.StartTimeout,
+		// What it would log, the errors and lines of this package say already.
+		Logger:           hclog.NewNullLogger(),
+		UnixSocketConfig: &plugin.UnixSocketConfig{TempDir: base},
+		RunnerFunc: func(_ hclog.Logger, spec *exec.Cmd, tmpDir string) (runner.Runner, error) {
+			socketDir = tmpDir
+			cmd.Env = append(environment(l.cfg.Env), spec.Env...)
+			return proc, nil
+		},
+	}
+	type started struct {
+		addr net.Addr
+		err  error
+	}
+	ch := make(chan started, 1)
+	client := plugin.NewClient(cc)
+	go func() {
+		addr, err := client.Start()
+		ch <- started{addr, err}
+	}()
+	var st started
+	select {
+	case st = <-ch:
+	case <-ctx.Done():
+		proc.kill()
+		st = <-ch
+		st.err = context.Cause(ctx)
+	}
+	cleanup := func() {
+		proc.kill()
+		if proc.begun() {
+			<-proc.exited
+		}
+		if socketDir != "" {
+			_ = os.RemoveAll(socketDir)
+		}
+	}
+	if st.err != nil {
+		cleanup()
+		return nil, l.fail(l.diagnose(st.err, proc, out))
+	}
+
+	conn, err := dial(st.addr, cc.TLSConfig)
+	if err != nil {
+		cleanup()
+		return nil, l.fail(core.Transient, err)
+	}
+	s, err := attach(ctx, l.cfg, conn, d)
+	if err != nil {
+		gone := proc.gone(pipeGrace)
+		_ = conn.Close()
+		cleanup()
+		return nil, l.fail(l.diagnoseSession(err, gone, proc, out))
+	}
+	s.info.PID = proc.pid()
+	p := &running{cfg: l.cfg, s: s, proc: proc, out: out, done: make(chan struct{}), cleanup: func() {
+		_ = conn.Close()
+		cleanup()
+	}}
+	go p.supervise()
+	l.cfg.Logger.Info("plugin started", "pid", s.info.PID, "sdk", s.info.SDK, "methods", s.info.Methods)
+	return p, nil
+}
+
+// fail is the error of a launch.
+func (l *launcher) fail(kind core.Kind, err error) error {
+	return &core.Error{Op: fmt.Sprintf("start plugin %q", l.cfg.Name), Kind: kind, Err: err}
+}
+
+// dial connects to the plugin. Only a socket or a loopback address can be the plugin's.
+func dial(addr net.Addr, config *tls.Config) (*grpc.ClientConn, error) {
+	if a, ok := addr.(*net.TCPAddr); ok && !a.IP.IsLoopback() {
+		return nil, fmt.Errorf("connect: the plugin names %s, which is not on this machine", a)
+	}
+	return grpc.NewClient("passthrough:///plugin",
+		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, addr.Network(), addr.String())
+		}),
+		grpc.WithTransportCredentials(credentials.NewTLS(config)),
+		grpc.WithNoProxy(),
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(wire.MaxReceive), grpc.MaxCallSendMsgSize(wire.MaxReceive)),
+		grpc.WithWriteBufferSize(64<<10), grpc.WithReadBufferSize(64<<10),
+	)
+}
+
+// command returns the command to start, checked as far as can be before starting it.
+func (l *launcher) command() (*exec.Cmd, error) {
+	argv := l.cfg.Command
+	if len(argv) == 0 {
+		if len(l.cfg.BuiltinArgs) == 0 {
+			return nil, errors.New("there is neither a command nor a built-in plugin: set plugins." + l.cfg.Name + ".command")
+		}
+		exe, err := os.Executable()
+		if err != nil {
+			return nil, fmt.Errorf("find this program's own file: %w", err)
+		}
+		argv = append([]string{exe}, l.cfg.BuiltinArgs...)
+	}
+	path, err := resolve(argv[0])
+	if err != nil {
+		return nil, fmt.Errorf("%w; see plugins.%s.command", err, l.cfg.Name)
+	}
+	if l.cfg.Dir != "" {
+		if st, err := os.Stat(l.cfg.Dir); err != nil {
+			return nil, fmt.Errorf("working directory: %w", err)
+		} else if !st.IsDir() {
+			return nil, fmt.Errorf("working directory: %s is not a directory", l.cfg.Dir)
+		}
+	}
+	return &exec.Cmd{Path: path, Args: argv, Dir: l.cfg.Dir}, nil
+}
+
+// resolve finds the program's file and says what is wrong with it.
+func resolve(name string) (string, error) {
+	path := name
+	if !strings.ContainsRune(name, '/') && !strings.ContainsRune(name, filepath.Separator) {
+		found, err := exec.LookPath(name)
+		if err != nil {
+			return "", fmt.Errorf("program %q is not in PATH: name its file", name)
+		}
+		path = found
+	}
+	path, err := filepath.Abs(path)
+	if err != nil {
+		return "", err
+	}
+	st, err := os.Stat(path)
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		return "", fmt.Errorf("file %s is missing", path)
+	case errors.Is(err, os.ErrPermission):
+		return "", fmt.Errorf("file %s cannot be reached: permission denied on the way", path)
+	case err != nil:
+		return "", err
+	case st.IsDir():
+		return "", fmt.Errorf("%s is a directory: name the program in it", path)
+	case !st.Mode().IsRegular():
+		return "", fmt.Errorf("%s is not a regular file", path)
+	case !executable(path):
+		return "", fmt.Errorf("file %s is not executable: chmod +x %s", path, path)
+	}
+	return path, nil
+}
+
+// environment returns what every plugin gets of the host's environment, and extra. Everything else stays with the host:
+// it may hold secrets.
+func environment(extra map[string]string) []string {
+	var env []string
+	for _, kv := range os.Environ() {
+		name, _, _ := strings.Cut(kv, "=")
+		if inherited(name) {
+			env = append(env, kv)
+		}
+	}
+	for k, v := range extra {
+		env = append(env, k+"="+v)
+	}
+	return env
+}
+
+func inherited(name string) bool {
+	switch name {
+	case "PATH", "HOME", "LANG", "LANGUAGE", "TZ", "TMPDIR":
+		return true
+	}
+	if runtime.GOOS == "windows" {
+		// Without these neither sockets nor temporary files work there.
+		switch strings.ToUpper(name) {
+		case "PATH", "PATHEXT", "SYSTEMROOT", "WINDIR", "TEMP", "TMP", "USERPROFILE":
+			return true
+		}
+	}
+	return strings.HasPrefix(name, "LC_")
+}
+
+// socketBase returns the directory under which the socket's own is made: dir if a socket's path fits, else the system's
+// temporary directory, else /tmp. go-plugin makes the socket's directory in it with mode 0700.
+func socketBase(dir string) (string, error) {
+	if runtime.GOOS == "windows" {
+		return dir, nil
+	}
+	for _, d := range []string{dir, os.TempDir(), "/tmp"} {
+		if d == "" || len(d)+socketRoom > socketPathMax {
+			continue
+		}
+		abs, err := filepath.Abs(d)
+		if err != nil || len(abs)+socketRoom > socketPathMax {
+			continue
+		}
+		if err := os.MkdirAll(abs, 0o700); err != nil {
+			return "", fmt.Errorf("directory for the plugin's socket: %w", err)
+		}
+		return abs, nil
+	}
+	return "", fmt.Errorf("no directory for the plugin's socket: %q is too long, and so is %q", dir, os.TempDir())
+}
+
+// gone waits a moment for the process to have ended.
+func (p *process) gone(wait time.Duration) bool {
+	select {
+	case <-p.exited:
+		return true
+	case <-time.After(wait):
+		return false
+	}
+}
+
+// begun reports whether the process was started.
+func (p *process) begun() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.started
+}

@@ -1,0 +1,155 @@
+package host
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"strings"
+	"sync"
+	"time"
+)
+
+// What a plugin may write into the host's log. Beyond it lines are dropped and counted.
+const (
+	logRate  = 50 // lines per second
+	logBurst = 500
+	// lineLimit cuts a line, in bytes.
+	lineLimit = 4 << 10
+	// readRate is how fast stdout and stderr are read at most, in bytes per second; a plugin that writes faster has to
+	// wait.
+	readRate  = 1 << 20
+	readBurst = 4 << 20
+	// lastLines is how many lines of stderr are kept for the error that tells of the plugin's end.
+	lastLines = 12
+)
+
+// bucket is a token bucket. The zero value is empty.
+type bucket struct {
+	rate, burst float64
+	mu          sync.Mutex
+	tokens      float64
+	at          time.Time
+	denied      int
+}
+
+func newBucket(rate, burst float64) *bucket {
+	return &bucket{rate: rate, burst: burst, tokens: burst, at: time.Now()}
+}
+
+// take takes n tokens if they are there; denied is how many takes were refused before this one succeeded.
+func (b *bucket) take(n float64) (ok bool, denied int) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.fill()
+	if b.tokens < n {
+		b.denied++
+		return false, 0
+	}
+	b.tokens -= n
+	denied, b.denied = b.denied, 0
+	return true, denied
+}
+
+// owe takes n tokens in any case and returns how long to wait until they are paid.
+func (b *bucket) owe(n float64) time.Duration {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.fill()
+	b.tokens -= n
+	if b.tokens >= 0 {
+		return 0
+	}
+	return time.Duration(-b.tokens / b.rate * float64(time.Second))
+}
+
+func (b *bucket) fill() {
+	now := time.Now()
+	b.tokens = min(b.burst, b.tokens+now.Sub(b.at).Seconds()*b.rate)
+	b.at = now
+}
+
+// lines calls f with each line of r until its end. A line of any length is read; f gets its first lineLimit bytes. It
+// reads no faster than readRate.
+func lines(r io.Reader, f func(string)) {
+	pace := newBucket(readRate, readBurst)
+	br := bufio.NewReaderSize(r, lineLimit)
+	for {
+		line, err := br.ReadSlice('\n')
+		n, text := len(line), strings.TrimRight(string(line), "\r\n")
+		for errors.Is(err, bufio.ErrBufferFull) {
+			if d := pace.owe(float64(n)); d > 0 {
+				time.Sleep(d)
+			}
+			line, err = br.ReadSlice('\n')
+			n = len(line)
+		}
+		if text != "" {
+			f(text)
+		}
+		if err != nil {
+			return
+		}
+		if d := pace.owe(float64(n)); d > 0 {
+			time.Sleep(d)
+		}
+	}
+}
+
+// output turns what a plugin writes on stderr (and, against the rules, on stdout) into log records, and remembers the
+// last lines.
+type output struct {
+	log   *slog.Logger
+	limit *bucket
+
+	mu    sync.Mutex
+	last  []string
+	panic bool // a Go stack trace has begun
+}
+
+func newOutput(log *slog.Logger) *output {
+	return &output{log: log, limit: newBucket(logRate, logBurst)}
+}
+
+func (o *output) stderr(line string) {
+	level := slog.LevelInfo
+	o.mu.Lock()
+	if strings.HasPrefix(line, "panic: ") || strings.HasPrefix(line, "fatal error: ") {
+		// What came before explains less than how the trace begins.
+		o.panic, o.last = true, nil
+	}
+	if o.panic {
+		level = slog.LevelError
+	}
+	if !o.panic && len(o.last) == lastLines {
+		o.last = append(o.last[:0], o.last[1:]...)
+	}
+	if len(o.last) < lastLines {
+		o.last = append(o.last, line)
+	}
+	o.mu.Unlock()
+	o.write(level, line, "stderr")
+}
+
+func (o *output) stdout(line string) { o.write(slog.LevelInfo, line, "stdout") }
+
+func (o *output) write(level slog.Level, line, source string) {
+	ok, denied := o.limit.take(1)
+	if denied > 0 {
+		o.log.Warn("plugin output dropped: too much", "lines", denied)
+	}
+	if ok {
+		o.log.Log(context.Background(), level, strings.ToValidUTF8(line, "\uFFFD"), "source", source)
+	}
+}
+
+// tail returns the last lines of stderr, for an error's text: "" or "; its last words: …".
+func (o *output) tail() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if len(o.last) == 0 {
+		return "; it wrote nothing on stderr"
+	}
+	return "; its last words: " + strings.ToValidUTF8(strings.Join(o.last, " | "), "\uFFFD")
+}

@@ -1,0 +1,332 @@
+package sdk
+
+import (
+	"context"
+	"fmt"
+	"runtime"
+	"sync"
+
+	"github.com/fairlead-iot/fairlead/plugins/internal/wire"
+	"github.com/fairlead-iot/fairlead/plugins/pluginv1"
+)
+
+const (
+	// queueMessages is how many messages wait for credit before Send blocks instead of queueing.
+	queueMessages = 2 * wire.FrameMessages
+	// dropBeyond is how many control frames may wait before log lines and metrics are dropped.
+	dropBeyond = 1024
+)
+
+// settler is told, once, what became of the message with that index.
+type settler interface{ settled(index int, err error) }
+
+// ticket is one message on its way. Its fields are guarded by writer.mu.
+type ticket struct {
+	m     *Message // nil once it was sent
+	to    settler
+	index int
+	tag   uint64 // 0 while it is queued
+	size  int
+	over  bool // it was settled, or given up before it was sent
+}
+
+// writer is the only sender on the stream. Messages queue while it is busy and leave together in its next frame; when it
+// is idle a single one leaves at once. Control frames go before messages and need no credit.
+//
+// The invariant: tickets[i] has the tag base+i, or is nil because it was settled.
+type writer struct {
+	mu       sync.Mutex
+	frames   []*pluginv1.SessionResponse
+	dropped  int
+	queue    []*ticket
+	messages uint64 // credit left
+	bytes    uint64
+	next     uint64 // the next tag
+	base     uint64
+	tickets  []*ticket
+	open     int           // tickets queued or sent that are not over
+	idle     chan struct{} // closed and renewed when open becomes 0; nil if nobody waits
+	room     chan struct{} // closed and renewed when the queue got shorter; nil if nobody waits
+	err      error         // set when the stream is over: everything fails with it
+	wake     chan struct{}
+}
+
+func newWriter() *writer {
+	return &writer{next: 1, base: 1, wake: make(chan struct{}, 1)}
+}
+
+func (w *writer) signal() {
+	select {
+	case w.wake <- struct{}{}:
+	default:
+	}
+}
+
+// control queues a frame that waits for no credit.
+func (w *writer) control(f *pluginv1.SessionResponse) {
+	w.mu.Lock()
+	if w.err == nil {
+		w.frames = append(w.frames, f)
+	}
+	w.mu.Unlock()
+	w.signal()
+}
+
+// offer queues a frame that may be dropped when too many wait: a log line, a metric.
+func (w *writer) offer(f *pluginv1.SessionResponse) {
+	w.mu.Lock()
+	if w.err != nil || len(w.frames) >= dropBeyond {
+		w.dropped++
+		w.mu.Unlock()
+		return
+	}
+	w.frames = append(w.frames, f)
+	w.mu.Unlock()
+	w.signal()
+}
+
+// enqueue queues tickets in order, waiting for room. It returns how many it took; with an error the rest was not taken.
+func (w *writer) enqueue(ctx context.Context, ts []*ticket) (int, error) {
+	taken := 0
+	for {
+		w.mu.Lock()
+		if w.err != nil {
+			err := w.err
+			w.mu.Unlock()
+			return taken, fmt.Errorf("%w; it was not sent", err)
+		}
+		if n := min(queueMessages-len(w.queue), len(ts)-taken); n > 0 {
+			w.queue = append(w.queue, ts[taken:taken+n]...)
+			w.open += n
+			taken += n
+		}
+		if taken == len(ts) {
+			w.mu.Unlock()
+			w.signal()
+			return taken, nil
+		}
+		if w.room == nil {
+			w.room = make(chan struct{})
+		}
+		room := w.room
+		w.mu.Unlock()
+		w.signal()
+		select {
+		case <-room:
+		case <-ctx.Done():
+			return taken, fmt.Errorf("%w; it was not sent", context.Cause(ctx))
+		}
+	}
+}
+
+// withdraw gives up tickets: at once where they are still queued, else by asking the host, who settles them.
+func (w *writer) withdraw(ts []*ticket, cause error) {
+	var gone []*ticket
+	w.mu.Lock()
+	queued := false
+	for _, t := range ts {
+		switch {
+		case t.over || w.err != nil:
+		case t.tag == 0:
+			t.over, t.m, queued = true, nil, true
+			gone = append(gone, t)
+		default:
+			w.frames = append(w.frames, &pluginv1.SessionResponse{Frame: &pluginv1.SessionResponse_Withdraw{
+				Withdraw: &pluginv1.Withdraw{Tag: t.tag},
+			}})
+		}
+	}
+	if queued {
+		kept := w.queue[:0]
+		for _, t := range w.queue {
+			if !t.over {
+				kept = append(kept, t)
+			}
+		}
+		clear(w.queue[len(kept):])
+		w.queue = kept
+		w.made()
+		w.closed(len(gone))
+	}
+	w.mu.Unlock()
+	w.signal()
+	for _, t := range gone {
+		t.to.settled(t.index, fmt.Errorf("%w; it was not sent", cause))
+	}
+}
+
+// credit adds to what may be sent.
+func (w *writer) credit(messages, bytes uint64) {
+	w.mu.Lock()
+	w.messages += messages
+	w.bytes += bytes
+	w.mu.Unlock()
+	w.signal()
+}
+
+// settle resolves the tickets with the tags from..to.
+func (w *writer) settle(from, to uint64, err error) {
+	w.mu.Lock()
+	var done []*ticket
+	from, to = max(from, w.base), min(to, w.base+uint64(len(w.tickets))-1)
+	if len(w.tickets) > 0 && from <= to {
+		part := w.tickets[from-w.base : to-w.base+1]
+		done = make([]*ticket, 0, len(part))
+		for i, t := range part {
+			if t != nil {
+				t.over = true
+				done = append(done, t)
+				part[i] = nil
+			}
+		}
+		head := 0
+		for head < len(w.tickets) && w.tickets[head] == nil {
+			head++
+		}
+		w.tickets = w.tickets[head:]
+		w.base += uint64(head)
+		w.closed(len(done))
+	}
+	w.mu.Unlock()
+	for _, t := range done {
+		t.to.settled(t.index, err)
+	}
+}
+
+// closed counts tickets that are over; w.mu is held.
+func (w *writer) closed(n int) {
+	w.open -= n
+	if w.open == 0 && w.idle != nil {
+		close(w.idle)
+		w.idle = nil
+	}
+}
+
+// made tells those who wait for room in the queue; w.mu is held.
+func (w *writer) made() {
+	if w.room != nil && len(w.queue) < queueMessages {
+		close(w.room)
+		w.room = nil
+	}
+}
+
+// settledAll waits until no message is open.
+func (w *writer) settledAll(ctx context.Context) error {
+	w.mu.Lock()
+	if w.open == 0 {
+		w.mu.Unlock()
+		return nil
+	}
+	if w.idle == nil {
+		w.idle = make(chan struct{})
+	}
+	idle := w.idle
+	w.mu.Unlock()
+	select {
+	case <-idle:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// fail ends the writer: everything open fails with err, and so does what comes later.
+func (w *writer) fail(err error) {
+	w.mu.Lock()
+	if w.err != nil {
+		w.mu.Unlock()
+		return
+	}
+	w.err = err
+	var sent, queued []*ticket
+	for _, t := range w.tickets {
+		if t != nil {
+			t.over = true
+			sent = append(sent, t)
+		}
+	}
+	for _, t := range w.queue {
+		t.over = true
+		queued = append(queued, t)
+	}
+	w.tickets, w.queue, w.frames = nil, nil, nil
+	w.closed(len(sent) + len(queued))
+	w.made()
+	w.mu.Unlock()
+	w.signal()
+	for _, t := range sent {
+		t.to.settled(t.index, fmt.Errorf("%w; the hub may have it", err))
+	}
+	for _, t := range queued {
+		t.to.settled(t.index, fmt.Errorf("%w; it was not sent", err))
+	}
+}
+
+// take returns the frames to send now; none means wait.
+func (w *writer) take() (frames []*pluginv1.SessionResponse, batch *pluginv1.SessionResponse) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	frames, w.frames = w.frames, nil
+	if w.dropped > 0 && len(frames) < dropBeyond {
+		frames = append(frames, logFrame(pluginv1.Log_LEVEL_WARN, "log lines and metrics dropped: the host did not keep up",
+			map[string]string{"dropped": fmt.Sprint(w.dropped)}))
+		w.dropped = 0
+	}
+	n, size := 0, 0
+	for n < len(w.queue) && n < wire.FrameMessages && w.messages > 0 {
+		t := w.queue[n]
+		if uint64(t.size) > w.bytes || (n > 0 && size+t.size > wire.FrameTarget) {
+			break
+		}
+		w.messages--
+		w.bytes -= uint64(t.size)
+		size += t.size
+		n++
+	}
+	if n == 0 {
+		return frames, nil
+	}
+	ms := &pluginv1.Messages{First: w.next, Messages: make([]*pluginv1.Message, n)}
+	for i, t := range w.queue[:n] {
+		t.tag = w.next
+		w.next++
+		ms.Messages[i] = wire.FromMessage(t.m)
+		t.m = nil
+		w.tickets = append(w.tickets, t)
+	}
+	rest := copy(w.queue, w.queue[n:])
+	clear(w.queue[rest:])
+	w.queue = w.queue[:rest]
+	w.made()
+	return frames, &pluginv1.SessionResponse{Frame: &pluginv1.SessionResponse_Messages{Messages: ms}}
+}
+
+// run sends until ctx ends or send fails. When ctx ends it still sends what is queued and may be sent.
+func (w *writer) run(ctx context.Context, send func(*pluginv1.SessionResponse) error) error {
+	for last := false; ; {
+		frames, batch := w.take()
+		for _, f := range frames {
+			if err := send(f); err != nil {
+				return err
+			}
+		}
+		if batch != nil {
+			if err := send(batch); err != nil {
+				return err
+			}
+		}
+		if last {
+			return nil
+		}
+		if len(frames) > 0 || batch != nil {
+			continue
+		}
+		select {
+		case <-w.wake:
+			// Those who were woken together with us get to queue first: their messages join this frame.
+			runtime.Gosched()
+		case <-ctx.Done():
+			last = true
+		}
+	}
+}

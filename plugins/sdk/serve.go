@@ -1,0 +1,100 @@
+package sdk
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/hashicorp/go-hclog"
+	plugin "github.com/hashicorp/go-plugin"
+	"google.golang.org/grpc"
+
+	"github.com/fairlead-iot/fairlead/plugins/internal/wire"
+	"github.com/fairlead-iot/fairlead/plugins/pluginv1"
+)
+
+// Serve runs the plugin in a process that the host started, and does not return: it exits with 0 when the host is done
+// with the plugin, and with 1 when the plugin's loop gave up or the host was lost. It takes over stdout, which belongs
+// to the handshake: whatever the process writes there goes to stderr instead. SIGINT is ignored, since a terminal sends
+// it to the host and its plugins alike, and the host decides; SIGTERM ends the plugin in an orderly way.
+func (p *Plugin) Serve() {
+	if os.Getenv(wire.CookieKey) != wire.CookieValue {
+		fmt.Fprintf(os.Stderr, "%s is a plugin of the Fairlead device runtime, and is started by it.\n"+
+			"Name this file under `plugins:` in the runtime's configuration, as `command: [%s]`, and run `fairlead run`.\n",
+			p.name, executable())
+		os.Exit(1)
+	}
+	signal.Ignore(os.Interrupt)
+	term := make(chan os.Signal, 1)
+	signal.Notify(term, syscall.SIGTERM)
+	stop := make(chan struct{})
+	go func() { <-term; close(stop) }()
+
+	ended := make(chan error, 1)
+	go func() {
+		if err := <-ended; err != nil {
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}()
+
+	// go-plugin puts pipes of its own in the place of stdout and stderr once the handshake is written. The session
+	// comes after that, and puts back what we want.
+	stderr := os.Stderr
+	sv := p.service(func(err error) { ended <- err }, stop)
+	plugin.Serve(&plugin.ServeConfig{
+		HandshakeConfig: wire.Handshake(),
+		VersionedPlugins: map[int]plugin.PluginSet{
+			wire.ProtocolVersion: {wire.ServiceName: &served{service: sv, began: func() {
+				os.Stdout, os.Stderr = stderr, stderr
+				silenceStdout()
+			}}},
+		},
+		GRPCServer: func(opts []grpc.ServerOption) *grpc.Server {
+			return grpc.NewServer(append(opts, grpc.MaxRecvMsgSize(wire.MaxReceive), grpc.WriteBufferSize(64<<10), grpc.ReadBufferSize(64<<10))...)
+		},
+		Logger: hclog.New(&hclog.LoggerOptions{Level: hclog.Error, Output: stderr}),
+	})
+	os.Exit(1) // the server ended without a session's end: the host went away
+}
+
+func executable() string {
+	if exe, err := os.Executable(); err == nil {
+		return exe
+	}
+	return os.Args[0]
+}
+
+// served is the go-plugin side of a service.
+type served struct {
+	plugin.NetRPCUnsupportedPlugin
+	service *service
+	began   func()
+}
+
+var _ plugin.GRPCPlugin = (*served)(nil)
+
+// GRPCServer registers the service.
+func (g *served) GRPCServer(_ *plugin.GRPCBroker, s *grpc.Server) error {
+	pluginv1.RegisterPluginServiceServer(s, &beginning{service: g.service, began: g.began})
+	return nil
+}
+
+// GRPCClient is the host's side, which this package is not.
+func (*served) GRPCClient(context.Context, *plugin.GRPCBroker, *grpc.ClientConn) (any, error) {
+	return nil, errors.New("the SDK serves plugins only")
+}
+
+// beginning does something before the session begins.
+type beginning struct {
+	*service
+	began func()
+}
+
+func (b *beginning) Session(stream grpc.BidiStreamingServer[pluginv1.SessionRequest, pluginv1.SessionResponse]) error {
+	b.began()
+	return b.service.Session(stream)
+}
