@@ -32,6 +32,7 @@ type call struct {
 	// ack is the number under which the message came last; it differs from id when the call was joined.
 	ack      Call
 	abandons int
+	wasGiven bool // a message's limit runs from the first time that a plugin had it
 }
 
 // arrival keeps the order in which messages came in this session.
@@ -349,10 +350,17 @@ func (m *Machine) route(now Instant, c *call) {
 	switch p.state {
 	case pluginReady:
 		if c.kind == InboundMessage {
-			if p.messageCall != 0 || !m.due(now, p.messageNotBefore) || m.isBehind(c, i) {
+			if p.messageCall != 0 || m.isBehind(c, i) {
+				c.deadline = now.Add(m.lim.MessageVerdict) // the limit is the plugin's, not the queue's
+				return
+			}
+			if !m.due(now, p.messageNotBefore) {
 				return
 			}
 			p.messageCall = c.id
+			if !c.wasGiven {
+				c.wasGiven, c.deadline = true, now.Add(m.lim.MessageVerdict)
+			}
 		}
 		c.state, c.start = given, p.start
 		m.emit(Deliver{i, p.start, c.id})

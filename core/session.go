@@ -512,7 +512,9 @@ func (m *Machine) computeState() (State, string) {
 			return StateDisconnected, "not asked to connect"
 		}
 		return StateDisconnected, "asked to disconnect"
-	case m.cur.phase == absent, m.cur.phase == closing:
+	case m.cur.phase == closing:
+		return StateWaiting, m.cur.why
+	case m.cur.phase == absent:
 		return StateWaiting, m.fault.Reason
 	default:
 		if m.fault.Reason != "" {
