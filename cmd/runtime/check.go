@@ -1,7 +1,9 @@
 package main
 
 import (
+	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -28,7 +30,7 @@ Run it as the user that runs fairlead: what may be read depends on it.`,
 			if err != nil {
 				return err
 			}
-			if problems := c.CheckFiles(verifySecrets()); len(problems) > 0 {
+			if problems := c.CheckFiles(verifySecrets(c)); len(problems) > 0 {
 				return usageError(&config.Error{Problems: problems})
 			}
 			for _, p := range c.Warnings() {
@@ -46,11 +48,21 @@ Run it as the user that runs fairlead: what may be read depends on it.`,
 }
 
 // verifySecrets lets those who use a secret say how it must look.
-func verifySecrets() config.Verify {
+func verifySecrets(c *config.Config) config.Verify {
 	return config.Verify{
 		ConnectionString: func(s core.Secret) error {
-			_, err := credentials.ParseConnectionString(s.Reveal())
-			return err
+			cs, err := credentials.ParseConnectionString(s.Reveal())
+			if err != nil {
+				return err
+			}
+			if cs.X509 {
+				return errors.New("the string says x509=true: write device.x509 with the certificate's files instead")
+			}
+			gateway := c.Device.GatewayHostname
+			if named := cs.Identity.Gateway; named != "" && gateway != "" && !strings.EqualFold(named, gateway) {
+				return fmt.Errorf("GatewayHostName in the string and device.gateway_hostname (%s) name different gateways: keep one", gateway)
+			}
+			return nil
 		},
 		Key: func(s core.Secret) error {
 			_, err := credentials.KeySigner(s)
