@@ -17,7 +17,10 @@ import (
 	"github.com/fairlead-iot/fairlead/plugins/internal/wire"
 )
 
-var errStartTimeout = errors.New("start timeout")
+var (
+	errStartTimeout  = errors.New("start timeout")
+	errNoCertificate = errors.New("no certificate")
+)
 
 // refusal is a plugin's word that it cannot run with its settings.
 type refusal struct{ reason string }
@@ -48,7 +51,7 @@ func (l *launcher) diagnose(err error, p *process, out *output) (core.Kind, erro
 			"build both from the same release", path, quote(fields[1]), wire.ProtocolVersion)
 	case seen && (len(fields) < 5 || fields[4] != "grpc"):
 		return core.Fatal, fmt.Errorf("%s is a go-plugin plugin, but not one of Fairlead: it does not speak grpc", path)
-	case seen && (len(fields) < 6 || len(fields[5]) <= 50):
+	case errors.Is(err, errNoCertificate):
 		return core.Fatal, fmt.Errorf("%s offers no certificate (PLUGIN_CLIENT_CERT asks for one); rebuild it with a current SDK", path)
 	case seen:
 		return core.Fatal, fmt.Errorf("%s: handshake %s cannot be used: %w", path, quote(line), err)

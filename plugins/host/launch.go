@@ -96,6 +96,9 @@ func (l *launcher) Launch(ctx context.Context, d core.Device) (core.Plugin, erro
 			_ = os.RemoveAll(socketDir)
 		}
 	}
+	if st.err == nil && cc.TLSConfig.RootCAs == nil {
+		st.err = errNoCertificate
+	}
 	if st.err != nil {
 		cleanup()
 		return nil, l.fail(l.diagnose(st.err, proc, out))
@@ -258,10 +261,17 @@ func socketBase(dir string) (string, error) {
 
 // gone waits a moment for the process to have ended.
 func (p *process) gone(wait time.Duration) bool {
+	limit := time.NewTimer(wait)
+	defer limit.Stop()
 	select {
 	case <-p.exited:
 		return true
-	case <-time.After(wait):
+	case <-limit.C:
+	}
+	select { // both may have been ready
+	case <-p.exited:
+		return true
+	default:
 		return false
 	}
 }

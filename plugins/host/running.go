@@ -87,10 +87,7 @@ func (p *running) supervise() {
 	}
 	cause := context.Cause(p.s.ctx)
 	if p.proc != nil {
-		if _, isHung := errors.AsType[*hung](cause); !isHung && !p.proc.gone(p.grace()) {
-			p.cfg.Logger.Debug("plugin's stream ended before its process", "cause", cause)
-		}
-		byItself := p.proc.gone(0)
+		byItself := p.proc.gone(p.grace(cause))
 		p.proc.kill()
 		<-p.proc.exited
 		cause = p.why(cause, byItself)
@@ -107,8 +104,11 @@ func (p *running) supervise() {
 	p.mu.Unlock()
 }
 
-// grace is how long the process may take to end after its stream.
-func (p *running) grace() time.Duration {
+// grace is how long the process may take to end after its stream ended with cause.
+func (p *running) grace(cause error) time.Duration {
+	if _, ok := errors.AsType[*hung](cause); ok {
+		return 0
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.closing {
@@ -128,6 +128,9 @@ func (p *running) why(cause error, byItself bool) error {
 	}
 	if cause == nil {
 		return errFinished
+	}
+	if broken {
+		return fmt.Errorf("its stream ended: %w; it was killed", cause)
 	}
 	return fmt.Errorf("%w; it was killed", cause)
 }

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+	"time"
 
 	"github.com/hashicorp/go-hclog"
 	plugin "github.com/hashicorp/go-plugin"
@@ -34,11 +35,13 @@ func (p *Plugin) Serve() {
 	go func() { <-term; close(stop) }()
 
 	ended := make(chan error, 1)
+	var server *grpc.Server // set before the session can end
 	go func() {
-		if err := <-ended; err != nil {
-			os.Exit(1)
-		}
-		os.Exit(0)
+		err := <-ended
+		// The host is to hear how the session ended before the connection breaks.
+		time.AfterFunc(exitLimit, func() { os.Exit(exitCode(err)) })
+		server.GracefulStop()
+		os.Exit(exitCode(err))
 	}()
 
 	// go-plugin puts pipes of its own in the place of stdout and stderr once the handshake is written. The session
@@ -54,11 +57,24 @@ func (p *Plugin) Serve() {
 			}}},
 		},
 		GRPCServer: func(opts []grpc.ServerOption) *grpc.Server {
-			return grpc.NewServer(append(opts, grpc.MaxRecvMsgSize(wire.MaxReceive), grpc.WriteBufferSize(64<<10), grpc.ReadBufferSize(64<<10))...)
+			server = grpc.NewServer(append(opts, grpc.MaxRecvMsgSize(wire.MaxReceive), grpc.WriteBufferSize(64<<10), grpc.ReadBufferSize(64<<10))...)
+			return server
 		},
 		Logger: hclog.New(&hclog.LoggerOptions{Level: hclog.Error, Output: stderr}),
 	})
-	os.Exit(1) // the server ended without a session's end: the host went away
+	// The goroutine above is about to exit, unless the server ended without a session.
+	time.Sleep(2 * exitLimit)
+	os.Exit(1)
+}
+
+// exitLimit is how long the last words may take.
+const exitLimit = time.Second
+
+func exitCode(err error) int {
+	if err != nil {
+		return 1
+	}
+	return 0
 }
 
 func executable() string {
