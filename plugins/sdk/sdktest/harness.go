@@ -192,13 +192,21 @@ func (h *Harness) Close() error {
 	h.t.Helper()
 	ctx, cancel := h.Context()
 	defer cancel()
+	return h.CloseWithin(ctx)
+}
+
+// CloseWithin is Close with a limit of the test's choice.
+func (h *Harness) CloseWithin(ctx context.Context) error {
+	h.t.Helper()
 	if err := h.plugin.Close(ctx); err != nil {
 		return err
 	}
+	ended, cancel := h.Context()
+	defer cancel()
 	select {
 	case err := <-h.ended:
 		return err
-	case <-ctx.Done():
+	case <-ended.Done():
 		h.t.Fatal("the plugin's session did not end: does its loop return when its context ends?")
 		return nil
 	}
