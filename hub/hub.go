@@ -252,3 +252,6 @@ func (h *Hub) CAPEM() []byte { return slices.Clone(h.identity.CA) }
 
 // Hostname is the hub's own name.
 func (h *Hub) Hostname() string { return h.svc.Hostname() }
+
+// CAFile is the name of the authority's certificate below Config.Dir.
+const CAFile = pki.CAFile

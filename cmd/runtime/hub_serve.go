@@ -1,0 +1,180 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/fairlead-iot/fairlead/hub"
+)
+
+// The ports of IoT Hub, and where HTTPS goes without the right to bind 443.
+const (
+	hubMQTTPort      = 8883
+	hubHTTPSPort     = 443
+	hubHTTPSFallback = 8443
+)
+
+type hubServeFlags struct {
+	dir        string
+	hostnames  []string
+	bind       string
+	mqttPort   int
+	httpsPort  int
+	readyFile  string
+	tokenGrace time.Duration
+	verbose    bool
+}
+
+func newHubServeCommand() *cobra.Command {
+	var f hubServeFlags
+	cmd := &cobra.Command{
+		Use:   "serve",
+		Short: "Run the embedded hub until it is told to stop",
+		Long: `Run the embedded hub: MQTT over TLS, and REST and MQTT over WebSocket on the HTTPS port. Its state
+survives a restart in --dir; its own certificate authority is DIR/ca.pem, which devices have to trust.`,
+		Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return f.run(cmd) },
+	}
+	flags := cmd.Flags()
+	flags.StringVar(&f.dir, "dir", defaultHubDir(), "directory for the hub's state")
+	flags.StringArrayVar(&f.hostnames, "hostname", []string{"localhost"}, "name of the hub, in connection strings; further ones are names it answers to as well (repeatable)")
+	flags.StringVar(&f.bind, "bind", "127.0.0.1", "address to listen on")
+	flags.IntVar(&f.mqttPort, "mqtt-port", hubMQTTPort, "TCP port of MQTT over TLS, 0 for any free one")
+	flags.IntVar(&f.httpsPort, "https-port", hubHTTPSPort, "TCP port of HTTPS and WebSocket, 0 for any free one; unless given, 8443 where 443 cannot be had")
+	flags.StringVar(&f.readyFile, "ready-file", "", "file that receives a JSON object once connections are accepted: hostname, mqtt, https, ca_file, service_connection_string")
+	flags.DurationVar(&f.tokenGrace, "token-grace", 0, "how long a token is good after its end")
+	flags.BoolVar(&f.verbose, "verbose", false, "log every request")
+	return cmd
+}
+
+func (f *hubServeFlags) run(cmd *cobra.Command) error {
+	ctx := cmd.Context()
+	level := slog.LevelInfo
+	if f.verbose {
+		level = slog.LevelDebug
+	}
+	log := slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), &slog.HandlerOptions{Level: level}))
+	dir, err := filepath.Abs(f.dir)
+	if err != nil {
+		return fmt.Errorf("find --dir: %w", err)
+	}
+	for _, port := range []int{f.mqttPort, f.httpsPort} {
+		if port < 0 || port > 65535 {
+			return usagef("port %d is not between 0 and 65535", port)
+		}
+	}
+	if net.ParseIP(f.bind) == nil {
+		return usagef("--bind %q is not an IP address", f.bind)
+	}
+	https, err := f.listenHTTPS(cmd, log)
+	if err != nil {
+		return err
+	}
+	h, err := hub.New(hub.Config{
+		Dir: dir, Hostnames: f.hostnames, Bind: f.bind, MQTTPort: f.mqttPort, HTTPSListener: https, TokenGrace: f.tokenGrace, Logger: log,
+	})
+	if err != nil {
+		_ = https.Close() // nothing has come yet
+		if errors.Is(err, hub.ErrInUse) {
+			return &exitError{exitInUse, err}
+		}
+		return err
+	}
+	if err := h.Start(); err != nil {
+		return errors.Join(err, https.Close(), h.Close(ctx))
+	}
+	files, err := f.announce(h, dir)
+	if err == nil {
+		log.Info("hub accepts connections", "hostname", h.Hostname(), "mqtt", h.MQTTAddr().String(), "https", h.HTTPSAddr().String(), "dir", dir)
+		err = h.Wait(ctx)
+		log.Info("hub stopped")
+	} else {
+		err = errors.Join(err, h.Close(ctx))
+	}
+	for _, name := range files {
+		if removeErr := os.Remove(name); removeErr != nil && !errors.Is(removeErr, fs.ErrNotExist) {
+			err = errors.Join(err, removeErr)
+		}
+	}
+	return err
+}
+
+// listenHTTPS binds the HTTPS port; where 443 was not asked for in so many words, 8443 will do.
+func (f *hubServeFlags) listenHTTPS(cmd *cobra.Command, log *slog.Logger) (net.Listener, error) {
+	var lc net.ListenConfig
+	listen := func(port int) (net.Listener, error) {
+		return lc.Listen(cmd.Context(), "tcp", net.JoinHostPort(f.bind, strconv.Itoa(port)))
+	}
+	l, err := listen(f.httpsPort)
+	if err != nil && !cmd.Flags().Changed("https-port") {
+		log.Warn("HTTPS port 443 cannot be had, using 8443; clients that cannot be told a port will not find it", "err", err)
+		l, err = listen(hubHTTPSFallback)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("listen for HTTPS: %w", err)
+	}
+	return l, nil
+}
+
+// announce writes how to reach the hub to DIR/hub.json and to the ready file; it returns what to remove at the end.
+func (f *hubServeFlags) announce(h *hub.Hub, dir string) ([]string, error) {
+	cs, err := h.ServiceConnectionString("iothubowner")
+	if err != nil {
+		return nil, err
+	}
+	text, err := json.Marshal(hubReady{
+		Hostname: h.Hostname(), MQTT: dialable(h.MQTTAddr()), HTTPS: dialable(h.HTTPSAddr()),
+		CAFile: filepath.Join(dir, hub.CAFile), ServiceConnectionString: cs,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("encode ready file: %w", err)
+	}
+	names := []string{filepath.Join(dir, hubFile)}
+	if f.readyFile != "" {
+		names = append(names, f.readyFile)
+	}
+	for i, name := range names {
+		if err := writeSecret(name, append(text, '\n')); err != nil {
+			return names[:i], fmt.Errorf("write ready file: %w", err)
+		}
+	}
+	return names, nil
+}
+
+// dialable is an address that a client on this machine can dial.
+func dialable(addr net.Addr) string {
+	host, port, err := net.SplitHostPort(addr.String())
+	if err != nil {
+		return addr.String()
+	}
+	if ip := net.ParseIP(host); ip != nil && ip.IsUnspecified() {
+		host = "127.0.0.1"
+	}
+	return net.JoinHostPort(host, port)
+}
+
+// writeSecret puts a file in place at once, with mode 0600.
+func writeSecret(name string, data []byte) error {
+	tmp, err := os.CreateTemp(filepath.Dir(name), "."+filepath.Base(name)+".*") // mode 0600
+	if err != nil {
+		return err
+	}
+	_, err = tmp.Write(data)
+	if err = errors.Join(err, tmp.Close()); err == nil {
+		err = os.Rename(tmp.Name(), name)
+	}
+	if err != nil {
+		return errors.Join(err, os.Remove(tmp.Name()))
+	}
+	return nil
+}
