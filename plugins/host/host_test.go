@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"log/slog"
 	"os"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -107,3 +108,14 @@ func TestAPluginSendsInOrderAndAnswers(t *testing.T) {
 		t.Errorf("unknown method: %d %s", status, answer)
 	}
 }
+
+// countingHandler counts the records.
+type countingHandler struct{ n atomic.Int64 }
+
+func (*countingHandler) Enabled(context.Context, slog.Level) bool { return true }
+
+func (h *countingHandler) Handle(context.Context, slog.Record) error { h.n.Add(1); return nil }
+
+func (h *countingHandler) WithAttrs([]slog.Attr) slog.Handler { return h }
+
+func (h *countingHandler) WithGroup(string) slog.Handler { return h }

@@ -1,0 +1,314 @@
+package host_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/test/bufconn"
+
+	"github.com/fairlead-iot/fairlead/core"
+	"github.com/fairlead-iot/fairlead/plugins/host"
+	"github.com/fairlead-iot/fairlead/plugins/pluginv1"
+	"github.com/fairlead-iot/fairlead/plugins/sdk/sdktest"
+)
+
+type stream = grpc.BidiStreamingServer[pluginv1.SessionRequest, pluginv1.SessionResponse]
+
+// attachScript attaches the host to a plugin that a test plays frame by frame, after its registration.
+func attachScript(t *testing.T, cfg host.Config, play func(stream) error) (core.Plugin, *sdktest.Device) {
+	t.Helper()
+	listener := bufconn.Listen(1 << 20)
+	server := grpc.NewServer()
+	pluginv1.RegisterPluginServiceServer(server, &script{play: func(s stream) error {
+		if _, err := s.Recv(); err != nil {
+			return err
+		}
+		if err := s.Send(register()); err != nil {
+			return err
+		}
+		return play(s)
+	}})
+	served := make(chan struct{})
+	go func() { defer close(served); _ = server.Serve(listener) }()
+	conn, err := grpc.NewClient("passthrough:///plugin",
+		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return listener.DialContext(ctx) }),
+		grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close(); server.Stop(); <-served })
+	cfg.Name = "press"
+	dev := sdktest.NewDevice()
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	p, err := host.Attach(ctx, cfg, conn, dev)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { closePlugin(t, p, 500*time.Millisecond) })
+	return p, dev
+}
+
+func register() *pluginv1.SessionResponse {
+	return &pluginv1.SessionResponse{Frame: &pluginv1.SessionResponse_Register{Register: &pluginv1.Register{Name: "script", Sdk: "test/1"}}}
+}
+
+func messages(first uint64, ms ...*pluginv1.Message) *pluginv1.SessionResponse {
+	return &pluginv1.SessionResponse{Frame: &pluginv1.SessionResponse_Messages{Messages: &pluginv1.Messages{First: first, Messages: ms}}}
+}
+
+// settledUpTo reads frames until each tag up to n is settled, and returns what became of it.
+func settledUpTo(s stream, n int) (map[uint64]string, error) {
+	got := make(map[uint64]string)
+	for len(got) < n {
+		f, err := s.Recv()
+		if err != nil {
+			return got, err
+		}
+		if r := f.GetSettled(); r != nil {
+			for tag := r.GetFrom(); tag <= r.GetTo(); tag++ {
+				got[tag] = r.GetError().GetMessage()
+			}
+		}
+	}
+	return got, nil
+}
+
+// idle reads until the stream ends.
+func idle(s stream) error {
+	for {
+		if _, err := s.Recv(); err != nil {
+			return nil
+		}
+	}
+}
+
+func TestABadMessageDoesNotPoisonItsBatch(t *testing.T) {
+	type result struct {
+		settled map[uint64]string
+		err     error
+	}
+	results := make(chan result, 1)
+	_, dev := attachScript(t, host.Config{}, func(s stream) error {
+		text := func(p string) *pluginv1.Message { return &pluginv1.Message{Payload: []byte(p)} }
+		if err := s.Send(messages(1, text("a"), &pluginv1.Message{Payload: make([]byte, core.MaxMessageSize+1)}, text("b"),
+			&pluginv1.Message{Properties: map[string]string{"$.on": "x"}}, text("c"))); err != nil {
+			return err
+		}
+		settled, err := settledUpTo(s, 5)
+		results <- result{settled, err}
+		return idle(s)
+	})
+	r := <-results
+	if r.err != nil {
+		t.Fatal(r.err)
+	}
+	for tag, want := range map[uint64]string{1: "", 2: "too large", 3: "", 4: "$.on", 5: ""} {
+		if got := r.settled[tag]; (want == "") != (got == "") || !strings.Contains(got, want) {
+			t.Errorf("message %d: %q, want %q", tag, got, want)
+		}
+	}
+	var sent []string
+	for _, m := range dev.Sent() {
+		sent = append(sent, string(m.Payload))
+	}
+	if strings.Join(sent, "") != "abc" {
+		t.Errorf("sent %q", sent)
+	}
+}
+
+func TestAPluginThatBreaksTheProtocolIsEnded(t *testing.T) {
+	one := &pluginv1.Message{Payload: []byte("x")}
+	many := func(n int) []*pluginv1.Message {
+		ms := make([]*pluginv1.Message, n)
+		for i := range ms {
+			ms[i] = one
+		}
+		return ms
+	}
+	tests := []struct {
+		name string
+		play func(stream) error
+		full bool
+		want string
+	}{
+		{name: "gap in the tags", play: func(s stream) error { return s.Send(messages(2, one)) }, want: "not numbered in order"},
+		{name: "tags again", play: func(s stream) error { return errors.Join(s.Send(messages(1, one)), s.Send(messages(1, one))) }, want: "not numbered in order"},
+		{name: "more than its credit", full: true, play: func(s stream) error {
+			for i := range 5 {
+				if err := s.Send(messages(uint64(1+i*1000), many(1000)...)); err != nil {
+					return err
+				}
+			}
+			return nil
+		}, want: "more messages than it had credit for"},
+		{name: "a frame without end", play: func(s stream) error {
+			return s.Send(messages(1, &pluginv1.Message{Payload: make([]byte, 100<<20)}))
+		}, want: "larger than max"},
+		{name: "registers again", play: func(s stream) error { return s.Send(register()) }, want: "registered twice"},
+		{name: "does not read", play: func(s stream) error {
+			for i := 0; ; i++ {
+				if err := s.Send(&pluginv1.SessionResponse{Frame: &pluginv1.SessionResponse_Request{Request: &pluginv1.Request{
+					Id: uint64(i), Request: &pluginv1.Request_Twin{Twin: &pluginv1.TwinRequest{}},
+				}}}); err != nil {
+					return err
+				}
+			}
+		}, want: "does not read"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			began := make(chan struct{})
+			p, dev := attachScript(t, host.Config{}, func(s stream) error {
+				<-began
+				if err := tt.play(s); err != nil {
+					return err
+				}
+				return idle(s)
+			})
+			dev.Full(tt.full)
+			close(began)
+			err := waitDone(t, p, 10*time.Second)
+			if err == nil || !strings.Contains(err.Error(), tt.want) {
+				t.Errorf("error %v, want %q", err, tt.want)
+			}
+		})
+	}
+}
+
+func TestStrangeFramesAreHarmless(t *testing.T) {
+	done := make(chan error, 1)
+	p, dev := attachScript(t, host.Config{}, func(s stream) error {
+		frames := []*pluginv1.SessionResponse{
+			{}, // a frame of a later protocol
+			messages(1),
+			{Frame: &pluginv1.SessionResponse_Return{Return: &pluginv1.Return{Id: 99}}},
+			{Frame: &pluginv1.SessionResponse_Cancel{Cancel: &pluginv1.Cancel{Id: 99}}},
+			{Frame: &pluginv1.SessionResponse_Withdraw{Withdraw: &pluginv1.Withdraw{Tag: 0}}},
+			{Frame: &pluginv1.SessionResponse_Withdraw{Withdraw: &pluginv1.Withdraw{Tag: 1 << 60}}},
+			{Frame: &pluginv1.SessionResponse_Pong{Pong: &pluginv1.Pong{Number: 99}}},
+			{Frame: &pluginv1.SessionResponse_Drained{Drained: &pluginv1.Drained{}}},
+			{Frame: &pluginv1.SessionResponse_Drained{Drained: &pluginv1.Drained{}}},
+			{Frame: &pluginv1.SessionResponse_Metric{}},
+			{Frame: &pluginv1.SessionResponse_Log{}},
+			messages(1, &pluginv1.Message{Payload: []byte("still here")}),
+		}
+		for _, f := range frames {
+			if err := s.Send(f); err != nil {
+				done <- err
+				return err
+			}
+		}
+		_, err := settledUpTo(s, 1)
+		done <- err
+		return idle(s)
+	})
+	if err := <-done; err != nil {
+		t.Errorf("the stream ended: %v, %v", err, p.Err())
+	}
+	if n := len(dev.Sent()); n != 1 {
+		t.Errorf("%d messages were sent", n)
+	}
+}
+
+func TestAMethodAnswerThatIsNoJSONIsA500(t *testing.T) {
+	p, _ := attachScript(t, host.Config{}, func(s stream) error {
+		for {
+			f, err := s.Recv()
+			if err != nil {
+				return nil
+			}
+			if c := f.GetCall(); c != nil {
+				if err := s.Send(&pluginv1.SessionResponse{Frame: &pluginv1.SessionResponse_Return{
+					Return: &pluginv1.Return{Id: c.GetId(), Status: 200, Payload: []byte("{oops")},
+				}}); err != nil {
+					return err
+				}
+			}
+		}
+	})
+	if status, answer := method(t, p, "x", `{}`); status != 500 || answer != `{"error":"the plugin's answer is not JSON"}` {
+		t.Errorf("%d %s", status, answer)
+	}
+}
+
+func TestTooManyRequestsAreRefused(t *testing.T) {
+	refused := make(chan string, 1)
+	_, _ = attachScript(t, host.Config{}, func(s stream) error {
+		for i := range 65 {
+			if err := s.Send(&pluginv1.SessionResponse{Frame: &pluginv1.SessionResponse_Request{Request: &pluginv1.Request{
+				Id: uint64(i), Request: &pluginv1.Request_Report{Report: &pluginv1.ReportRequest{Patch: []byte("[]")}},
+			}}}); err != nil {
+				return err
+			}
+		}
+		for range 65 {
+			f, err := s.Recv()
+			for err == nil && f.GetReply() == nil {
+				f, err = s.Recv()
+			}
+			if err != nil {
+				return err
+			}
+			if f.GetReply().GetError().GetCode() != pluginv1.Error_CODE_INVALID {
+				t.Errorf("reply %v", f.GetReply())
+			}
+		}
+		refused <- ""
+		return idle(s)
+	})
+	<-refused
+}
+
+func TestAFloodIsHeldBackAndThePluginStillAnswers(t *testing.T) {
+	cfg := config(t, "plugin")
+	cfg.Settings = json.RawMessage(`{"flood":true}`)
+	counted := &countingHandler{}
+	cfg.Logger = slog.New(counted)
+	metrics := make(chan struct{}, 1<<20)
+	cfg.Metric = func(host.Metric) { metrics <- struct{}{} }
+	dev := sdktest.NewDevice()
+	dev.Full(true) // the outbox takes nothing
+	p, err := host.New(cfg).Launch(t.Context(), dev)
+	if err != nil {
+		t.Fatal(err)
+	}
+	began := time.Now()
+	for time.Since(began) < 2*time.Second {
+		if status, _ := method(t, p, "echo", `1`); status != 200 {
+			t.Fatalf("status %d", status)
+		}
+	}
+	closePlugin(t, p, 3*time.Second)
+	if n := counted.n.Load(); n > 2*550+400 {
+		t.Errorf("%d log records in 2 s: the rate limit does not hold", n)
+	}
+	if n := len(metrics); n > 15000 {
+		t.Errorf("%d metrics in 2 s: the rate limit does not hold", n)
+	}
+	if rss := residentBytes(t); rss > 300<<20 {
+		t.Errorf("the host has %d MiB resident", rss>>20)
+	}
+}
+
+func residentBytes(t *testing.T) int {
+	b, err := os.ReadFile("/proc/self/statm")
+	if err != nil {
+		t.Skip("no /proc")
+	}
+	var size, resident int
+	if _, err := fmt.Sscan(string(b), &size, &resident); err != nil {
+		t.Fatal(err)
+	}
+	return resident * os.Getpagesize()
+}
