@@ -38,6 +38,9 @@ type Config struct {
 	// OutboxMessages and OutboxBytes bound what waits for the hub; 0 means the engine's defaults.
 	OutboxMessages, OutboxBytes int
 	Logger                      *slog.Logger
+	// OnPluginFailed, if set, is told of a plugin that will not be started again until somebody mends it. It must not
+	// block.
+	OnPluginFailed func(name string, start core.Start, reason string)
 	// Limits are the machine's; the zero value means its defaults.
 	Limits core.Limits
 }
@@ -73,7 +76,8 @@ func New(cfg Config) (*Client, error) {
 	c := &Client{in: newHandlers(), pending: map[uint64]chan error{}, ended: make(chan struct{})}
 	plugins := append([]engine.Plugin{{PluginConfig: core.PluginConfig{Name: "(this process)"}, Launcher: c.in}}, cfg.Plugins...)
 	e, err := engine.New(engine.Config{
-		Identity: cfg.Identity, Transports: cfg.Transports, Credentials: cfg.Credentials, Plugins: plugins, Logger: cfg.Logger,
+		Identity: cfg.Identity, Transports: cfg.Transports, Credentials: cfg.Credentials, Plugins: plugins,
+		Logger: cfg.Logger, OnPluginFailed: cfg.OnPluginFailed,
 		OutboxMessages: cfg.OutboxMessages, OutboxBytes: cfg.OutboxBytes,
 		Machine: core.Config{
 			AutoConnect: cfg.AutoConnect, ConnectAtStart: cfg.ConnectAtStart, ConnectionRetry: cfg.ConnectionRetry,

@@ -49,7 +49,9 @@ func payloads(h *coretest.Hub) []string {
 	return out
 }
 
-func reset() error { return &core.Error{Op: "read", Kind: core.Transient, Err: errors.New("connection reset")} }
+func reset() error {
+	return &core.Error{Op: "read", Kind: core.Transient, Err: errors.New("connection reset")}
+}
 
 func TestSendConnectsByItselfAndReturnsWhenTheHubHasIt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -73,7 +73,14 @@ state directory is in use. Results go to stdout, logs and errors to stderr.`,
 	})
 	root.SetHelpCommand(newHelpCommand(root))
 	root.AddCommand(
+		newRunCommand(),
 		newCheckCommand(),
+		newStatusCommand(),
+		newEventsCommand(),
+		newConnectCommand(),
+		newDisconnectCommand(),
+		newSendCommand(),
+		newTwinCommand(),
 		newConfigCommand(),
 		newVersionCommand(),
 	)

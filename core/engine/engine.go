@@ -27,6 +27,9 @@ type Config struct {
 	// DefaultOutboxBytes.
 	OutboxMessages, OutboxBytes int
 	Logger                      *slog.Logger
+	// OnPluginFailed, if set, is told of a plugin that will not be started again until somebody mends it. It must not
+	// block.
+	OnPluginFailed func(name string, start core.Start, reason string)
 	// Rand gives the jitter; nil means one seeded from the system.
 	Rand *mathrand.Rand
 }

@@ -100,4 +100,7 @@ func (e *Engine) failPlugin(ctx context.Context, f core.FailPlugin) {
 	name := e.plugins[f.Plugin].cfg.Name
 	e.log.ErrorContext(ctx, "plugin will not be started again until it is mended", "plugin", name, "reason", f.Reason)
 	e.watch.error(&core.Error{Op: fmt.Sprintf("plugin %s: %s", name, f.Reason), Kind: core.Fatal})
+	if e.cfg.OnPluginFailed != nil {
+		e.cfg.OnPluginFailed(name, e.plugins[f.Plugin].start, f.Reason)
+	}
 }

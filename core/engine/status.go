@@ -24,6 +24,14 @@ type Status struct {
 	Uptime      time.Duration
 }
 
+// CredentialLeft is what was left of the session's credential when the status was taken; 0 if it has no end.
+func (s Status) CredentialLeft() time.Duration {
+	if !s.Machine.HasEnd {
+		return 0
+	}
+	return max(0, time.Duration(s.Machine.CredentialEnd)-s.Uptime)
+}
+
 // Status returns what the engine knows now; after Run has ended, what it knew last.
 func (e *Engine) Status(ctx context.Context) (Status, error) {
 	answer := make(chan Status, 1)

@@ -1,0 +1,236 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/fairlead-iot/fairlead/config"
+	"github.com/fairlead-iot/fairlead/core"
+	"github.com/fairlead-iot/fairlead/core/engine"
+	"github.com/fairlead-iot/fairlead/credentials"
+	"github.com/fairlead-iot/fairlead/device"
+	"github.com/fairlead-iot/fairlead/internal/control"
+	"github.com/fairlead-iot/fairlead/plugins/host"
+	"github.com/fairlead-iot/fairlead/transports/mqtt"
+	"github.com/fairlead-iot/fairlead/transports/netdial"
+)
+
+// running is one device put together from its configuration.
+type running struct {
+	cfg    *config.Config
+	log    *slog.Logger
+	client *device.Client
+	unlock func()
+	// failed gets the first plugin that cannot be started at all.
+	failed chan config.Problem
+}
+
+// assemble puts a device together and starts it: credentials, transports, plugins, client, in this order. What the user
+// can mend is a usage error.
+func assemble(c *config.Config, log *slog.Logger) (_ *running, err error) {
+	if problems := append(c.CheckFiles(verifySecrets(c)), c.Unsupported()...); len(problems) > 0 {
+		return nil, usageError(&config.Error{Problems: problems})
+	}
+	for _, p := range c.Warnings() {
+		log.Warn("configuration", "problem", p.String())
+	}
+	for _, text := range host.Limitations() {
+		log.Info("plugins on this system", "limitation", text)
+	}
+	rt := &running{cfg: c, log: log, failed: make(chan config.Problem, 1)}
+	if rt.unlock, err = lockStateDir(c.StateDir); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			rt.unlock()
+		}
+	}()
+	identity, source, err := credential(c)
+	if err != nil {
+		return nil, err
+	}
+	transports, err := makeTransports(c, identity, log)
+	if err != nil {
+		return nil, err
+	}
+	plugins, err := rt.plugins()
+	if err != nil {
+		return nil, err
+	}
+	cfg := device.Config{
+		Identity: identity, Credentials: source, Transports: transports, Plugins: plugins, Logger: log,
+		AutoConnect: c.Connection.AutoConnect, ConnectAtStart: c.Connection.AutoConnect, ConnectionRetry: c.Connection.Retry,
+		ConnectionRetryInterval: c.Connection.RetryInterval, ConnectionRetryMax: c.Connection.RetryMax,
+		EnsureDesiredProperties: c.Connection.EnsureDesiredProperties,
+		OutboxMessages:          c.Outbox.MaxMessages, OutboxBytes: int(c.Outbox.MaxBytes),
+		OnPluginFailed: func(name string, start core.Start, reason string) {
+			if start > 1 {
+				return // it has run: the device stays up without it, and status says why
+			}
+			select {
+			case rt.failed <- c.Problem("plugins."+name, "%s", reason):
+			default:
+			}
+		},
+	}
+	log.Info("starting", "version", readVersion().Version, "hub", identity.Hostname, "device", identity.ClientID(), "plugins", len(plugins), "outbox", c.Outbox.Mode)
+	rt.client, err = device.New(cfg)
+	return rt, err
+}
+
+// credential makes the identity and the source of its credentials.
+func credential(c *config.Config) (core.Identity, core.CredentialSource, error) {
+	var identity core.Identity
+	var key core.Secret
+	var position string
+	if sk := c.Device.SymmetricKey; sk != nil {
+		position = "device.symmetric_key"
+		identity = core.Identity{Hostname: sk.Hostname, DeviceID: sk.DeviceID}
+		secret, err := sk.Key.Resolve()
+		if err != nil {
+			return identity, nil, configProblem(c, position+".key", err)
+		}
+		key = secret
+	} else {
+		position = "device.connection_string"
+		text, err := c.Device.ConnectionString.Resolve()
+		if err != nil {
+			return identity, nil, configProblem(c, position, err)
+		}
+		cs, err := credentials.ParseConnectionString(text.Reveal())
+		if err != nil {
+			return identity, nil, configProblem(c, position, err)
+		}
+		identity, key = cs.Identity, cs.Key
+	}
+	if c.Device.GatewayHostname != "" {
+		identity.Gateway = c.Device.GatewayHostname
+	}
+	source, err := credentials.NewSharedKey(identity, key, c.Device.SASTokenTTL, time.Now)
+	if err != nil {
+		return identity, nil, configProblem(c, position, err)
+	}
+	return identity, source, nil
+}
+
+func configProblem(c *config.Config, key string, err error) error {
+	return usageError(&config.Error{Problems: []config.Problem{c.Problem(key, "%v", err)}})
+}
+
+// userAgent is what the hub is told of this program.
+func userAgent() string {
+	v := readVersion()
+	return fmt.Sprintf("fairlead/%s (%s)", v.Version, v.Platform)
+}
+
+func makeTransports(c *config.Config, identity core.Identity, log *slog.Logger) ([]core.Transport, error) {
+	var trust netdial.TLSConfig
+	for _, p := range []struct {
+		key string
+		pem config.PEM
+		to  *[]byte
+	}{
+		{"tls.server_verification_cert", c.TLS.ServerVerificationCert, &trust.ServerVerificationCert},
+		{"tls.extra_ca", c.TLS.ExtraCA, &trust.ExtraCA},
+	} {
+		text, err := p.pem.Read()
+		if err != nil {
+			return nil, configProblem(c, p.key, err)
+		}
+		*p.to = text
+	}
+	var out []core.Transport
+	for i, t := range c.Transports {
+		m, err := mqtt.New(mqtt.Config{
+			Identity: identity, ProductInfo: c.Device.ProductInfo, UserAgent: userAgent(), KeepAlive: c.Connection.KeepAlive,
+			Port: t.Port, Address: t.Address, TLS: trust, Logger: log,
+		})
+		if err != nil {
+			return nil, configProblem(c, fmt.Sprintf("transports[%d]", i), err)
+		}
+		out = append(out, m)
+	}
+	return out, nil
+}
+
+func (rt *running) plugins() ([]engine.Plugin, error) {
+	var out []engine.Plugin
+	for _, p := range rt.cfg.Plugins {
+		settings, err := json.Marshal(p.Settings)
+		if err != nil {
+			return nil, configProblem(rt.cfg, "plugins."+p.Name+".settings", err)
+		}
+		if p.Settings == nil {
+			settings = nil
+		}
+		dir := filepath.Join(rt.cfg.StateDir, "plugins", p.Name)
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return nil, fmt.Errorf("make the plugin's directory: %w", err)
+		}
+		hc := host.Config{
+			Name: p.Name, Command: p.Command, Env: p.Env, Dir: dir, RuntimeDir: filepath.Join(rt.cfg.StateDir, "run"),
+			Settings: settings, Logger: rt.log,
+		}
+		if p.Builtin != "" {
+			hc.BuiltinArgs = []string{"plugin-builtin", p.Builtin}
+		}
+		ep := engine.Plugin{
+			PluginConfig: core.PluginConfig{Name: p.Name, Methods: p.Methods, MethodTimeout: p.MethodTimeout},
+			Launcher:     host.New(hc), TwinKeys: p.TwinKeys,
+		}
+		if p.Messages != nil {
+			ep.Match = map[string]string(p.Messages.Match)
+			if ep.Match == nil {
+				ep.Match = map[string]string{}
+			}
+		}
+		out = append(out, ep)
+	}
+	return out, os.MkdirAll(filepath.Join(rt.cfg.StateDir, "run"), 0o700)
+}
+
+// serve answers on the control socket until ctx ends, and then shuts the device down. ctx's end is the signal to stop.
+func (rt *running) serve(ctx context.Context) error {
+	defer rt.unlock()
+	l, err := control.Listen(rt.cfg.StateDir)
+	if err != nil {
+		return errors.Join(err, rt.shutdown())
+	}
+	// Operators may watch the shutdown: the socket closes last.
+	serving, stop := context.WithCancel(context.WithoutCancel(ctx))
+	served := make(chan error, 1)
+	go func() { served <- control.Serve(serving, l, rt, rt.log) }()
+	var cause error
+	select {
+	case <-ctx.Done():
+		rt.log.Info("stopping", "limit", shutdownLimit.String())
+	case p := <-rt.failed:
+		cause = usageError(&config.Error{Problems: []config.Problem{p}})
+	case err := <-served:
+		cause = errors.Join(errors.New("the control socket failed"), err)
+		served <- nil
+	}
+	err = rt.shutdown()
+	stop()
+	return errors.Join(cause, err, <-served)
+}
+
+// shutdownLimit is a little more than the machine takes at most.
+const shutdownLimit = 10 * time.Second
+
+func (rt *running) shutdown() error {
+	ctx, cancel := context.WithTimeout(context.Background(), shutdownLimit) // the signal's context has ended
+	defer cancel()
+	err := rt.client.Shutdown(ctx)
+	if errors.Is(err, engine.ErrUnsent) {
+		return fmt.Errorf("%w: the outbox is in memory, and they are lost", err)
+	}
+	return err
+}

@@ -1,0 +1,269 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"path/filepath"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/fairlead-iot/fairlead/core"
+	"github.com/fairlead-iot/fairlead/core/engine"
+	"github.com/fairlead-iot/fairlead/internal/control"
+)
+
+// socketFlags are the flags of every command that talks to a running runtime.
+type socketFlags struct {
+	configFlags
+	socket  string
+	timeout time.Duration
+}
+
+func (f *socketFlags) add(cmd *cobra.Command) {
+	f.configFlags.add(cmd)
+	cmd.Flags().StringVar(&f.socket, "socket", "", "the runtime's socket, in place of the one that the configuration's state_dir says")
+	cmd.Flags().DurationVar(&f.timeout, "timeout", 30*time.Second, "how long to wait")
+}
+
+// dial returns a client of the runtime, and a context that ends with the flag's timeout.
+func (f *socketFlags) dial(cmd *cobra.Command) (*control.Client, context.Context, context.CancelFunc, error) {
+	path := f.socket
+	if path == "" {
+		c, err := f.load()
+		if err != nil {
+			return nil, nil, nil, err
+		}
+		path = filepath.Join(c.StateDir, control.SocketName)
+	}
+	ctx, cancel := context.WithTimeout(cmd.Context(), f.timeout)
+	return control.NewClient(path), ctx, cancel, nil
+}
+
+// operation makes a command that does one thing to a running runtime.
+func operation(use, short string, args cobra.PositionalArgs, do func(ctx context.Context, c *control.Client, cmd *cobra.Command, args []string) error) (*cobra.Command, *socketFlags) {
+	flags := &socketFlags{}
+	cmd := &cobra.Command{
+		Use: use, Short: short, Args: args,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c, ctx, cancel, err := flags.dial(cmd)
+			if err != nil {
+				return err
+			}
+			defer cancel()
+			return do(ctx, c, cmd, args)
+		},
+	}
+	flags.add(cmd)
+	return cmd, flags
+}
+
+func newStatusCommand() *cobra.Command {
+	var asJSON bool
+	cmd, _ := operation("status", "Show what the running device does", noArgs,
+		func(ctx context.Context, c *control.Client, cmd *cobra.Command, _ []string) error {
+			s, err := c.Status(ctx)
+			if err != nil {
+				return err
+			}
+			if asJSON {
+				return printJSON(cmd.OutOrStdout(), s)
+			}
+			return printStatus(cmd.OutOrStdout(), s)
+		})
+	cmd.Flags().BoolVar(&asJSON, "json", false, "as JSON")
+	return cmd
+}
+
+func printJSON(w io.Writer, v any) error {
+	b, err := json.MarshalIndent(v, "", "  ")
+	if err != nil {
+		return fmt.Errorf("write JSON: %w", err)
+	}
+	_, err = fmt.Fprintf(w, "%s\n", b)
+	return err
+}
+
+func printStatus(out io.Writer, s control.Status) error {
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	row := func(name, format string, args ...any) {
+		_, _ = fmt.Fprintf(w, "%s\t%s\n", name, fmt.Sprintf(format, args...)) // Flush reports
+	}
+	ago := func(seconds float64) string {
+		return time.Duration(seconds * float64(time.Second)).Round(time.Second).String()
+	}
+	id := s.DeviceID
+	if s.ModuleID != "" {
+		id += "/" + s.ModuleID
+	}
+	row("device", "%s at %s", id, s.Hostname)
+	row("connection", "%s for %s by %s: %s", s.Connection.State, ago(s.Connection.Since), s.Connection.Transport, s.Connection.Reason)
+	if s.Connection.NextAttempt > 0 {
+		row("next attempt", "in %s", ago(s.Connection.NextAttempt))
+	}
+	if s.Connection.CredentialLife > 0 {
+		row("credential", "ends in %s, and is renewed before", ago(s.Connection.CredentialLife))
+	}
+	row("sessions", "%d, lost %d, renewed %d, attempts %d", s.Counters.Sessions, s.Counters.Losses, s.Counters.Renewals, s.Counters.Attempts)
+	kept := ""
+	if s.Outbox.Mode == "memory" {
+		kept = " (in memory: lost at a crash)"
+	}
+	row("outbox", "%d of %d messages, %d of %d bytes%s", s.Outbox.Messages, s.Outbox.MaxMessages, s.Outbox.Bytes, s.Outbox.MaxBytes, kept)
+	row("telemetry", "%d acknowledged of %d", s.Counters.Acknowledged, s.Counters.Submitted)
+	row("methods", "%d answered of %d", s.Counters.MethodsAnswered, s.Counters.MethodsCalled)
+	row("messages", "%d completed of %d, dead letters %d", s.Counters.MessagesCompleted, s.Counters.MessagesReceived, s.Counters.DeadLetters)
+	if s.LastDeadLetter != "" {
+		row("last dead letter", "%s", s.LastDeadLetter)
+	}
+	row("desired", "version %d", s.Desired)
+	for _, p := range s.Plugins {
+		text := p.State
+		if p.Degraded {
+			text = "degraded (it crashes again and again), " + text
+		}
+		if p.PID != 0 {
+			text += fmt.Sprintf(", pid %d", p.PID)
+		}
+		text += fmt.Sprintf(", start %d", p.Start)
+		if len(p.Methods) > 0 {
+			text += ", methods " + strings.Join(p.Methods, " ")
+		}
+		if p.Reason != "" {
+			text += ": " + p.Reason
+		}
+		row("plugin "+p.Name, "%s", text)
+	}
+	row("runtime", "version %s, pid %d, up %s, state in %s", s.Version, s.PID, ago(s.Uptime), s.StateDir)
+	return w.Flush()
+}
+
+func newEventsCommand() *cobra.Command {
+	var asJSON, follow bool
+	flags := &socketFlags{}
+	cmd := &cobra.Command{
+		Use:   "events",
+		Short: "Show what happened in the running device, and what it did about it",
+		Long: `Show the last events of the running device (●) and the orders that followed (→), one
+a line. The flow of telemetry is not part of it; status has its counters.`,
+		Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, ctx, cancel, err := flags.dial(cmd)
+			if err != nil {
+				return err
+			}
+			defer cancel()
+			if follow {
+				ctx = cmd.Context()
+			}
+			return c.Events(ctx, follow, func(l engine.Line) error {
+				if asJSON {
+					b, err := json.Marshal(l)
+					if err != nil {
+						return fmt.Errorf("write JSON: %w", err)
+					}
+					_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s\n", b)
+					return err
+				}
+				mark := "●"
+				if l.Effect {
+					mark = "  →"
+				}
+				_, err := fmt.Fprintf(cmd.OutOrStdout(), "%s %s %s\n", l.Time.Format("15:04:05.000"), mark, l.Text)
+				return err
+			})
+		},
+	}
+	flags.add(cmd)
+	cmd.Flags().BoolVarP(&follow, "follow", "f", false, "go on until stopped")
+	cmd.Flags().BoolVar(&asJSON, "json", false, "as JSON lines")
+	return cmd
+}
+
+func newConnectCommand() *cobra.Command {
+	cmd, _ := operation("connect", "Connect the running device, and wait until it is", noArgs,
+		func(ctx context.Context, c *control.Client, cmd *cobra.Command, _ []string) error {
+			if err := c.Connect(ctx); err != nil {
+				return err
+			}
+			_, err := fmt.Fprintln(cmd.OutOrStdout(), "connected")
+			return err
+		})
+	return cmd
+}
+
+func newDisconnectCommand() *cobra.Command {
+	cmd, _ := operation("disconnect", "Disconnect the running device until connect", noArgs,
+		func(ctx context.Context, c *control.Client, cmd *cobra.Command, _ []string) error {
+			if err := c.Disconnect(ctx); err != nil {
+				return err
+			}
+			_, err := fmt.Fprintln(cmd.OutOrStdout(), "disconnected; what is sent waits for connect")
+			return err
+		})
+	return cmd
+}
+
+func newSendCommand() *cobra.Command {
+	var m core.Message
+	var properties []string
+	cmd, _ := operation("send BODY", "Send a message as the running device, and wait until the hub has it", cobra.ExactArgs(1),
+		func(ctx context.Context, c *control.Client, cmd *cobra.Command, args []string) error {
+			m.Payload = []byte(args[0])
+			for _, p := range properties {
+				key, value, ok := strings.Cut(p, "=")
+				if !ok {
+					return usagef("--property %s: write it as name=value", p)
+				}
+				if m.Properties == nil {
+					m.Properties = map[string]string{}
+				}
+				m.Properties[key] = value
+			}
+			if err := m.Check(); err != nil {
+				return usageError(err)
+			}
+			if err := c.Send(ctx, &m); err != nil {
+				return err
+			}
+			_, err := fmt.Fprintln(cmd.OutOrStdout(), "acknowledged by the hub")
+			return err
+		})
+	f := cmd.Flags()
+	f.StringArrayVarP(&properties, "property", "p", nil, "an application property, name=value (repeatable)")
+	f.StringVar(&m.ID, "message-id", "", "the message's id; made up if left out")
+	f.StringVar(&m.CorrelationID, "correlation-id", "", "the correlation id")
+	f.StringVar(&m.ContentType, "content-type", "", "as in application/json")
+	f.StringVar(&m.ContentEncoding, "content-encoding", "", "as in utf-8")
+	return cmd
+}
+
+func newTwinCommand() *cobra.Command {
+	get, _ := operation("get", "Print the twin, as the hub has it", noArgs,
+		func(ctx context.Context, c *control.Client, cmd *cobra.Command, _ []string) error {
+			t, err := c.Twin(ctx)
+			if err != nil {
+				return err
+			}
+			return printJSON(cmd.OutOrStdout(), t)
+		})
+	report, _ := operation("report JSON", "Change reported properties by a JSON merge patch", cobra.ExactArgs(1),
+		func(ctx context.Context, c *control.Client, cmd *cobra.Command, args []string) error {
+			var patch map[string]any
+			if err := json.Unmarshal([]byte(args[0]), &patch); err != nil {
+				return usagef("the patch is not a JSON object: %w", err)
+			}
+			version, err := c.Report(ctx, json.RawMessage(args[0]))
+			if err != nil {
+				return err
+			}
+			return printJSON(cmd.OutOrStdout(), control.Reported{Version: version})
+		})
+	cmd := &cobra.Command{Use: "twin", Short: "Read the twin of the running device, or report to it"}
+	cmd.AddCommand(get, report)
+	return cmd
+}

@@ -1,0 +1,240 @@
+package control
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"net/http"
+	"strconv"
+	"syscall"
+	"time"
+
+	"github.com/fairlead-iot/fairlead/core"
+	"github.com/fairlead-iot/fairlead/core/engine"
+)
+
+// ErrNotRunning is returned when nobody answers on the socket.
+var ErrNotRunning = errors.New("no runtime is running here")
+
+// Client talks to a running runtime.
+type Client struct {
+	socket string
+	http   *http.Client
+}
+
+// NewClient makes a client of the socket at this path. It does not connect yet.
+func NewClient(socket string) *Client {
+	var d net.Dialer
+	return &Client{socket: socket, http: &http.Client{Transport: &http.Transport{
+		DialContext:       func(ctx context.Context, _, _ string) (net.Conn, error) { return d.DialContext(ctx, "unix", socket) },
+		DisableKeepAlives: true,
+	}}}
+}
+
+// Status asks what the runtime does.
+func (c *Client) Status(ctx context.Context) (Status, error) {
+	var s Status
+	err := c.do(ctx, http.MethodGet, "/v1/status", nil, &s)
+	return s, err
+}
+
+// Connect asks for a session and waits for it.
+func (c *Client) Connect(ctx context.Context) error {
+	return c.do(ctx, http.MethodPost, "/v1/connect", nil, nil)
+}
+
+// Disconnect ends the session until the next Connect.
+func (c *Client) Disconnect(ctx context.Context) error {
+	return c.do(ctx, http.MethodPost, "/v1/disconnect", nil, nil)
+}
+
+// Send sends a message and waits until the hub has it.
+func (c *Client) Send(ctx context.Context, m *core.Message) error {
+	return c.do(ctx, http.MethodPost, "/v1/send", m, nil)
+}
+
+// Twin asks the hub for the twin.
+func (c *Client) Twin(ctx context.Context) (json.RawMessage, error) {
+	var t json.RawMessage
+	err := c.do(ctx, http.MethodGet, "/v1/twin", nil, &t)
+	return t, err
+}
+
+// Report changes the reported properties and returns their new version.
+func (c *Client) Report(ctx context.Context, patch json.RawMessage) (int64, error) {
+	var r Reported
+	err := c.do(ctx, http.MethodPatch, "/v1/twin/reported", patch, &r)
+	return r.Version, err
+}
+
+// Events calls f with the lines of the trace; with follow, until ctx ends, f fails or the runtime does.
+func (c *Client) Events(ctx context.Context, follow bool, f func(engine.Line) error) error {
+	path := "/v1/events?from=" + strconv.Itoa(0)
+	if follow {
+		path += "&follow"
+	}
+	resp, err := c.send(ctx, http.MethodGet, path, nil)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close() //nolint:errcheck // it was read
+	for dec := json.NewDecoder(resp.Body); ; {
+		var l engine.Line
+		if err := dec.Decode(&l); errors.Is(err, io.EOF) || ctx.Err() != nil {
+			return nil
+		} else if err != nil {
+			return fmt.Errorf("read events: %w", err)
+		}
+		if err := f(l); err != nil {
+			return err
+		}
+	}
+}
+
+func (c *Client) do(ctx context.Context, method, path string, body, result any) error {
+	resp, err := c.send(ctx, method, path, body)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close() //nolint:errcheck // it was read
+	if result == nil {
+		return nil
+	}
+	if err := json.NewDecoder(resp.Body).Decode(result); err != nil {
+		return fmt.Errorf("read answer: %w", err)
+	}
+	return nil
+}
+
+func (c *Client) send(ctx context.Context, method, path string, body any) (*http.Response, error) {
+	var content io.Reader
+	if body != nil {
+		b, err := json.Marshal(body)
+		if err != nil {
+			return nil, fmt.Errorf("write request: %w", err)
+		}
+		content = bytes.NewReader(b)
+	}
+	req, err := http.NewRequestWithContext(ctx, method, "http://fairlead"+path, content)
+	if err != nil {
+		return nil, fmt.Errorf("make request: %w", err)
+	}
+	resp, err := c.http.Do(req)
+	switch {
+	case errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED):
+		return nil, fmt.Errorf("%w: nobody answers on %s (start one with fairlead run, or name its configuration with -c)", ErrNotRunning, c.socket)
+	case errors.Is(err, context.DeadlineExceeded):
+		return nil, fmt.Errorf("ask the runtime: %w", core.ErrTimeout)
+	case err != nil:
+		return nil, fmt.Errorf("ask the runtime: %w", err)
+	case resp.StatusCode != http.StatusOK:
+		defer resp.Body.Close() //nolint:errcheck // it is being given up
+		return nil, problemError(resp)
+	}
+	return resp, nil
+}
+
+// remoteError is an error of the runtime: its text, and the sentinel that it was.
+type remoteError struct {
+	text string
+	kind error
+}
+
+func (e *remoteError) Error() string { return e.text }
+func (e *remoteError) Unwrap() error { return e.kind }
+
+func problemError(resp *http.Response) error {
+	var p problem
+	if err := json.NewDecoder(io.LimitReader(resp.Body, maxBody)).Decode(&p); err != nil || p.Error == "" {
+		return fmt.Errorf("the runtime answered %s", resp.Status)
+	}
+	for _, k := range kinds {
+		if k.name == p.Kind {
+			return &remoteError{p.Error, k.err}
+		}
+	}
+	return errors.New(p.Error)
+}
+
+// Status is what `fairlead status` shows.
+type Status struct {
+	Version  string `json:"version"`
+	PID      int    `json:"pid"`
+	Hostname string `json:"hostname"`
+	DeviceID string `json:"device_id"`
+	ModuleID string `json:"module_id,omitempty"`
+	// Uptime and all other durations are in seconds.
+	Uptime     float64    `json:"uptime_s"`
+	Connection Connection `json:"connection"`
+	Outbox     Outbox     `json:"outbox"`
+	Desired    int64      `json:"desired_version"`
+	Plugins    []Plugin   `json:"plugins"`
+	Counters   Counters   `json:"counters"`
+	// DeadLetters counts those kept; the newest is shown in LastDeadLetter.
+	DeadLetters    int    `json:"dead_letters"`
+	LastDeadLetter string `json:"last_dead_letter,omitempty"`
+	StateDir       string `json:"state_dir"`
+}
+
+// Connection is the state of the connection.
+type Connection struct {
+	State     string  `json:"state"`
+	Reason    string  `json:"reason"`
+	Since     float64 `json:"since_s"`
+	Epoch     uint64  `json:"epoch"`
+	Transport string  `json:"transport"`
+	// NextAttempt is when the next attempt is made; 0 where none is planned.
+	NextAttempt float64 `json:"next_attempt_s,omitempty"`
+	// CredentialLife is what is left of the credential's life; 0 where it has no end.
+	CredentialLife float64 `json:"credential_life_s,omitempty"`
+}
+
+// Outbox is what waits for the hub.
+type Outbox struct {
+	Mode        string `json:"mode"`
+	Messages    int    `json:"messages"`
+	Bytes       int    `json:"bytes"`
+	MaxMessages int    `json:"max_messages"`
+	MaxBytes    int    `json:"max_bytes"`
+}
+
+// Plugin is one plugin.
+type Plugin struct {
+	Name     string   `json:"name"`
+	State    string   `json:"state"`
+	PID      int      `json:"pid,omitempty"`
+	Start    uint64   `json:"start"`
+	Restarts int      `json:"restarts"`
+	Reason   string   `json:"reason,omitempty"`
+	Degraded bool     `json:"degraded,omitempty"`
+	Methods  []string `json:"methods"`
+}
+
+// Counters count since the runtime's start.
+type Counters struct {
+	Attempts          uint64 `json:"attempts"`
+	Sessions          uint64 `json:"sessions"`
+	Losses            uint64 `json:"losses"`
+	Renewals          uint64 `json:"renewals"`
+	Submitted         uint64 `json:"telemetry_submitted"`
+	Acknowledged      uint64 `json:"telemetry_acknowledged"`
+	MethodsCalled     uint64 `json:"methods_called"`
+	MethodsAnswered   uint64 `json:"methods_answered"`
+	MessagesReceived  uint64 `json:"c2d_received"`
+	MessagesCompleted uint64 `json:"c2d_completed"`
+	DeadLetters       uint64 `json:"c2d_dead_letters"`
+	PluginExits       uint64 `json:"plugin_exits"`
+}
+
+// Reported answers a report.
+type Reported struct {
+	Version int64 `json:"version"`
+}
+
+// Seconds rounds a duration to milliseconds, in seconds.
+func Seconds(d time.Duration) float64 { return float64(d.Milliseconds()) / 1000 }
