@@ -159,7 +159,7 @@ func (g *guard) readError(err error) error {
 		e.Err = fmt.Errorf("the connection ended inside a packet: %w", io.ErrUnexpectedEOF)
 	}
 	// With TLS 1.3 a server refuses the client's certificate after the handshake, in the first bytes that it sends.
-	if _, ok := errors.AsType[tls.AlertError](err); ok {
+	if _, ok := netdial.RemoteAlert(err); ok {
 		e.Kind, e.Err = netdial.Classify(netdial.PhaseTLS, err, "", time.Time{})
 	}
 	return e

@@ -85,7 +85,7 @@ func adviseTLS(err error) (core.Kind, error, bool) {
 	if e, ok := errors.AsType[tls.RecordHeaderError](err); ok {
 		return core.Blocked, fmt.Errorf("something that does not speak TLS answers on this port (a captive portal, a proxy, or another port is meant): %w", e), true
 	}
-	alert, ok := errors.AsType[tls.AlertError](err)
+	alert, ok := RemoteAlert(err)
 	switch {
 	case !ok:
 		return 0, nil, false
@@ -95,4 +95,20 @@ func adviseTLS(err error) (core.Kind, error, bool) {
 		return core.Fatal, fmt.Errorf("the server and this device have no version or cipher of TLS in common (TLS 1.2 and newer are spoken here; see tls.cipher): %w", err), true
 	}
 	return 0, nil, false
+}
+
+// RemoteAlert returns the TLS alert by which the other side ended the connection, if err is that.
+func RemoteAlert(err error) (tls.AlertError, bool) {
+	e, ok := errors.AsType[*net.OpError](err)
+	if !ok || e.Op != "remote error" {
+		return 0, false
+	}
+	// crypto/tls has an unexported type here, with the texts of the exported one.
+	text := e.Err.Error()
+	for alert := range tls.AlertError(255) {
+		if alert.Error() == text {
+			return alert, true
+		}
+	}
+	return 0, false
 }
