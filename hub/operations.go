@@ -3,10 +3,14 @@ package hub
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"strings"
+	"time"
 
 	"github.com/fairlead-iot/fairlead/hub/api"
 	"github.com/fairlead-iot/fairlead/hub/internal/iot"
+	"github.com/fairlead-iot/fairlead/hub/internal/sas"
 )
 
 // CreateDevice registers a device or module (its device must be there) with the
@@ -124,3 +128,21 @@ func (h *Hub) Faults() []api.Fault { return h.svc.Faults() }
 
 // RemoveFault ends a fault by its id, or every one with "all".
 func (h *Hub) RemoveFault(id string) error { return h.svc.RemoveFault(id) }
+
+// DeviceToken makes a shared access signature, the password of MQTT, from a
+// device's or module's connection string: for tests and tools.
+func DeviceToken(connectionString string, ttl time.Duration) (string, error) {
+	fields := map[string]string{}
+	for part := range strings.SplitSeq(connectionString, ";") {
+		key, value, _ := strings.Cut(part, "=")
+		fields[key] = value
+	}
+	if fields["HostName"] == "" || fields["DeviceId"] == "" || fields["SharedAccessKey"] == "" {
+		return "", errors.New("hub: not a device's connection string")
+	}
+	resource := fields["HostName"] + "/devices/" + fields["DeviceId"]
+	if fields["ModuleId"] != "" {
+		resource += "/modules/" + fields["ModuleId"]
+	}
+	return sas.New(resource, "", fields["SharedAccessKey"], time.Now().Add(ttl))
+}

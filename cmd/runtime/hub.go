@@ -152,8 +152,8 @@ func (t *hubTarget) withHub(cmd *cobra.Command, f func(c *service.Client) error)
 	return hubError(f(c))
 }
 
-// printJSON writes a value on one line of stdout.
-func printJSON(cmd *cobra.Command, v any) error {
+// printLine writes a value on one line of stdout.
+func printLine(cmd *cobra.Command, v any) error {
 	text, err := json.Marshal(v)
 	if err != nil {
 		return fmt.Errorf("encode result: %w", err)

@@ -92,7 +92,7 @@ func newHubFaultListCommand() *cobra.Command {
 					return err
 				}
 				if asJSON {
-					return printJSON(cmd, faults)
+					return printLine(cmd, faults)
 				}
 				w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
 				_, _ = fmt.Fprintln(w, "ID\tFAULT\tDEVICE\tSTRUCK\tCOUNT\tEXPIRES") // Flush reports

@@ -136,7 +136,7 @@ func parseSince(text string, now time.Time) (time.Time, error) {
 
 func printMessage(cmd *cobra.Command, m api.Message, asJSON bool) error {
 	if asJSON {
-		return printJSON(cmd, m)
+		return printLine(cmd, m)
 	}
 	id := api.ID{Device: m.DeviceID, Module: m.ModuleID}
 	_, err := fmt.Fprintf(cmd.OutOrStdout(), "%s  %s  %s  %s\n",

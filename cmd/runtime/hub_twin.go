@@ -90,7 +90,7 @@ func newHubMethodCommand() *cobra.Command {
 				if err != nil {
 					return err
 				}
-				return printJSON(cmd, answer)
+				return printLine(cmd, answer)
 			})
 		},
 	}
