@@ -1,0 +1,57 @@
+# Fairlead. `make` explains itself.
+GO        ?= go
+VERSION   ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
+# One static, reproducible binary: no cgo, no paths of this machine.
+BUILD      = CGO_ENABLED=0 $(GO) build -trimpath -ldflags "-s -w"
+LINT       = $(GO) tool -modfile=tools/lint/go.mod golangci-lint
+PLATFORMS  = linux/amd64 linux/arm64 linux/arm darwin/amd64 darwin/arm64 windows/amd64
+
+.DEFAULT_GOAL := help
+.PHONY: help build cross demo test race lint fmt generate fuzz bench check
+
+help: ## show this
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+build: ## build bin/fairlead
+	$(BUILD) -o bin/fairlead ./cmd/runtime
+
+cross: ## build for every platform, into dist/
+	@for p in $(PLATFORMS); do \
+	  os=$${p%/*}; arch=$${p#*/}; ext=; [ $$os = windows ] && ext=.exe; \
+	  echo "building dist/fairlead-$$os-$$arch$$ext"; \
+	  GOOS=$$os GOARCH=$$arch GOARM=7 $(BUILD) -o dist/fairlead-$$os-$$arch$$ext ./cmd/runtime || exit 1; \
+	done
+
+demo: ## hub, runtime and a plugin in one minute
+	$(GO) run ./cmd/runtime demo --for 20s
+
+test: ## the tests, as the README says
+	$(GO) test ./...
+
+race: ## the tests with the race detector, shuffled
+	$(GO) test -race -shuffle=on ./...
+
+lint: ## formatting, vet, staticcheck and the linters of .golangci.yml, go.mod
+	$(LINT) run
+	$(LINT) fmt --diff
+	$(GO) mod tidy -diff
+
+fmt: ## format everything
+	$(LINT) fmt
+
+generate: ## generate code again (proto)
+	$(GO) generate ./...
+
+T ?= 10s
+fuzz: ## each fuzz target for T (10s)
+	@for pkg in $$($(GO) list ./...); do \
+	  for f in $$($(GO) test -list '^Fuzz' $$pkg 2>/dev/null | grep '^Fuzz'); do \
+	    echo "fuzzing $$pkg $$f for $(T)"; $(GO) test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(T) $$pkg || exit 1; \
+	  done; \
+	done
+
+bench: ## the benchmarks
+	$(GO) test -run '^$$' -bench . -benchmem ./...
+
+check: ## what CI runs
+	./.ci/run
