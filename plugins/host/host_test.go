@@ -34,7 +34,9 @@ func launch(t *testing.T, role string, change func(*host.Config)) (core.Plugin, 
 func config(t *testing.T, role string) host.Config {
 	t.Helper()
 	return host.Config{
-		Name: "press", Command: []string{os.Args[0]}, Env: map[string]string{roleVar: role}, RuntimeDir: t.TempDir(),
+		Name: "press", Command: []string{os.Args[0]}, RuntimeDir: t.TempDir(),
+		// The race detector's runtime would sleep for a second at each exit.
+		Env:    map[string]string{roleVar: role, "GORACE": "atexit_sleep_ms=0"},
 		Logger: slog.New(slog.NewTextHandler(testWriter{t}, &slog.HandlerOptions{Level: slog.LevelDebug})),
 	}
 }

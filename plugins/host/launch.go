@@ -117,10 +117,10 @@ func (l *launcher) Launch(ctx context.Context, d core.Device) (core.Plugin, erro
 		return nil, l.fail(l.diagnoseSession(err, gone, proc, out))
 	}
 	s.info.PID = proc.pid()
-	p := &running{cfg: l.cfg, s: s, proc: proc, out: out, done: make(chan struct{}), cleanup: func() {
-		_ = conn.Close()
-		cleanup()
-	}}
+	p := &running{
+		cfg: l.cfg, s: s, proc: proc, out: out, done: make(chan struct{}),
+		hangUp: func() { _ = conn.Close() }, cleanup: cleanup,
+	}
 	go p.supervise()
 	l.cfg.Logger.Info("plugin started", "pid", s.info.PID, "sdk", s.info.SDK, "methods", s.info.Methods)
 	return p, nil

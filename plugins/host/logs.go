@@ -15,6 +15,8 @@ import (
 const (
 	logRate  = 50 // lines per second
 	logBurst = 500
+	// tellEvery is how often a plugin's dropped lines are spoken of at most.
+	tellEvery = 5 * time.Second
 	// lineLimit cuts a line, in bytes.
 	lineLimit = 4 << 10
 	// readRate is how fast stdout and stderr are read at most, in bytes per second; a plugin that writes faster has to
@@ -32,13 +34,15 @@ type bucket struct {
 	tokens      float64
 	at          time.Time
 	denied      int
+	told        time.Time // when denied was given out last
 }
 
 func newBucket(rate, burst float64) *bucket {
 	return &bucket{rate: rate, burst: burst, tokens: burst, at: time.Now()}
 }
 
-// take takes n tokens if they are there; denied is how many takes were refused before this one succeeded.
+// take takes n tokens if they are there; denied, given out now and then, is how many takes were refused since it was
+// given out last.
 func (b *bucket) take(n float64) (ok bool, denied int) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -48,7 +52,9 @@ func (b *bucket) take(n float64) (ok bool, denied int) {
 		return false, 0
 	}
 	b.tokens -= n
-	denied, b.denied = b.denied, 0
+	if b.denied > 0 && b.at.Sub(b.told) > tellEvery {
+		denied, b.denied, b.told = b.denied, 0, b.at
+	}
 	return true, denied
 }
 

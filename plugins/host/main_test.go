@@ -33,6 +33,8 @@ func play(role string) int {
 	switch role {
 	case "plugin":
 		testPlugin().Serve()
+	case "bench":
+		benchPlugin().Serve()
 	case "exit3":
 		fmt.Fprintln(os.Stderr, "cannot open /dev/press")
 		return 3

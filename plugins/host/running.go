@@ -28,6 +28,7 @@ type running struct {
 	s       *session
 	proc    *process // nil for one that was attached
 	out     *output
+	hangUp  func() // closes the connection
 	cleanup func()
 	done    chan struct{}
 
@@ -86,6 +87,7 @@ func (p *running) supervise() {
 	case <-p.s.ctx.Done():
 	}
 	cause := context.Cause(p.s.ctx)
+	p.hangUp() // the plugin, if it is there, waits for that to know that its last words were heard
 	if p.proc != nil {
 		byItself := p.proc.gone(p.grace(cause))
 		p.proc.kill()

@@ -83,7 +83,7 @@ func Attach(ctx context.Context, cfg Config, conn grpc.ClientConnInterface, d co
 		}
 		return nil, &core.Error{Op: fmt.Sprintf("attach plugin %q", cfg.Name), Kind: kind, Err: err}
 	}
-	p := &running{cfg: s.cfg, s: s, done: make(chan struct{}), cleanup: func() {}}
+	p := &running{cfg: s.cfg, s: s, done: make(chan struct{}), hangUp: func() {}, cleanup: func() {}}
 	go p.supervise()
 	return p, nil
 }
