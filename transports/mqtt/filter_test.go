@@ -107,3 +107,18 @@ func FuzzFilter(f *testing.F) {
 		}
 	})
 }
+
+// The guard counts the bytes that paho holds by the size of the packet to come.
+func TestPublishSize(t *testing.T) {
+	for _, n := range []int{0, 1, 100, 122, 123, 124, 16_378, 16_379, 16_380, 16_383, 300_000} {
+		p := packets.NewControlPacket(packets.Publish).(*packets.PublishPacket)
+		p.TopicName, p.Payload, p.Qos, p.MessageID = "t", make([]byte, n), 1, 3
+		var b bytes.Buffer
+		if err := p.Write(&b); err != nil {
+			t.Fatal(err)
+		}
+		if got := publishSize("t", p.Payload); got != b.Len() {
+			t.Errorf("payload of %d: %d, want %d", n, got, b.Len())
+		}
+	}
+}

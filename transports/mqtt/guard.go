@@ -56,6 +56,8 @@ type guard struct {
 	spare   []byte
 	writing bool
 	ended   bool
+	leaving int // bytes that the flusher has taken and not written yet
+	handed  int // bytes of PUBLISHes that paho has been given and has not written yet
 
 	flusher sync.WaitGroup
 
@@ -193,10 +195,16 @@ func (g *guard) subscribed(id uint16, forget bool) bool {
 // Write takes one whole packet. An idle connection is written to at once, so that a single message pays for no other
 // goroutine; otherwise the packet joins the buffer that the flusher writes.
 func (g *guard) Write(p []byte) (int, error) {
-	if len(p) >= 4 && p[0]>>4 == packetSubscribe {
+	if len(p) == 0 {
+		return 0, nil
+	}
+	if p[0]>>4 == packetSubscribe {
 		g.noteSubscribe(p)
 	}
 	g.mu.Lock()
+	if p[0]>>4 == packetPublish {
+		g.handed -= len(p)
+	}
 	for !g.ended && len(g.wbuf) > 0 && len(g.wbuf)+len(p) > writeHard {
 		g.room.Wait()
 	}
@@ -273,12 +281,12 @@ func (g *guard) flush() {
 				break
 			}
 			out := g.wbuf
-			g.wbuf, g.spare, g.writing = g.spare[:0], nil, true
+			g.wbuf, g.spare, g.writing, g.leaving = g.spare[:0], nil, true, len(out)
 			g.room.Broadcast()
 			g.mu.Unlock()
 			err := g.push(out)
 			g.mu.Lock()
-			g.writing = false
+			g.writing, g.leaving = false, 0
 			if cap(out) <= writeKeep {
 				g.spare = out[:0]
 			}
@@ -306,19 +314,34 @@ func (g *guard) push(p []byte) error {
 			g.abort(&core.Error{Op: "write to hub", Kind: core.Transient, Phase: phaseMQTT, Err: err})
 			return errEnded
 		}
-		p = p[n:]
+		if p = p[n:]; len(p) > 0 {
+			g.mu.Lock()
+			g.leaving = len(p)
+			g.room.Broadcast()
+			g.mu.Unlock()
+		}
 	}
 	return nil
 }
 
-// waitRoom waits until another message may be handed to paho, and reports whether the connection still lives.
-func (g *guard) waitRoom() bool {
+// reserve waits until another PUBLISH of that size may be handed to paho, and reports whether the connection still lives.
+// What paho holds counts too: a ping must not queue behind minutes of telemetry on a slow link. The caller gives back what
+// paho did not take.
+func (g *guard) reserve(size int) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	for !g.ended && len(g.wbuf) >= writeSoft {
+	for !g.ended && len(g.wbuf)+g.leaving+g.handed >= writeSoft {
 		g.room.Wait()
 	}
+	g.handed += size
 	return !g.ended
+}
+
+// unreserve gives back what paho did not take.
+func (g *guard) unreserve(size int) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.handed -= size
 }
 
 // drain waits until everything written has been handed to the connection, or the end.

@@ -28,7 +28,7 @@ const (
 	readBuffer = 16 << 10
 	// writeSoft is how much may wait for the connection before the session stops handing messages to paho; writeHard is
 	// where paho itself has to wait. Between them is room for what must never wait: acknowledgements, pings, requests.
-	writeSoft = 256 << 10
+	writeSoft = 128 << 10
 	writeHard = 2 << 20
 	// writeKeep is the largest idle buffer that is kept for later.
 	writeKeep = 512 << 10

@@ -146,11 +146,13 @@ func (s *session) control() {
 // offer publishes at QoS 1 and returns paho's token, or nil when the session has ended. Where paho has no room it is
 // offered again: nothing else is published meanwhile, so order holds.
 func (s *session) offer(topic string, payload []byte) paho.Token {
-	for s.g.waitRoom() {
+	size := publishSize(topic, payload)
+	for s.g.reserve(size) {
 		token := s.client.Publish(topic, 1, false, payload)
 		if tokenError(token) == nil {
 			return token
 		}
+		s.g.unreserve(size)
 		// No packet id was free, paho's writer was busy, or the connection has just ended. Nothing was written.
 		pause := time.NewTimer(publishPause)
 		select {
@@ -160,6 +162,16 @@ func (s *session) offer(topic string, payload []byte) paho.Token {
 		pause.Stop()
 	}
 	return nil
+}
+
+// publishSize is the length of a whole PUBLISH of QoS 1.
+func publishSize(topic string, payload []byte) int {
+	body := 2 + len(topic) + 2 + len(payload)
+	n := 2 + body
+	for ; body > 127; body >>= 7 {
+		n++
+	}
+	return n
 }
 
 // lanes tracks what the hub has acknowledged, lane by lane.

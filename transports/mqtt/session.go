@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"math"
 	"net"
 	"net/url"
 	"strconv"
@@ -120,7 +121,8 @@ func (s *session) options(c core.Credential) *paho.ClientOptions {
 		SetStore(noStore{}). // the outbox is the only memory
 		SetOrderMatters(true).SetAutoAckDisabled(true).
 		SetKeepAlive(s.t.keepAlive).
-		SetPingTimeout(2 * s.t.silence()). // the guard's watch decides
+		// The guard's watch decides. paho would give up a slow link over one late answer, whatever else the hub says.
+		SetPingTimeout(math.MaxInt64).
 		SetConnectTimeout(2 * connackTimeout).
 		SetWriteTimeout(publishTimeout).
 		SetDefaultPublishHandler(func(_ paho.Client, m paho.Message) { s.receive(m) })
