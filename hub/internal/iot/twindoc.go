@@ -107,8 +107,11 @@ func merge(doc, meta, p map[string]any, st stamp) {
 		case isObject:
 			old, wasObject := doc[key].(map[string]any)
 			oldMeta, hadMeta := meta[key].(map[string]any)
-			if !wasObject || !hadMeta {
-				old, oldMeta = map[string]any{}, map[string]any{}
+			if !wasObject {
+				old = map[string]any{}
+			}
+			if !wasObject || !hadMeta { // tags have no metadata
+				oldMeta = map[string]any{}
 			}
 			merge(old, oldMeta, child, st)
 			doc[key], meta[key] = old, oldMeta
