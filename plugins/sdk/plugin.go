@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/fairlead-iot/fairlead/core"
 )
@@ -117,3 +118,13 @@ type rejection struct{ err error }
 
 func (r *rejection) Error() string { return "reject: " + r.err.Error() }
 func (r *rejection) Unwrap() error { return r.err }
+
+// Sleep waits for d or until ctx ends, whichever is first.
+func Sleep(ctx context.Context, d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-ctx.Done():
+	}
+}

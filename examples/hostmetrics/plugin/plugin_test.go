@@ -1,0 +1,131 @@
+package plugin_test
+
+import (
+	"encoding/json"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/fairlead-iot/fairlead/core"
+	"github.com/fairlead-iot/fairlead/examples/hostmetrics/plugin"
+	"github.com/fairlead-iot/fairlead/plugins/sdk"
+	"github.com/fairlead-iot/fairlead/plugins/sdk/sdktest"
+)
+
+func decode(t *testing.T, b []byte) plugin.Snapshot {
+	t.Helper()
+	var s plugin.Snapshot
+	if err := json.Unmarshal(b, &s); err != nil {
+		t.Fatalf("%s: %v", b, err)
+	}
+	return s
+}
+
+func TestItSendsFiguresOfThisMachine(t *testing.T) {
+	h := sdktest.Start(t, plugin.New(), sdktest.Config{Settings: map[string]any{"interval": "1h", "disks": []string{t.TempDir()}}})
+	m := h.WaitSent(1)[0]
+	s := decode(t, m.Payload)
+	if s.CPU == nil || s.CPU.Cores < 1 || s.CPU.Percent < 0 || s.CPU.Percent > 100 {
+		t.Errorf("cpu: %+v", s.CPU)
+	}
+	if s.Memory == nil || s.Memory.TotalBytes == 0 || s.Memory.AvailableBytes > s.Memory.TotalBytes {
+		t.Errorf("memory: %+v", s.Memory)
+	}
+	if len(s.Disks) != 1 || s.Disks[0].TotalBytes == 0 {
+		t.Errorf("disks: %+v", s.Disks)
+	}
+	if s.Network == nil {
+		t.Error("no network")
+	}
+	if m.ContentType != "application/json" || m.CreationTime.IsZero() {
+		t.Errorf("message %+v", m)
+	}
+}
+
+func TestMethodsAndMessages(t *testing.T) {
+	h := sdktest.Start(t, plugin.New(), sdktest.Config{Settings: map[string]any{"interval": "1h"}})
+	if status, answer := h.Method("ping", nil); status != 200 || !strings.Contains(string(answer), `"pong":true`) {
+		t.Errorf("ping: %d %s", status, answer)
+	}
+	status, answer := h.Method("snapshot", nil)
+	if s := decode(t, answer); status != 200 || s.Memory == nil || s.CPU == nil {
+		t.Errorf("snapshot: %d %s", status, answer)
+	}
+	h.WaitSent(1)
+	if v := h.Message(&sdk.Message{Properties: map[string]string{"command": "snapshot"}}); v != core.Complete {
+		t.Errorf("verdict %s", v)
+	}
+	h.WaitSent(2)
+}
+
+func TestDesiredPropertiesChangeItAndAreConfirmed(t *testing.T) {
+	h := sdktest.Start(t, plugin.New(), sdktest.Config{Settings: map[string]any{"interval": "1h"}})
+	h.WaitSent(1)
+	all := []any{"cpu", "memory", "disks", "network", "temperature"}
+	steps := []struct {
+		name    string
+		desired string
+		want    map[string]any
+	}{
+		{name: "nothing is desired", desired: `{}`, want: map[string]any{"interval": "1h0m0s", "select": all}},
+		{
+			name: "all is good", desired: `{"hostmetrics":{"interval":"2s","select":["memory"]}}`,
+			want: map[string]any{"interval": "2s", "select": []any{"memory"}},
+		},
+		{
+			name: "some is bad", desired: `{"hostmetrics":{"interval":"1ms","select":["cpu","fan"],"color":"red"}}`,
+			want: map[string]any{"interval": "1h0m0s", "select": all, "refused": []any{
+				refused("color", "there is no such property: choose from interval, select"),
+				refused("interval", "1ms is not between 1s and 24h0m0s"),
+				refused("select", `there is no "fan": choose from cpu, memory, disks, network, temperature`),
+			}},
+		},
+		{
+			name: "less is bad", desired: `{"hostmetrics":{"interval":5,"select":["cpu"]}}`,
+			want: map[string]any{"interval": "1h0m0s", "select": []any{"cpu"}, "refused": []any{
+				refused("interval", `5 is no duration such as "5s"`),
+			}},
+		},
+		{name: "nothing is an object", desired: `{"hostmetrics":"fast"}`, want: map[string]any{"interval": "1h0m0s", "select": all, "refused": []any{
+			refused("hostmetrics", "hostmetrics is no object"),
+		}}},
+		{
+			name: "all is good again", desired: `{"hostmetrics":{"interval":"2h","select":["cpu"]}}`,
+			want: map[string]any{"interval": "2h0m0s", "select": []any{"cpu"}},
+		},
+	}
+	for i, step := range steps {
+		version := int64(i + 1)
+		if status := h.Desired(version, json.RawMessage(step.desired)); status != 200 {
+			t.Errorf("%s: status %d\n%s", step.name, status, h.Logs())
+		}
+		var reported struct {
+			Hostmetrics map[string]any `json:"hostmetrics"`
+		}
+		if err := json.Unmarshal(h.Device.Reported(), &reported); err != nil {
+			t.Fatal(err)
+		}
+		step.want["version"] = float64(version)
+		if diff := cmp.Diff(step.want, reported.Hostmetrics); diff != "" {
+			t.Errorf("%s: %s", step.name, diff)
+		}
+	}
+	n := len(h.Device.Sent())
+	h.Desired(99, json.RawMessage(`{"hostmetrics":{"interval":"2h","select":["memory"]}}`))
+	if s := decode(t, h.WaitSent(n + 1)[n].Payload); s.CPU != nil || s.Memory == nil {
+		t.Errorf("after select=memory: %+v", s)
+	}
+}
+
+func refused(property, reason string) map[string]any {
+	return map[string]any{"property": property, "reason": reason}
+}
+
+func TestWrongSettingsAreRefused(t *testing.T) {
+	for _, settings := range []string{`{"interval":"1ms"}`, `{"disks":[]}`, `{"disk":["/"]}`} {
+		if _, err := sdktest.Try(t, plugin.New(), sdktest.Config{Settings: json.RawMessage(settings)}); core.KindOf(err) != core.Fatal {
+			t.Errorf("%s: %v", settings, err)
+		}
+	}
+}
