@@ -25,7 +25,6 @@ type FakeHub struct {
 	conns    map[*hubConn]struct{}
 	held     bool
 	stalled  bool
-	deaf     bool // CONNECT is not answered
 	code     byte
 	refuse   bool
 	present  bool
@@ -36,6 +35,7 @@ type FakeHub struct {
 	log      []string
 	done     int
 	goodbyes int
+	version  int64
 	connects []packets.ConnectPacket
 	wg       sync.WaitGroup
 }
@@ -157,9 +157,6 @@ func (h *FakeHub) handle(c *hubConn, p packets.ControlPacket) bool {
 	switch p := p.(type) {
 	case *packets.ConnectPacket:
 		h.connects = append(h.connects, *p)
-		if h.deaf {
-			return true
-		}
 		ack := packets.NewControlPacket(packets.Connack).(*packets.ConnackPacket)
 		ack.ReturnCode, ack.SessionPresent = h.code, h.code == 0 && h.present
 		c.sendPacket(ack)
@@ -274,9 +271,6 @@ func (h *FakeHub) HoldAcks(on bool) {
 // Stall makes the hub neither read nor write, until it is switched off.
 func (h *FakeHub) Stall(on bool) { h.set(func() { h.stalled = on }) }
 
-// Deaf makes the hub not answer CONNECT.
-func (h *FakeHub) Deaf(on bool) { h.set(func() { h.deaf = on }) }
-
 // RefuseSubscriptions makes the hub answer 0x80 to every SUBSCRIBE.
 func (h *FakeHub) RefuseSubscriptions(on bool) { h.set(func() { h.refuse = on }) }
 
@@ -362,7 +356,11 @@ func (h *FakeHub) PushMessage(payload string) {
 	h.Push("devices/"+device+"/messages/devicebound/", payload, 1)
 }
 
-// PushDesired sends a patch of the desired properties.
-func (h *FakeHub) PushDesired(version int64) {
+// PushDesired sends a patch of the desired properties, with the next version.
+func (h *FakeHub) PushDesired() {
+	h.mu.Lock()
+	h.version++
+	version := h.version
+	h.mu.Unlock()
 	h.Push(fmt.Sprintf("$iothub/twin/PATCH/properties/desired/?$version=%d", version), fmt.Sprintf(`{"$version":%d}`, version), 0)
 }
