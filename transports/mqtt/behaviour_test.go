@@ -434,3 +434,38 @@ func TestRefusedCertificateIsUnauthorized(t *testing.T) {
 		t.Errorf("%v, want kind unauthorized", err)
 	}
 }
+
+func TestPortInTheHostName(t *testing.T) {
+	for _, c := range []struct {
+		host     string
+		wantName string
+		wantPort int
+	}{
+		{"hub.example.net", "hub.example.net", 8883},
+		{"localhost:18883", "localhost", 18883},
+		{"::1", "::1", 8883},
+		{"[::1]:18883", "::1", 18883},
+	} {
+		if name, port := splitHost(c.host); name != c.wantName || port != c.wantPort {
+			t.Errorf("%s: %s and %d, want %s and %d", c.host, name, port, c.wantName, c.wantPort)
+		}
+	}
+}
+
+// A message whose properties no topic can hold must not stop its lane, nor end session after session.
+func TestImpossibleTopicIsPassedOver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		hub := transporttest.NewFakeHub()
+		var acked core.Seq
+		s := connect(t, hub, core.Handler{Acked: func(_ core.Lane, upto core.Seq) { acked = upto }})
+		messages := outbound(1, 3)
+		messages[1].Message = &core.Message{Properties: map[string]string{"k": strings.Repeat("ä", 20_000)}}
+		s.Send(1, messages)
+		synctest.Wait()
+		if got := hub.Received(); acked != 3 || !slices.Equal(got, []string{"1", "3"}) {
+			t.Errorf("acknowledged up to %d, received %v", acked, got)
+		}
+		mustClose(t, s)
+		hub.Close()
+	})
+}

@@ -81,6 +81,11 @@ func (q *queue) isEmpty() bool {
 
 // Send implements core.Session.
 func (s *session) Send(lane core.Lane, messages []core.Outbound) {
+	select {
+	case <-s.g.done:
+		return // nobody would take it
+	default:
+	}
 	if len(messages) > 0 {
 		s.queue.add(batch{lane, messages})
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"strconv"
 	"sync/atomic"
 	"time"
 
@@ -30,7 +31,8 @@ type Config struct {
 	// KeepAlive is the longest silence before a ping, in whole seconds; 0 means 60 s, at most 1177 s, from which on the
 	// hub would not wait for a ping. A dead connection is noticed within KeepAlive and 20 s.
 	KeepAlive time.Duration
-	// Port is the hub's; 0 means 8883. Address, if set, is dialed in place of the hub's name.
+	// Port is the hub's; 0 means the one that stands in its name ("localhost:18883"), else 8883. Address, if set, is dialed
+	// in place of the hub's name.
 	Port    int
 	Address string
 	TLS     netdial.TLSConfig
@@ -38,7 +40,7 @@ type Config struct {
 	DialContext netdial.ContextDialer
 	// Now is the wall clock against which certificates are checked; nil is time.Now.
 	Now func() time.Time
-	// Logger gets debug lines about what was dropped; nil is none.
+	// Logger gets debug lines about what was dropped, and an error line where a message can never be sent; nil is none.
 	Logger *slog.Logger
 
 	// Name is the route's name; "" is "mqtt". Open, if set, takes the place of TCP and TLS: then Port, Address, TLS,
@@ -90,11 +92,12 @@ func New(cfg Config) (*Transport, error) {
 		log:       cfg.Logger,
 	}
 	if t.open == nil {
+		host, port := splitHost(cfg.Identity.ConnectHost())
 		if cfg.Port == 0 {
-			cfg.Port = DefaultPort
+			cfg.Port = port
 		}
 		dialer, err := netdial.New(netdial.Config{
-			Host: cfg.Identity.ConnectHost(), Port: cfg.Port, Address: cfg.Address, TLS: cfg.TLS,
+			Host: host, Port: cfg.Port, Address: cfg.Address, TLS: cfg.TLS,
 			UserTimeout: t.silence(), DialContext: cfg.DialContext, Now: cfg.Now,
 		})
 		if err != nil {
@@ -109,6 +112,19 @@ func New(cfg Config) (*Transport, error) {
 		}
 	}
 	return t, nil
+}
+
+// splitHost takes a port off the host's name, as connection strings of local hubs have it ("localhost:18883").
+func splitHost(host string) (name string, port int) {
+	name, text, err := net.SplitHostPort(host)
+	if err != nil {
+		return host, DefaultPort
+	}
+	port, err = strconv.Atoi(text)
+	if err != nil {
+		return host, DefaultPort
+	}
+	return name, port
 }
 
 // silence is how long the hub may say nothing before the connection counts as dead: until a ping is due, noticed, and
