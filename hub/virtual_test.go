@@ -2,6 +2,7 @@ package hub_test
 
 import (
 	"crypto/tls"
+	"crypto/x509"
 	"io"
 	"net"
 	"testing"
@@ -25,9 +26,24 @@ func dialRaw(t *testing.T, h *hubtest.Hub) *raw {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := tls.Client(nc, &tls.Config{RootCAs: h.CAPool(), ServerName: "localhost", MinVersion: tls.VersionTLS12})
+	return newRaw(t, nc, h.CAPEM())
+}
+
+func dialRawAt(t *testing.T, addr string, ca []byte) *raw {
+	t.Helper()
+	nc, err := net.Dial("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return newRaw(t, nc, ca)
+}
+
+func newRaw(t *testing.T, nc net.Conn, ca []byte) *raw {
+	t.Helper()
+	pool := x509.NewCertPool()
+	pool.AppendCertsFromPEM(ca)
 	t.Cleanup(func() { _ = nc.Close() })
-	return &raw{c, t}
+	return &raw{tls.Client(nc, &tls.Config{RootCAs: pool, ServerName: "localhost", MinVersion: tls.VersionTLS12}), t}
 }
 
 func str(s string) string { return string([]byte{byte(len(s) >> 8), byte(len(s))}) + s }
@@ -254,6 +270,12 @@ func TestCutByBlackHole(t *testing.T) {
 		r.send(packet(0xc0, "")) // no PINGRESP comes
 		if took := r.wantEnd(time.Hour); took != 5*time.Minute {
 			t.Errorf("closed after %v, want the fault's 5 minutes", took)
+		}
+		h.Fault(api.Fault{Name: api.FaultCut, Device: "dev1", Duration: api.Duration(time.Minute), Mode: "black-hole"})
+		during := dialRaw(t, h)
+		during.send(during.connectPacket(h, "dev1", 0xc2, 30, 24*time.Hour) + packet(0xc0, ""))
+		if took := during.wantEnd(time.Hour); took != time.Minute {
+			t.Errorf("a new connection closed after %v, want the fault's minute", took)
 		}
 		again := dialRaw(t, h)
 		again.send(again.connectPacket(h, "dev1", 0xc2, 30, 24*time.Hour))

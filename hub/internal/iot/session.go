@@ -187,20 +187,6 @@ func (se *Session) isLive() bool { return se.ident.live == se }
 
 func (se *Session) touch() { se.ident.device.LastActivityTime = time.Now().UTC() }
 
-// SubscriptionsWith returns how many filters the session would have with the
-// given ones.
-func (se *Session) SubscriptionsWith(filters map[string]byte) int {
-	se.svc.mu.Lock()
-	defer se.svc.mu.Unlock()
-	n := len(se.subs)
-	for filter := range filters {
-		if _, ok := se.subs[filter]; !ok {
-			n++
-		}
-	}
-	return n
-}
-
 // Subscribed reports whether the device asked for a feature.
 func (se *Session) Subscribed(f Feature) bool {
 	se.svc.mu.Lock()

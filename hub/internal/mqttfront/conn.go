@@ -119,6 +119,9 @@ func (c *conn) read() error {
 			start, end = 0, 0
 			continue
 		}
+		if c.sess == nil && end > 0 && mqttwire.Type(buf[0]>>4) != mqttwire.Connect {
+			return fmt.Errorf("first packet has type %d", buf[0]>>4) // whoever this is may wait for an answer
+		}
 		need := 0
 		for start < end {
 			total, err := mqttwire.Frame(buf[start:end], limit)
@@ -133,10 +136,12 @@ func (c *conn) read() error {
 			if done || err != nil {
 				return err
 			}
-			if c.sess != nil {
-				limit = packetLimit
-			}
 			start += total
+			if c.sess == nil { // a black hole: what follows falls into it
+				start = end
+				break
+			}
+			limit = packetLimit
 		}
 		if err != nil {
 			return err
@@ -222,9 +227,6 @@ func (c *conn) handleFirst(p mqttwire.Packet, err error) error {
 	}
 	if err != nil {
 		return err
-	}
-	if p.Type != mqttwire.Connect {
-		return fmt.Errorf("first packet has type %d", p.Type)
 	}
 	in := p.Connect
 	if in.ClientID == "" {
@@ -399,9 +401,6 @@ func (c *conn) handleSubscribe(p mqttwire.Packet) error {
 		codes = append(codes, qos)
 	}
 	if len(granted) > 0 {
-		if total := c.sess.SubscriptionsWith(granted); total > maxSubscriptions {
-			return fmt.Errorf("%d subscriptions, at most %d", total, maxSubscriptions)
-		}
 		if err := c.sess.Subscribe(granted); err != nil {
 			return err
 		}

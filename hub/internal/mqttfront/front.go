@@ -18,8 +18,6 @@ const (
 	// "1.5 × client keepalive, at most 29.45 minutes", which is 1767 s:
 	// https://learn.microsoft.com/azure/iot/iot-mqtt-connect-to-iot-hub#default-keep-alive-time-out
 	maxKeepAlive = 1767 * time.Second
-	// "at most five subscriptions per device", ibid.
-	maxSubscriptions = 5
 
 	connectLimit = 128 << 10 // bytes of a CONNECT, the will included
 	packetLimit  = iot.MaxMessage + (64 << 10) + 16

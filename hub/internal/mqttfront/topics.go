@@ -30,7 +30,8 @@ func eventsTopic(id api.ID) string {
 }
 
 // featureOf says what a topic filter of the identity means; false for one that
-// the hub does not know.
+// the hub does not know. There are at most five for any identity, so the hub's
+// limit of five subscriptions holds by itself.
 func featureOf(id api.ID, filter string) (iot.Feature, bool) {
 	switch filter {
 	case methodFilter:
