@@ -158,7 +158,7 @@ func TestSlowLinkIsNotDead(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		hub := transporttest.NewFakeHub()
 		var acked atomic.Uint64
-		tr, err := New(Config{Identity: testIdentity, Open: func(ctx context.Context, c core.Credential) (net.Conn, error) {
+		tr, err := New(Config{Identity: testIdentity, Open: func(context.Context, core.Credential) (net.Conn, error) {
 			device, far := net.Pipe()
 			near, hubEnd := net.Pipe()
 			hub.Serve(hubEnd)

@@ -25,16 +25,16 @@ const (
 )
 
 // sink is a hub that acknowledges everything, in batches, and forgets it: the least that a client can be measured against.
-func sink(b testing.TB) (addr string, roots []byte) {
-	b.Helper()
-	authority := transporttest.NewAuthority(b, "test")
+func sink(tb testing.TB) (addr string, roots []byte) {
+	tb.Helper()
+	authority := transporttest.NewAuthority(tb, "test")
 	listener, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{
-		Certificates: []tls.Certificate{authority.Issue(b, nil, "127.0.0.1")}, DynamicRecordSizingDisabled: true,
+		Certificates: []tls.Certificate{authority.Issue(tb, nil, "127.0.0.1")}, DynamicRecordSizingDisabled: true,
 	})
 	if err != nil {
-		b.Fatal(err)
+		tb.Fatal(err)
 	}
-	b.Cleanup(func() { _ = listener.Close() })
+	tb.Cleanup(func() { _ = listener.Close() })
 	go func() {
 		for {
 			conn, err := listener.Accept()
@@ -236,11 +236,11 @@ func BenchmarkPahoAloneRoundTrip(b *testing.B) {
 	}
 }
 
-func mustAtoi(t testing.TB, s string) int {
-	t.Helper()
+func mustAtoi(tb testing.TB, s string) int {
+	tb.Helper()
 	n, err := net.LookupPort("tcp", s)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return n
 }

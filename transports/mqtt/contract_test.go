@@ -9,6 +9,7 @@ import (
 
 func TestContract(t *testing.T) {
 	transporttest.Run(t, func(t *testing.T) transporttest.Harness {
+		t.Helper()
 		hub := transporttest.NewFakeHub()
 		t.Cleanup(hub.Close)
 		return transporttest.Harness{

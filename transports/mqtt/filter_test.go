@@ -21,8 +21,8 @@ func newTestFilter(limit int) *filter {
 }
 
 // good is a stream with every kind of packet that the hub may send.
-func good(t testing.TB) []byte {
-	t.Helper()
+func good(tb testing.TB) []byte {
+	tb.Helper()
 	var b bytes.Buffer
 	b.Write(connackOK)
 	for _, size := range []int{0, 1, 200, 20_000} {
@@ -30,7 +30,7 @@ func good(t testing.TB) []byte {
 			p := packets.NewControlPacket(packets.Publish).(*packets.PublishPacket)
 			p.TopicName, p.Payload, p.Qos, p.MessageID = "$iothub/twin/res/200/?$rid=1", make([]byte, size), qos, 3
 			if err := p.Write(&b); err != nil {
-				t.Fatal(err)
+				tb.Fatal(err)
 			}
 		}
 	}

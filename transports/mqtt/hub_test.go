@@ -147,6 +147,7 @@ func (w *wire) DialContext(ctx context.Context, network, addr string) (net.Conn,
 
 func TestContractWithTheEmbeddedHub(t *testing.T) {
 	transporttest.Run(t, func(t *testing.T) transporttest.Harness {
+		t.Helper()
 		hub := hubtest.Start(t)
 		cs, err := credentials.ParseConnectionString(hub.AddDevice("dev"))
 		if err != nil {

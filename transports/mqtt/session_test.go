@@ -14,25 +14,25 @@ import (
 var testIdentity = core.Identity{Hostname: "hub.example.net", DeviceID: "dev"}
 
 // newTestTransport returns a transport whose connections lead to hub.
-func newTestTransport(t testing.TB, hub *transporttest.FakeHub) *Transport {
-	t.Helper()
+func newTestTransport(tb testing.TB, hub *transporttest.FakeHub) *Transport {
+	tb.Helper()
 	tr, err := New(Config{Identity: testIdentity, UserAgent: "fairlead/test", Open: hub.Open})
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return tr
 }
 
 // connect makes a session with hub, and closes it at the end of the test.
-func connect(t testing.TB, hub *transporttest.FakeHub, h core.Handler) core.Session {
-	t.Helper()
-	link, err := newTestTransport(t, hub).Open(t.Context(), core.Credential{Token: "secret"})
+func connect(tb testing.TB, hub *transporttest.FakeHub, h core.Handler) core.Session {
+	tb.Helper()
+	link, err := newTestTransport(tb, hub).Open(tb.Context(), core.Credential{Token: "secret"})
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	s, err := link.Connect(t.Context(), core.Credential{Token: "secret"}, h)
+	s, err := link.Connect(tb.Context(), core.Credential{Token: "secret"}, h)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return s
 }

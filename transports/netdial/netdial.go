@@ -215,7 +215,7 @@ func (d *Dialer) config(c core.Credential) *tls.Config {
 func (d *Dialer) fail(ctx context.Context, phase string, err error) error {
 	op := fmt.Sprintf("dial %s %s", phase, d.addr)
 	if cause := context.Cause(ctx); cause != nil && !errors.Is(cause, context.DeadlineExceeded) {
-		if _, bound := errors.AsType[*phaseTimeout](cause); !bound {
+		if _, bound := errors.AsType[*phaseTimeoutError](cause); !bound {
 			return &core.Error{Op: op, Kind: core.Transient, Phase: phase, Err: cause} // cancelled by the caller
 		}
 	}
@@ -261,20 +261,22 @@ func (p *phases) current() string {
 	return p.phase
 }
 
-// phaseTimeout is the end of a phase by its own bound.
-type phaseTimeout struct {
+// phaseTimeoutError is the end of a phase by its own bound.
+type phaseTimeoutError struct {
 	phase string
 	after time.Duration
 }
 
-func errPhaseTimeout(phase string, after time.Duration) error { return &phaseTimeout{phase, after} }
+func errPhaseTimeout(phase string, after time.Duration) error {
+	return &phaseTimeoutError{phase, after}
+}
 
-func (e *phaseTimeout) Error() string {
+func (e *phaseTimeoutError) Error() string {
 	return fmt.Sprintf("no answer within %v; a firewall that drops packets looks like this", e.after)
 }
 
 // Timeout makes it a timeout to whoever asks as of a net.Error.
-func (e *phaseTimeout) Timeout() bool { return true }
+func (e *phaseTimeoutError) Timeout() bool { return true }
 
 // heardConn notes whether anything was read.
 type heardConn struct {

@@ -24,9 +24,9 @@ type Authority struct {
 }
 
 // NewAuthority makes an authority that is valid for a century around the year 2050, and so within synctest's 2000 too.
-func NewAuthority(t testing.TB, name string) *Authority {
-	t.Helper()
-	a := &Authority{key: newKey(t)}
+func NewAuthority(tb testing.TB, name string) *Authority {
+	tb.Helper()
+	a := &Authority{key: newKey(tb)}
 	template := &x509.Certificate{
 		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: name},
 		NotBefore: time.Date(1999, 1, 1, 0, 0, 0, 0, time.UTC), NotAfter: time.Date(2099, 1, 1, 0, 0, 0, 0, time.UTC),
@@ -34,18 +34,18 @@ func NewAuthority(t testing.TB, name string) *Authority {
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, a.key.Public(), a.key)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	if a.certificate, err = x509.ParseCertificate(der); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	a.PEM = pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
 	return a
 }
 
 // Issue makes a certificate for names (host names or IP addresses). adjust, if not nil, may change it before it is signed.
-func (a *Authority) Issue(t testing.TB, adjust func(*x509.Certificate), names ...string) tls.Certificate {
-	t.Helper()
+func (a *Authority) Issue(tb testing.TB, adjust func(*x509.Certificate), names ...string) tls.Certificate {
+	tb.Helper()
 	template := &x509.Certificate{
 		SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: pkix.Name{CommonName: names[0]},
 		NotBefore: a.certificate.NotBefore, NotAfter: a.certificate.NotAfter,
@@ -62,19 +62,19 @@ func (a *Authority) Issue(t testing.TB, adjust func(*x509.Certificate), names ..
 	if adjust != nil {
 		adjust(template)
 	}
-	key := newKey(t)
+	key := newKey(tb)
 	der, err := x509.CreateCertificate(rand.Reader, template, a.certificate, key.Public(), a.key)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
 }
 
-func newKey(t testing.TB) *ecdsa.PrivateKey {
-	t.Helper()
+func newKey(tb testing.TB) *ecdsa.PrivateKey {
+	tb.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return key
 }

@@ -60,7 +60,7 @@ type hubConn struct {
 func (c *hubConn) cut() {
 	c.close.Do(func() {
 		close(c.done)
-		_ = c.Conn.Close()
+		_ = c.Close()
 	})
 }
 

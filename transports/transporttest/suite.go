@@ -39,6 +39,8 @@ type Harness struct {
 	Transport  core.Transport
 	Credential core.Credential
 	Hub        Hub
+
+	t *testing.T // of the part
 }
 
 // patience is how long a condition may take to come true; quick is how long a call may take that must not wait.
@@ -47,12 +49,13 @@ const (
 	quick    = 2 * time.Second
 )
 
-// Run holds the sessions of a transport to the contract of core.Transport, Link, Session and Handler. make is called once
-// for each part; what it makes it cleans up with t.Cleanup.
-func Run(t *testing.T, make func(t *testing.T) Harness) {
+// Run holds the sessions of a transport to the contract of core.Transport, Link, Session and Handler. harness is called
+// once for each part; what it makes it cleans up with t.Cleanup.
+func Run(t *testing.T, harness func(t *testing.T) Harness) {
+	t.Helper()
 	for _, part := range []struct {
 		name string
-		run  func(t *testing.T, h Harness)
+		run  func(h Harness)
 	}{
 		{"an unused link closes", unusedLink},
 		{"a link serves once", linkServesOnce},
@@ -69,7 +72,11 @@ func Run(t *testing.T, make func(t *testing.T) Harness) {
 		{"a message comes again until it is completed", redelivery},
 		{"no goroutine outlives its session", noLeaks},
 	} {
-		t.Run(part.name, func(t *testing.T) { part.run(t, make(t)) })
+		t.Run(part.name, func(t *testing.T) {
+			h := harness(t)
+			h.t = t
+			part.run(h)
+		})
 	}
 }
 
@@ -149,7 +156,8 @@ func (r *recorder) check(t *testing.T) {
 	}
 }
 
-func (h Harness) connect(t *testing.T, handler core.Handler) core.Session {
+func (h Harness) connect(handler core.Handler) core.Session {
+	t := h.t
 	t.Helper()
 	link, err := h.Transport.Open(t.Context(), h.Credential)
 	if err != nil {
@@ -199,7 +207,8 @@ func batch(prefix string, from, to int) []core.Outbound {
 	return messages
 }
 
-func unusedLink(t *testing.T, h Harness) {
+func unusedLink(h Harness) {
+	t := h.t
 	link, err := h.Transport.Open(t.Context(), h.Credential)
 	if err != nil {
 		t.Fatal(err)
@@ -214,7 +223,8 @@ func unusedLink(t *testing.T, h Harness) {
 	}
 }
 
-func linkServesOnce(t *testing.T, h Harness) {
+func linkServesOnce(h Harness) {
+	t := h.t
 	link, err := h.Transport.Open(t.Context(), h.Credential)
 	if err != nil {
 		t.Fatal(err)
@@ -235,8 +245,9 @@ func linkServesOnce(t *testing.T, h Harness) {
 	}
 }
 
-func closeTwice(t *testing.T, h Harness) {
-	s := h.connect(t, core.Handler{})
+func closeTwice(h Harness) {
+	t := h.t
+	s := h.connect(core.Handler{})
 	select {
 	case <-s.Done():
 		t.Fatal("a fresh session is done")
@@ -261,8 +272,9 @@ func closeTwice(t *testing.T, h Harness) {
 	}
 }
 
-func deadSession(t *testing.T, h Harness) {
-	s := h.connect(t, core.Handler{})
+func deadSession(h Harness) {
+	t := h.t
+	s := h.connect(core.Handler{})
 	h.Hub.Drop()
 	<-s.Done()
 	quickly(t, "a call of a dead session", func() {
@@ -282,9 +294,10 @@ func deadSession(t *testing.T, h Harness) {
 	}
 }
 
-func ackPrefixes(t *testing.T, h Harness) {
+func ackPrefixes(h Harness) {
+	t := h.t
 	var r recorder
-	s := h.connect(t, r.handler())
+	s := h.connect(r.handler())
 	const n = 500
 	for from := 1; from <= n; from += 50 {
 		for lane := core.Lane(1); lane <= 3; lane++ {
@@ -310,9 +323,10 @@ func ackPrefixes(t *testing.T, h Harness) {
 	r.check(t)
 }
 
-func withheldAcks(t *testing.T, h Harness) {
+func withheldAcks(h Harness) {
+	t := h.t
 	var r recorder
-	s := h.connect(t, r.handler())
+	s := h.connect(r.handler())
 	s.Send(1, batch("", 1, 5))
 	until(t, "5 are acknowledged", func() bool { return r.upto(1) == 5 })
 	h.Hub.HoldAcks(true)
@@ -330,10 +344,11 @@ func withheldAcks(t *testing.T, h Harness) {
 	r.check(t)
 }
 
-func nothingAfterDone(t *testing.T, h Harness) {
+func nothingAfterDone(h Harness) {
+	t := h.t
 	for round := range 20 {
 		var r recorder
-		s := h.connect(t, r.handler())
+		s := h.connect(r.handler())
 		if err := s.Subscribe(t.Context(), core.FeatureDesired); err != nil {
 			t.Fatal(err)
 		}
@@ -358,8 +373,9 @@ func nothingAfterDone(t *testing.T, h Harness) {
 	}
 }
 
-func lossIsTyped(t *testing.T, h Harness) {
-	s := h.connect(t, core.Handler{})
+func lossIsTyped(h Harness) {
+	t := h.t
+	s := h.connect(core.Handler{})
 	h.Hub.Drop()
 	select {
 	case <-s.Done():
@@ -376,7 +392,8 @@ func lossIsTyped(t *testing.T, h Harness) {
 	closeSession(t, s)
 }
 
-func connectEnds(t *testing.T, h Harness) {
+func connectEnds(h Harness) {
+	t := h.t
 	link, err := h.Transport.Open(t.Context(), h.Credential)
 	if err != nil {
 		t.Fatal(err)
@@ -400,8 +417,9 @@ func connectEnds(t *testing.T, h Harness) {
 	})
 }
 
-func stuckHub(t *testing.T, h Harness) {
-	s := h.connect(t, core.Handler{})
+func stuckHub(h Harness) {
+	t := h.t
+	s := h.connect(core.Handler{})
 	h.Hub.Stall(true)
 	defer h.Hub.Stall(false)
 	large := make([]core.Outbound, 200)
@@ -441,9 +459,10 @@ func stuckHub(t *testing.T, h Harness) {
 	}
 }
 
-func refusal(t *testing.T, h Harness) {
+func refusal(h Harness) {
+	t := h.t
 	h.Hub.RefuseSubscriptions(true)
-	s := h.connect(t, core.Handler{})
+	s := h.connect(core.Handler{})
 	defer closeSession(t, s)
 	err := s.Subscribe(t.Context(), core.FeatureMessages)
 	if core.KindOf(err) != core.Refused {
@@ -451,9 +470,10 @@ func refusal(t *testing.T, h Harness) {
 	}
 }
 
-func replyOrder(t *testing.T, h Harness) {
+func replyOrder(h Harness) {
+	t := h.t
 	var r recorder
-	s := h.connect(t, r.handler())
+	s := h.connect(r.handler())
 	for _, f := range []core.Feature{core.FeatureTwin, core.FeatureDesired} {
 		if err := s.Subscribe(t.Context(), f); err != nil {
 			t.Fatal(err)
@@ -487,7 +507,8 @@ func replyOrder(t *testing.T, h Harness) {
 	r.check(t)
 }
 
-func redelivery(t *testing.T, h Harness) {
+func redelivery(h Harness) {
+	t := h.t
 	inbox := func(r *recorder, want ...string) []core.Inbound {
 		t.Helper()
 		until(t, fmt.Sprintf("the messages %v have come", want), func() bool { return len(r.inbox()) >= len(want) })
@@ -499,7 +520,7 @@ func redelivery(t *testing.T, h Harness) {
 		return r.inbox()
 	}
 	var first recorder
-	s := h.connect(t, first.handler())
+	s := h.connect(first.handler())
 	if err := s.Subscribe(t.Context(), core.FeatureMessages); err != nil {
 		t.Fatal(err)
 	}
@@ -512,7 +533,7 @@ func redelivery(t *testing.T, h Harness) {
 	closeSession(t, s)
 
 	var second recorder
-	s = h.connect(t, second.handler())
+	s = h.connect(second.handler())
 	if err := s.Subscribe(t.Context(), core.FeatureMessages); err != nil {
 		t.Fatal(err)
 	}
@@ -521,7 +542,7 @@ func redelivery(t *testing.T, h Harness) {
 	closeSession(t, s)
 
 	var third recorder
-	s = h.connect(t, third.handler())
+	s = h.connect(third.handler())
 	if err := s.Subscribe(t.Context(), core.FeatureMessages); err != nil {
 		t.Fatal(err)
 	}
@@ -530,11 +551,12 @@ func redelivery(t *testing.T, h Harness) {
 	closeSession(t, s)
 }
 
-func noLeaks(t *testing.T, h Harness) {
+func noLeaks(h Harness) {
+	t := h.t
 	before := goleak.IgnoreCurrent()
 	for round := range 100 {
 		var r recorder
-		s := h.connect(t, r.handler())
+		s := h.connect(r.handler())
 		if err := s.Subscribe(t.Context(), core.FeatureMessages); err != nil {
 			t.Fatal(err)
 		}
