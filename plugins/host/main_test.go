@@ -22,7 +22,11 @@ import (
 const roleVar = "FAIRLEAD_TEST_ROLE"
 
 func TestMain(m *testing.M) {
-	if role := os.Getenv(roleVar); role != "" {
+	role := os.Getenv(roleVar)
+	if len(os.Args) == 3 && os.Args[1] == "plugin-builtin" {
+		role = "plugin"
+	}
+	if role != "" {
 		os.Exit(play(role))
 	}
 	goleak.VerifyTestMain(m)
