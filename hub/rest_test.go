@@ -270,3 +270,34 @@ func TestMessageJSONRoundTrip(t *testing.T) {
 		}
 	}
 }
+
+func TestQuery(t *testing.T) {
+	h := hubtest.Start(t)
+	for i := range 250 {
+		id := fmt.Sprintf("dev%03d", i)
+		h.AddDevice(id)
+		if _, err := h.PatchTwin(id, fmt.Appendf(nil, `{"tags":{"n":%d}}`, i)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c := newClient(t, h, "service")
+	got, err := c.Query(t.Context(), "SELECT * FROM devices WHERE tags.n >= 100 AND deviceId != 'dev105'")
+	if err != nil || len(got) != 149 {
+		t.Fatalf("%d twins, %v; want 149", len(got), err)
+	}
+	var first api.Twin
+	if err := json.Unmarshal(got[0], &first); err != nil || first.DeviceID != "dev100" {
+		t.Errorf("first %s, %v", got[0], err)
+	}
+	resp, body := rest(t, h, "POST", "/devices/query?api-version=2021-04-12", `{"query":"select deviceId from devices"}`, map[string]string{"x-ms-max-item-count": "2", "x-ms-continuation": "247"})
+	if body != `[{"deviceId":"dev247"},{"deviceId":"dev248"}]` || resp.Header.Get("x-ms-continuation") != "249" || resp.Header.Get("x-ms-item-type") != "Raw" {
+		t.Errorf("%s %v", body, resp.Header)
+	}
+	resp, _ = rest(t, h, "POST", "/devices/query", `{"query":"select deviceId from devices"}`, map[string]string{"x-ms-max-item-count": "1000"})
+	if _, more := resp.Header["X-Ms-Continuation"]; more {
+		t.Error("the last page says that there are more")
+	}
+	if resp, body := rest(t, h, "POST", "/devices/query", `{"query":"DROP TABLE devices"}`, nil); resp.StatusCode != 400 || !strings.Contains(body, "a query begins with SELECT") {
+		t.Errorf("%d %s", resp.StatusCode, body)
+	}
+}

@@ -52,7 +52,7 @@ func Start(t testing.TB, options ...Option) *Hub {
 }
 
 // StartPipe starts a hub that listens on no port: connections come from
-// Hub.DialContext over net.Pipe. Inside a testing/synctest bubble everything of
+// Hub.DialContext in memory. Inside a testing/synctest bubble everything of
 // it runs in virtual time.
 func StartPipe(t testing.TB, options ...Option) *Hub {
 	t.Helper()

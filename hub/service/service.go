@@ -153,6 +153,7 @@ type request struct {
 	query   url.Values
 	body    any
 	ifMatch string
+	header  http.Header // further headers; may be nil
 }
 
 // do sends a request and gives the answer of status 2xx; the caller closes its
@@ -184,6 +185,9 @@ func (c *Client) do(ctx context.Context, r request) (*http.Response, error) {
 	if body != nil {
 		req.Header.Set("Content-Type", "application/json; charset=utf-8")
 	}
+	for name := range r.header {
+		req.Header.Set(name, r.header.Get(name))
+	}
 	if r.ifMatch != "" {
 		req.Header.Set("If-Match", r.ifMatch)
 	}
@@ -202,23 +206,24 @@ func (c *Client) do(ctx context.Context, r request) (*http.Response, error) {
 	return nil, fmt.Errorf("%s: %w", where, readError(resp, text))
 }
 
-// call is do with a JSON answer; into nil ignores it. Numbers keep their form.
-func (c *Client) call(ctx context.Context, r request, into any) error {
+// call is do with a JSON answer, and gives its header; into nil ignores the
+// answer. Numbers keep their form.
+func (c *Client) call(ctx context.Context, r request, into any) (http.Header, error) {
 	resp, err := c.do(ctx, r)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer resp.Body.Close() //nolint:errcheck // read to its end
 	if into == nil {
 		_, err := io.Copy(io.Discard, io.LimitReader(resp.Body, maxAnswer))
-		return err
+		return resp.Header, err
 	}
 	d := json.NewDecoder(io.LimitReader(resp.Body, maxAnswer))
 	d.UseNumber()
 	if err := d.Decode(into); err != nil {
-		return fmt.Errorf("%s %s: decode answer: %w", r.method, r.path, err)
+		return nil, fmt.Errorf("%s %s: decode answer: %w", r.method, r.path, err)
 	}
-	return nil
+	return resp.Header, nil
 }
 
 // readError reads the envelopes that IoT Hub uses.
@@ -267,101 +272,116 @@ func (c *Client) CreateDevice(ctx context.Context, d api.Device) (api.Device, er
 		d.Status = api.Enabled
 	}
 	var out api.Device
-	err := c.call(ctx, request{method: http.MethodPut, path: devicePath("/devices", d.ID().String()), body: d}, &out)
+	_, err := c.call(ctx, request{method: http.MethodPut, path: devicePath("/devices", d.ID().String()), body: d}, &out)
 	return out, err
 }
 
 // UpdateDevice changes an identity, whatever its entity tag.
 func (c *Client) UpdateDevice(ctx context.Context, d api.Device) (api.Device, error) {
 	var out api.Device
-	err := c.call(ctx, request{method: http.MethodPut, path: devicePath("/devices", d.ID().String()), body: d, ifMatch: `"*"`}, &out)
+	_, err := c.call(ctx, request{method: http.MethodPut, path: devicePath("/devices", d.ID().String()), body: d, ifMatch: `"*"`}, &out)
 	return out, err
 }
 
 // Device returns an identity; id is "device" or "device/module".
 func (c *Client) Device(ctx context.Context, id string) (api.Device, error) {
 	var out api.Device
-	err := c.call(ctx, request{method: http.MethodGet, path: devicePath("/devices", id)}, &out)
+	_, err := c.call(ctx, request{method: http.MethodGet, path: devicePath("/devices", id)}, &out)
 	return out, err
 }
 
 // Devices lists up to 1000 devices.
 func (c *Client) Devices(ctx context.Context) ([]api.Device, error) {
 	var out []api.Device
-	err := c.call(ctx, request{method: http.MethodGet, path: "/devices", query: url.Values{"top": {"1000"}}}, &out)
+	_, err := c.call(ctx, request{method: http.MethodGet, path: "/devices", query: url.Values{"top": {"1000"}}}, &out)
 	return out, err
 }
 
 // DeleteDevice removes an identity.
 func (c *Client) DeleteDevice(ctx context.Context, id string) error {
-	return c.call(ctx, request{method: http.MethodDelete, path: devicePath("/devices", id), ifMatch: `"*"`}, nil)
+	_, err := c.call(ctx, request{method: http.MethodDelete, path: devicePath("/devices", id), ifMatch: `"*"`}, nil)
+	return err
 }
 
 // Twin returns a twin as the hub writes it: JSON.
 func (c *Client) Twin(ctx context.Context, id string) (json.RawMessage, error) {
 	var out json.RawMessage
-	err := c.call(ctx, request{method: http.MethodGet, path: devicePath("/twins", id)}, &out)
+	_, err := c.call(ctx, request{method: http.MethodGet, path: devicePath("/twins", id)}, &out)
 	return out, err
 }
 
 // PatchTwin merges a patch in the service's form and returns the twin.
 func (c *Client) PatchTwin(ctx context.Context, id string, patch json.RawMessage) (json.RawMessage, error) {
 	var out json.RawMessage
-	err := c.call(ctx, request{method: http.MethodPatch, path: devicePath("/twins", id), body: patch, ifMatch: `"*"`}, &out)
+	_, err := c.call(ctx, request{method: http.MethodPatch, path: devicePath("/twins", id), body: patch, ifMatch: `"*"`}, &out)
 	return out, err
 }
 
 // ReplaceTwin replaces tags and desired, each if present.
 func (c *Client) ReplaceTwin(ctx context.Context, id string, document json.RawMessage) (json.RawMessage, error) {
 	var out json.RawMessage
-	err := c.call(ctx, request{method: http.MethodPut, path: devicePath("/twins", id), body: document, ifMatch: `"*"`}, &out)
+	_, err := c.call(ctx, request{method: http.MethodPut, path: devicePath("/twins", id), body: document, ifMatch: `"*"`}, &out)
 	return out, err
 }
 
 // InvokeMethod calls a direct method.
 func (c *Client) InvokeMethod(ctx context.Context, id string, r api.MethodRequest) (api.MethodResponse, error) {
 	var out api.MethodResponse
-	err := c.call(ctx, request{method: http.MethodPost, path: devicePath("/twins", id) + "/methods", body: r}, &out)
+	_, err := c.call(ctx, request{method: http.MethodPost, path: devicePath("/twins", id) + "/methods", body: r}, &out)
 	return out, err
 }
 
 // Query runs a query and returns every page's items.
 func (c *Client) Query(ctx context.Context, text string) ([]json.RawMessage, error) {
-	r := request{method: http.MethodPost, path: "/devices/query", body: map[string]string{"query": text}}
-	var out []json.RawMessage
-	err := c.call(ctx, r, &out)
-	return out, err
+	r := request{method: http.MethodPost, path: "/devices/query", body: map[string]string{"query": text}, header: http.Header{}}
+	r.header.Set("x-ms-max-item-count", "1000")
+	var all []json.RawMessage
+	for {
+		var page []json.RawMessage
+		header, err := c.call(ctx, r, &page)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, page...)
+		next := header.Get("x-ms-continuation")
+		if next == "" {
+			return all, nil
+		}
+		r.header.Set("x-ms-continuation", next)
+	}
 }
 
 // SendC2D queues a cloud-to-device message; the embedded hub only.
 func (c *Client) SendC2D(ctx context.Context, device string, m api.C2D) error {
-	return c.call(ctx, request{method: http.MethodPost, path: devicePath("/fairlead/devices", device) + "/messages/devicebound", body: m}, nil)
+	_, err := c.call(ctx, request{method: http.MethodPost, path: devicePath("/fairlead/devices", device) + "/messages/devicebound", body: m}, nil)
+	return err
 }
 
 // Counters returns what the embedded hub saw of an identity.
 func (c *Client) Counters(ctx context.Context, id string) (api.Counters, error) {
 	var out api.Counters
-	err := c.call(ctx, request{method: http.MethodGet, path: devicePath("/fairlead/devices", id) + "/counters"}, &out)
+	_, err := c.call(ctx, request{method: http.MethodGet, path: devicePath("/fairlead/devices", id) + "/counters"}, &out)
 	return out, err
 }
 
 // AddFault makes something go wrong in the embedded hub.
 func (c *Client) AddFault(ctx context.Context, f api.Fault) (api.Fault, error) {
 	var out api.Fault
-	err := c.call(ctx, request{method: http.MethodPost, path: "/fairlead/faults", body: f}, &out)
+	_, err := c.call(ctx, request{method: http.MethodPost, path: "/fairlead/faults", body: f}, &out)
 	return out, err
 }
 
 // Faults lists what goes wrong now.
 func (c *Client) Faults(ctx context.Context) ([]api.Fault, error) {
 	var out []api.Fault
-	err := c.call(ctx, request{method: http.MethodGet, path: "/fairlead/faults"}, &out)
+	_, err := c.call(ctx, request{method: http.MethodGet, path: "/fairlead/faults"}, &out)
 	return out, err
 }
 
 // RemoveFault ends a fault by its id, or every one with "all".
 func (c *Client) RemoveFault(ctx context.Context, id string) error {
-	return c.call(ctx, request{method: http.MethodDelete, path: "/fairlead/faults/" + url.PathEscape(id)}, nil)
+	_, err := c.call(ctx, request{method: http.MethodDelete, path: "/fairlead/faults/" + url.PathEscape(id)}, nil)
+	return err
 }
 
 // Monitor calls f for every device-to-cloud message that the filter chooses, and
@@ -382,9 +402,9 @@ func (c *Client) Monitor(ctx context.Context, filter api.MessageFilter, follow b
 	if filter.From != 0 {
 		q.Set("from", strconv.FormatInt(filter.From, 10))
 	}
-	ctx, cancel := context.WithCancel(ctx)
+	reading, cancel := context.WithCancel(ctx)
 	defer cancel()
-	resp, err := c.do(ctx, request{method: http.MethodGet, path: "/fairlead/messages", query: q})
+	resp, err := c.do(reading, request{method: http.MethodGet, path: "/fairlead/messages", query: q})
 	if err != nil {
 		return err
 	}
@@ -392,6 +412,9 @@ func (c *Client) Monitor(ctx context.Context, filter api.MessageFilter, follow b
 	lines := bufio.NewReaderSize(resp.Body, 64<<10)
 	for {
 		line, err := lines.ReadBytes('\n')
+		if err != nil && ctx.Err() != nil {
+			return fmt.Errorf("read messages: %w", ctx.Err())
+		}
 		if errors.Is(err, io.EOF) && len(line) == 0 {
 			return nil
 		}

@@ -20,6 +20,20 @@ func (s *Service) Twin(id api.ID) (api.Twin, error) {
 	return s.viewTwin(ident), nil
 }
 
+// Twins returns the twins of all devices, or of all modules, in the order of
+// their ids.
+func (s *Service) Twins(modules bool) []api.Twin {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var all []api.Twin
+	for _, id := range s.sortedIDs() {
+		if (id.Module != "") == modules {
+			all = append(all, s.viewTwin(s.identities[id]))
+		}
+	}
+	return all
+}
+
 func (s *Service) viewTwin(ident *identity) api.Twin {
 	d := s.view(ident)
 	return api.Twin{

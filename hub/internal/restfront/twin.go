@@ -40,7 +40,3 @@ func (f *Front) method(r *http.Request) (any, error) {
 	}
 	return f.svc.InvokeMethod(r.Context(), idOf(r), api.MethodRequest(in))
 }
-
-func (f *Front) query(r *http.Request) (any, error) {
-	return nil, api.Refuse(api.CodeArgumentInvalid, "queries are not there yet")
-}
