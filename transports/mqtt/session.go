@@ -187,6 +187,9 @@ func (s *session) receive(m paho.Message) {
 	}
 	switch a.kind {
 	case arrivalMessage, arrivalMethod, arrivalDesired:
+		// "If the DUP flag is set to 1, it indicates that this might be re-delivery of an earlier attempt"
+		// https://docs.oasis-open.org/mqtt/mqtt/v3.1.1/os/mqtt-v3.1.1-os.html#_Toc398718038
+		a.inbound.Redelivered = a.kind == arrivalMessage && m.Duplicate()
 		if a.kind != arrivalMessage {
 			a.inbound.Token = 0 // acknowledged without a verdict
 		}

@@ -13,8 +13,8 @@ import (
 )
 
 // FakeHub is a scripted hub that speaks MQTT over any net.Conn. It models: CONNACK, SUBACK, PUBACK, PINGRESP, twin answers,
-// messages that are delivered again on the next connection until they are completed, and a hub that is slow, deaf, or
-// gone. It does not model: TLS, tokens, what a hub makes of a message, quotas, more than one device. It is written on
+// messages that are delivered again on the next connection until they are completed, one connection at a time, and a hub
+// that is slow, silent, or gone. It does not model: TLS, tokens, what a hub makes of a message, quotas, more than one device. It is written on
 // paho's packets for speed of writing; the embedded hub, which shares nothing with the client side, is the judge of
 // correctness.
 //
@@ -50,6 +50,7 @@ func NewFakeHub() *FakeHub {
 // hubConn is one connection. Packets leave through a queue, so that reading never waits for writing.
 type hubConn struct {
 	net.Conn
+	spoke bool // CONNECT came; under the hub's mu
 	mu    sync.Mutex
 	out   [][]byte
 	wake  chan struct{}
@@ -157,6 +158,13 @@ func (h *FakeHub) handle(c *hubConn, p packets.ControlPacket) bool {
 	switch p := p.(type) {
 	case *packets.ConnectPacket:
 		h.connects = append(h.connects, *p)
+		// One connection per identity: "the hub drops the old one", with a bare close.
+		for old := range h.conns {
+			if old != c && old.spoke {
+				old.cut()
+			}
+		}
+		c.spoke = true
 		ack := packets.NewControlPacket(packets.Connack).(*packets.ConnackPacket)
 		ack.ReturnCode, ack.SessionPresent = h.code, h.code == 0 && h.present
 		c.sendPacket(ack)
