@@ -268,6 +268,7 @@ func TestC2DTopicAndLimits(t *testing.T) {
 	}
 	want := "devices/dev1/messages/devicebound/%24.to=%2Fdevices%2Fdev1%2Fmessages%2Fdevicebound&%24.mid=m%2F1&%24.ct=text%2Fplain&iothub-ack=full&empty=&k%2F1=a%2Fb%20c%2Bd&null"
 	d.receiveFrom(want)
+	h.WaitCounters("dev1", func(c api.Counters) bool { return c.C2DCompleted == 1 })
 	d.Disconnect(0)
 	h.WaitConnected("dev1", false)
 	wantCode(t, h.SendC2D("none", api.C2D{}), api.CodeDeviceNotFound)
