@@ -41,7 +41,7 @@ func assemble(c *config.Config, log *slog.Logger) (_ *running, err error) {
 		log.Warn("configuration", "problem", p.String())
 	}
 	for _, text := range host.Limitations() {
-		log.Info("plugins on this system", "limitation", text)
+		log.Debug("plugins on this system", "limitation", text)
 	}
 	rt := &running{cfg: c, log: log, failed: make(chan config.Problem, 1)}
 	if rt.unlock, err = lockStateDir(c.StateDir); err != nil {
@@ -140,6 +140,9 @@ func makeTransports(c *config.Config, identity core.Identity, log *slog.Logger) 
 		{"tls.server_verification_cert", c.TLS.ServerVerificationCert, &trust.ServerVerificationCert},
 		{"tls.extra_ca", c.TLS.ExtraCA, &trust.ExtraCA},
 	} {
+		if p.pem.IsZero() {
+			continue
+		}
 		text, err := p.pem.Read()
 		if err != nil {
 			return nil, configProblem(c, p.key, err)
@@ -179,7 +182,7 @@ func (rt *running) plugins() ([]engine.Plugin, error) {
 			Settings: settings, Logger: rt.log,
 		}
 		if p.Builtin != "" {
-			hc.BuiltinArgs = []string{"plugin-builtin", p.Builtin}
+			hc.BuiltinArgs = []string{builtinCommand, p.Builtin}
 		}
 		ep := engine.Plugin{
 			PluginConfig: core.PluginConfig{Name: p.Name, Methods: p.Methods, MethodTimeout: p.MethodTimeout},

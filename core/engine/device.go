@@ -160,6 +160,9 @@ func (e *Engine) replied(epoch core.Epoch, r core.Reply) core.Event {
 	}
 	if o := e.ops[ev.Op]; o != nil {
 		o.reply = r
+		if o.request.Kind == core.ReportedPatch && r.Status < 300 {
+			e.reported = max(e.reported, r.Version)
+		}
 	}
 	return ev
 }

@@ -86,6 +86,7 @@ type Engine struct {
 	lastCall    core.Call
 	plugins     []*pluginSlot
 	desired     desired
+	reported    int64 // the highest $version of the reported properties that an answer named
 	deadLetters []DeadLetter
 	unsent      int
 	stopped     bool

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 
 	"github.com/fairlead-iot/fairlead/core"
 )
@@ -43,7 +44,11 @@ func (e *Engine) startPlugin(ctx context.Context, f core.StartPlugin) {
 		info := started.Info()
 		e.inbox.run(func() core.Event {
 			p.plugin, p.info = started, info
-			e.log.InfoContext(startCtx, "plugin ready", "plugin", p.cfg.Name, "pid", info.PID, "start", uint64(f.Start), "methods", info.Methods)
+			level := slog.LevelInfo
+			if info.PID == 0 {
+				level = slog.LevelDebug // this process itself
+			}
+			e.log.Log(startCtx, level, "plugin ready", "plugin", p.cfg.Name, "pid", info.PID, "start", uint64(f.Start), "methods", info.Methods)
 			return core.PluginReady{Plugin: f.Plugin, Start: f.Start, Methods: info.Methods, Messages: info.Messages, Desired: info.Desired}
 		})
 		select {
@@ -60,8 +65,12 @@ func (e *Engine) startPlugin(ctx context.Context, f core.StartPlugin) {
 		}
 		cancel()
 		e.inbox.run(func() core.Event {
+			level := slog.LevelInfo
+			if info.PID == 0 {
+				level = slog.LevelDebug
+			}
 			p.info.PID = 0
-			e.log.InfoContext(context.WithoutCancel(startCtx), "plugin ended", "plugin", p.cfg.Name, "start", uint64(f.Start), "reason", err)
+			e.log.Log(context.WithoutCancel(startCtx), level, "plugin ended", "plugin", p.cfg.Name, "start", uint64(f.Start), "reason", err)
 			return core.PluginExited{Plugin: f.Plugin, Start: f.Start, Fault: core.FaultOf(err)}
 		})
 	})

@@ -18,6 +18,8 @@ type Status struct {
 	// Outbox is what waits for the hub's acknowledgement.
 	OutboxMessages, OutboxBytes       int
 	OutboxMaxMessages, OutboxMaxBytes int
+	// ReportedVersion is the $version after the last report; 0 before the first.
+	ReportedVersion int64
 	// Transport is the route of the present session or attempt.
 	Transport   string
 	DeadLetters []DeadLetter
@@ -56,7 +58,7 @@ func (e *Engine) status() Status {
 	s := Status{
 		Identity: e.cfg.Identity, Connection: e.watch.get(), Machine: e.m.Status(), Uptime: time.Since(e.start),
 		OutboxMaxMessages: e.cfg.OutboxMessages, OutboxMaxBytes: e.cfg.OutboxBytes,
-		DeadLetters: append([]DeadLetter(nil), e.deadLetters...),
+		ReportedVersion: e.reported, DeadLetters: append([]DeadLetter(nil), e.deadLetters...),
 	}
 	s.Transport = e.cfg.Transports[0].Name()
 	s.OutboxMessages, s.OutboxBytes = e.outbox.load()
