@@ -96,8 +96,8 @@ func TestNewRefusesBadConfiguration(t *testing.T) {
 		want string
 	}{
 		{"no identity", Config{}, "names no hub"},
-		{"keep-alive too long", Config{Identity: testIdentity, KeepAlive: 20 * time.Minute}, "1s to 1177s"},
-		{"keep-alive too short", Config{Identity: testIdentity, KeepAlive: time.Millisecond}, "1s to 1177s"},
+		{"keep-alive too long", Config{Identity: testIdentity, KeepAlive: 30 * time.Minute}, "1s to 1740s"},
+		{"keep-alive too short", Config{Identity: testIdentity, KeepAlive: time.Millisecond}, "1s to 1740s"},
 		{"a bad certificate", Config{Identity: testIdentity, TLS: netdial.TLSConfig{ExtraCA: []byte("x")}}, "extra_ca: it holds no certificate"},
 		{"a bad port", Config{Identity: testIdentity, Port: 70000}, "port 70000"},
 	} {

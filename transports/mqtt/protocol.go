@@ -14,8 +14,9 @@ const (
 	// DefaultPort is the hub's port for MQTT in TLS.
 	DefaultPort = 8883
 	apiVersion  = "2021-04-12"
-	// maxKeepAlive: "server timeout = 1.5 x client keepalive, capped at 29.45 minutes".
-	maxKeepAliveSeconds = 1177
+	// maxKeepAliveSeconds leaves half a minute until the hub hangs up: "server timeout = 1.5 x client keepalive, capped
+	// at 29.45 minutes" (1767 s). It is the seed client's bound.
+	maxKeepAliveSeconds = 1740
 
 	methodPrefix   = "$iothub/methods/POST/"
 	methodResponse = "$iothub/methods/res/"

@@ -28,8 +28,8 @@ type Config struct {
 	ProductInfo string
 	// UserAgent names the program: "fairlead/1.2 (linux; arm64)".
 	UserAgent string
-	// KeepAlive is the longest silence before a ping, in whole seconds; 0 means 60 s, at most 1177 s, from which on the
-	// hub would not wait for a ping. A dead connection is noticed within KeepAlive and 20 s.
+	// KeepAlive is the longest silence before a ping, in whole seconds; 0 means 60 s, at most 1740 s, since the hub hangs
+	// up after 1767 s of silence. A dead connection is noticed within KeepAlive and 20 s.
 	KeepAlive time.Duration
 	// Port is the hub's; 0 means the one that stands in its name ("localhost:18883"), else 8883. Address, if set, is dialed
 	// in place of the hub's name.
