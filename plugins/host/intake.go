@@ -40,6 +40,7 @@ type run struct {
 
 var (
 	errOverstepped = errors.New("it sent more messages than it had credit for")
+	errFrame       = errors.New("it sent a frame of several messages of more than 1 MiB")
 	errTags        = errors.New("its messages are not numbered in order")
 	errWithdrawn   = fmt.Errorf("withdrawn: %w; it was not sent", core.ErrCancelled)
 )
@@ -74,6 +75,9 @@ func (in *intake) take(f *pluginv1.Messages) error {
 	n := uint64(len(r.messages))
 	if r.first != in.next {
 		return errTags
+	}
+	if n > 1 && r.bytes > wire.MaxFrame {
+		return errFrame
 	}
 	if n > in.messages || r.bytes > in.bytes {
 		return errOverstepped

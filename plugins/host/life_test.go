@@ -1,3 +1,5 @@
+//go:build unix
+
 package host_test
 
 import (
@@ -8,6 +10,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
@@ -37,7 +40,7 @@ func until(t *testing.T, limit time.Duration, what string, ok func() bool) {
 func alive(pid int) bool {
 	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
-		return false
+		return runtime.GOOS != "linux" && syscall.Kill(pid, 0) == nil
 	}
 	_, rest, _ := strings.Cut(string(stat), ") ")
 	return !strings.HasPrefix(rest, "Z") && !strings.HasPrefix(rest, "X")

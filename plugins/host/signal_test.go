@@ -15,7 +15,7 @@ import (
 
 func TestAPluginStartedByHandSaysWhatItIs(t *testing.T) {
 	cmd := exec.Command(os.Args[0])
-	cmd.Env = []string{roleVar + "=plugin", "GORACE=atexit_sleep_ms=0"}
+	cmd.Env = []string{roleVar + "=plugin", "GORACE=atexit_sleep_ms=0", "GOCOVERDIR=" + t.TempDir()}
 	out, err := cmd.CombinedOutput()
 	if err == nil || cmd.ProcessState.ExitCode() != 1 {
 		t.Errorf("exit: %v", err)

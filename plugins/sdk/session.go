@@ -60,10 +60,11 @@ type session struct {
 	ctx  context.Context //nolint:containedctx // the session's life: calls that come in on the stream run under it
 	loop context.CancelFunc
 
-	handlers sync.WaitGroup // open calls, deferred ones included
 	loopDone chan struct{}
 
 	mu       sync.Mutex
+	open     int           // calls that are not answered, deferred ones included
+	idle     chan struct{} // closed when open becomes 0; nil if nobody waits
 	calls    map[uint64]context.CancelFunc
 	requests map[uint64]chan *pluginv1.Reply
 	nextID   uint64
@@ -147,7 +148,6 @@ func (p *Plugin) session(stream grpc.BidiStreamingServer[pluginv1.SessionRequest
 	<-writer
 	s.out.fail(errSessionEnded)
 	all.Wait()
-	s.handlers.Wait()
 	if le, ok := errors.AsType[*loopError](context.Cause(ctx)); ok {
 		return status.Error(codes.Aborted, valid(le.Error()))
 	}
@@ -242,14 +242,17 @@ func (s *session) call(c *pluginv1.Call, messages, desired *worker) {
 	id := c.GetId()
 	s.mu.Lock()
 	s.calls[id] = cancel
+	s.open++
 	s.mu.Unlock()
-	s.handlers.Add(1)
 	finished := func() {
 		cancel()
 		s.mu.Lock()
 		delete(s.calls, id)
+		if s.open--; s.open == 0 && s.idle != nil {
+			close(s.idle)
+			s.idle = nil
+		}
 		s.mu.Unlock()
-		s.handlers.Done()
 	}
 	answer := func(r *pluginv1.Return) {
 		r.Id = id
@@ -323,14 +326,12 @@ func (s *session) drain(limit time.Time) {
 	ctx, cancel := context.WithDeadline(s.ctx, limit)
 	defer cancel()
 	s.loop()
-	idle := make(chan struct{})
-	go func() {
-		defer close(idle)
-		<-s.loopDone
-		s.handlers.Wait()
-	}()
 	select {
-	case <-idle:
+	case <-s.loopDone:
+	case <-ctx.Done():
+	}
+	select {
+	case <-s.answered():
 	case <-ctx.Done():
 	}
 	s.mu.Lock()
@@ -340,6 +341,21 @@ func (s *session) drain(limit time.Time) {
 	s.mu.Unlock()
 	// What is not settled in time stays unsettled: the author's Send says so.
 	_ = s.out.settledAll(ctx)
+}
+
+// answered returns a channel that is closed when no call is open.
+func (s *session) answered() <-chan struct{} {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.open == 0 {
+		done := make(chan struct{})
+		close(done)
+		return done
+	}
+	if s.idle == nil {
+		s.idle = make(chan struct{})
+	}
+	return s.idle
 }
 
 // request asks the host, and gives up when ctx ends.
