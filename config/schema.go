@@ -167,7 +167,7 @@ func deviceSchema() field {
 
 func pluginSchema() field {
 	return field{name: "plugins", kind: namedKind, doc: "The plugins by name, each a process of its own.", fields: []field{
-		{name: "builtin", kind: enumKind, enum: []string{"hostmetrics"}, doc: "Name of a plugin that comes with the program. Exactly one of builtin and command."},
+		{name: "builtin", kind: enumKind, enum: []string{"hostmetrics", "thermostat"}, doc: "Name of a plugin that comes with the program. Exactly one of builtin and command."},
 		{name: "command", kind: stringsKind, doc: "Program and its arguments. A name with a slash is relative to this file; one without is looked for in PATH."},
 		{name: "methods", kind: stringsKind, defDoc: "what the plugin registers", check: checkMethod, doc: "Direct methods that go to this plugin. No two plugins may have the same."},
 		{name: "messages", kind: sectionKind, doc: "Cloud-to-device messages that go to this plugin.", fields: []field{

@@ -67,18 +67,13 @@ func (t *hubTarget) explain(w io.Writer, file string) error {
 	if err != nil {
 		return fmt.Errorf("read the hub's address: %w", err)
 	}
-	_, wsPort, err := net.SplitHostPort(r.HTTPS)
-	if err != nil {
-		return fmt.Errorf("read the hub's address: %w", err)
-	}
 	_, err = fmt.Fprintf(w, `# configuration for a runtime on this machine:
 version: 1
 device: {connection_string: {file: %s}}
 transports:
   - {use: mqtt, port: %s, address: %q}
-  - {use: mqttws, port: %s, address: %q}
 tls: {server_verification_cert: {file: %s}}
-`, file, port, host, wsPort, host, r.CAFile)
+`, file, port, host, r.CAFile)
 	return err
 }
 
