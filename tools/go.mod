@@ -1,3 +1,6 @@
+// The tools of this repository, pinned, apart from what the product is built of. Run one with
+//
+//	go tool -modfile=tools/go.mod NAME
 module github.com/fairlead-iot/fairlead/tools
 
 go 1.26.0

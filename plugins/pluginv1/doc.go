@@ -8,8 +8,8 @@
 //
 // # Growth
 //
-// The file grows only by adding, and `buf breaking` in the checks refuses the rest. A new frame or field that a sender
-// relies on comes with a feature name, exchanged in Init.features and Register.features.
+// The file grows only by adding; a test compares it with what it was (testdata/wire.txtpb) and refuses the rest. A new
+// frame or field that a sender relies on comes with a feature name, exchanged in Init.features and Register.features.
 //
 // # Generating
 //
