@@ -21,7 +21,6 @@ type outbox struct {
 	closed      bool
 	space       chan struct{} // closed and replaced when there is room again
 	idPrefix    string
-	maxObserved int
 }
 
 // laneBox holds the entries head, head+1, … of a lane.
@@ -84,10 +83,11 @@ func (o *outbox) append(ctx context.Context, l core.Lane, by core.Settler, first
 	defer o.mu.Unlock()
 	b := o.lane(l)
 	for i, m := range batch {
+		size := m.Size() // as counted above, without an id that is made up here
 		if m.ID == "" {
 			m.ID = o.messageID(l, b.last()+1)
 		}
-		b.entries = append(b.entries, entry{message: m, by: by, tag: first + uint64(i), size: m.Size()})
+		b.entries = append(b.entries, entry{message: m, by: by, tag: first + uint64(i), size: size})
 	}
 	o.count += len(batch)
 	o.bytes += total
