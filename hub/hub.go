@@ -6,8 +6,6 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"io"
-	"log"
 	"log/slog"
 	"net"
 	"net/http"
@@ -154,7 +152,7 @@ func (h *Hub) Start() error {
 		Handler:           restfront.New(restfront.Config{Service: h.svc, MQTT: h.mqtt, Logger: h.log}),
 		ReadHeaderTimeout: 30 * time.Second,
 		IdleTimeout:       2 * time.Minute,
-		ErrorLog:          log.New(io.Discard, "", 0), // failed handshakes of scanners; the log has the requests
+		ErrorLog:          slog.NewLogLogger(h.log.Handler(), slog.LevelDebug), // such as handshakes of clients that do not trust the CA
 	}
 	h.serving.Go(func() {
 		h.fail(h.mqtt.Serve(tls.NewListener(h.mqttL, h.tlsConfig())))
