@@ -12,15 +12,15 @@ import (
 // outbox keeps what has been submitted until the hub has acknowledged it. It lives in memory: a message is lost with
 // the process, which is why Submit's settler is told nothing good before the hub has it.
 type outbox struct {
-	mu          sync.Mutex
-	lanes       []laneBox
-	count       int // live messages
-	bytes       int
-	maxCount    int
-	maxBytes    int
-	closed      bool
-	space       chan struct{} // closed and replaced when there is room again
-	idPrefix    string
+	mu       sync.Mutex
+	lanes    []laneBox
+	count    int // live messages
+	bytes    int
+	maxCount int
+	maxBytes int
+	closed   bool
+	space    chan struct{} // closed and replaced when there is room again
+	idPrefix string
 }
 
 // laneBox holds the entries head, head+1, … of a lane.
