@@ -44,7 +44,7 @@ func newHubFaultAddCommand() *cobra.Command {
   fairlead hub fault add connack 5 --count 3`,
 		Args: cobra.RangeArgs(1, 2),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := target.needsEmbedded(cmd, "fault", "nothing: a real hub has no faults on order"); err != nil {
+			if err := target.needsFaults(cmd); err != nil {
 				return err
 			}
 			f.Name, f.Duration, f.Delay = args[0], api.Duration(duration), api.Duration(delay)
@@ -86,6 +86,9 @@ func newHubFaultListCommand() *cobra.Command {
 		Short: "List the faults that are active",
 		Args:  noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := target.needsFaults(cmd); err != nil {
+				return err
+			}
 			return target.withHub(cmd, func(c *service.Client) error {
 				faults, err := c.Faults(cmd.Context())
 				if err != nil {
@@ -125,9 +128,19 @@ func newHubFaultRemoveCommand() *cobra.Command {
 		Short: "End a fault, or all of them",
 		Args:  cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := target.needsFaults(cmd); err != nil {
+				return err
+			}
 			return target.withHub(cmd, func(c *service.Client) error { return c.RemoveFault(cmd.Context(), args[0]) })
 		},
 	}
 	target.add(cmd)
 	return cmd
+}
+
+func (t *hubTarget) needsFaults(cmd *cobra.Command) error {
+	if t.isRemote(cmd) {
+		return usagef("a real hub has no faults on order; start one of your own with fairlead hub serve")
+	}
+	return nil
 }

@@ -199,6 +199,9 @@ func TestHubRefusesWhatNeedsAMQP(t *testing.T) {
 			t.Errorf("%q: %d %s", args, code, stderr)
 		}
 	}
+	if _, stderr, code := runHub(t.Context(), "fault", "list", "--connection-string", cs); code != exitUsage || !strings.Contains(stderr, "hub serve") {
+		t.Errorf("faults: %d %s", code, stderr)
+	}
 	_, stderr, code := runHub(t.Context(), "device", "list", "--connection-string", "HostName=x;SharedAccessKey=c2VjcmV0")
 	if code != exitUsage || strings.Contains(stderr, "c2VjcmV0") {
 		t.Errorf("bad connection string: %d %s", code, stderr)

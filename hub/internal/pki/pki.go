@@ -1,7 +1,3 @@
-// Package pki keeps the hub's own certificate authority and its certificates.
-//
-// The authority is made once and stays, so that a device that was given ca.pem
-// keeps trusting the hub; the server certificates follow the names.
 package pki
 
 import (

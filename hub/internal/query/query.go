@@ -1,11 +1,3 @@
-// Package query reads and evaluates the part of IoT Hub's query language that
-// people use on twins.
-//
-//	SELECT * | path [AS name], … | COUNT() [AS name] FROM devices | devices.modules [WHERE condition]
-//
-// Conditions have = != <> < <= > >= IN NIN AND OR NOT and the functions
-// is_defined, STARTSWITH and ENDSWITH. GROUP BY and jobs are refused with a clear
-// word. https://learn.microsoft.com/azure/iot-hub/iot-hub-devguide-query-language
 package query
 
 import (

@@ -1,4 +1,3 @@
-// Package sas makes and checks shared access signatures, the hub's own way.
 package sas
 
 import (

@@ -1,0 +1,28 @@
+// Package restfront is the hub's HTTPS front: the part of IoT Hub's service REST
+// API that people use, below /fairlead our own additions, and the door for
+// WebSocket.
+//
+// # Usage
+//
+// New makes an http.Handler.
+//
+// # Concurrency
+//
+// As any http.Handler. A monitor request stays open until its client or the hub
+// goes.
+//
+// # Expected behaviour of the other side
+//
+// Every request carries a service SAS in Authorization; api-version is not looked
+// at. Bodies are at most 1 MiB.
+//
+// # Debugging
+//
+// Refusals carry iothub-errorcode and a tracking id; requests are logged at
+// level Debug.
+//
+// # Testing
+//
+// Through hub/service, the client, and with plain requests for what a client
+// would not send.
+package restfront
