@@ -26,6 +26,9 @@ const (
 	groupTemperature = "temperature"
 )
 
+// cpuWindow is the shortest time, in seconds, over which the load is computed: the system counts in ticks of 10 ms.
+const cpuWindow = 0.2
+
 // groups returns all of them, in the order of a snapshot.
 func groups() []string {
 	return []string{groupCPU, groupMemory, groupDisks, groupNetwork, groupTemperature}
@@ -42,7 +45,7 @@ type Snapshot struct {
 
 // CPU is the load of all cores together.
 type CPU struct {
-	// Percent is the busy share since the last snapshot; since boot in the first.
+	// Percent is the busy share since the last snapshot, or the one before if that was a moment ago; since boot in the first.
 	Percent float64 `json:"percent"`
 	Cores   int     `json:"cores"`
 }
@@ -82,6 +85,7 @@ type collector struct {
 
 	mu      sync.Mutex
 	times   cpu.TimesStat
+	percent float64
 	sent    uint64
 	recv    uint64
 	counted time.Time // when sent and recv were read; zero before the first time
@@ -127,14 +131,11 @@ func (c *collector) cpu(ctx context.Context) (*CPU, error) {
 		return nil, errors.New("no figures")
 	}
 	now, last := all[0], c.times
-	c.times = now
 	idle := now.Idle + now.Iowait - last.Idle - last.Iowait
-	total := sum(now) - sum(last)
-	r := &CPU{Cores: cores}
-	if total > 0 {
-		r.Percent = round(100 * max(0, total-idle) / total)
+	if total := sum(now) - sum(last); total >= cpuWindow*float64(cores) {
+		c.times, c.percent = now, round(100*max(0, total-idle)/total)
 	}
-	return r, nil
+	return &CPU{Percent: c.percent, Cores: cores}, nil
 }
 
 // sum is all the time that was counted. Guest time is in user time already.

@@ -15,6 +15,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -45,7 +46,7 @@ type metrics struct {
 	ready     chan struct{} // closed when dev is set
 	dev       *sdk.Device
 	now       chan struct{} // asks the loop for a message now
-	changed   chan struct{} // tells the loop of a new interval
+	changed   chan struct{} // tells the loop of a new interval or selection
 
 	mu      sync.Mutex
 	desired desired
@@ -106,10 +107,13 @@ func (m *metrics) handleDesired(ctx context.Context, d *sdk.Desired) error {
 	} else {
 		m.desired = m.desired.merge(got)
 	}
-	m.applied = m.desired.apply(m.settings, d.Version, refused)
-	a := m.applied
+	a := m.desired.apply(m.settings, d.Version, refused)
+	changed := a.Interval != m.applied.Interval || !slices.Equal(a.Select, m.applied.Select)
+	m.applied = a
 	m.mu.Unlock()
-	poke(m.changed)
+	if changed {
+		poke(m.changed)
+	}
 	_, err := m.dev.Report(ctx, map[string]any{twinKey: a})
 	return err
 }
@@ -130,7 +134,7 @@ func (m *metrics) wait(ctx context.Context) error {
 	}
 }
 
-// loop sends a message each interval, and when it is asked to.
+// loop sends a message each interval, when it is asked to, and when what it sends has changed.
 func (m *metrics) loop(ctx context.Context, dev *sdk.Device) error {
 	m.dev = dev
 	m.collector.disks = m.settings.Disks
