@@ -19,7 +19,7 @@ type Config struct {
 	BuiltinArgs []string
 	// Env is added to the few variables that a plugin inherits (see environment), and wins over them.
 	Env map[string]string
-	// Dir is the plugin's working directory; "" means RuntimeDir's, then the host's own.
+	// Dir is the plugin's working directory; "" means the host's own.
 	Dir string
 	// RuntimeDir is where the directory of the plugin's socket is made, mode 0700, and removed with the plugin. ""
 	// means the system's temporary directory, which also serves when RuntimeDir is too long for a socket's path.

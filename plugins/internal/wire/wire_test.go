@@ -144,3 +144,9 @@ func TestReadableLeavesTheMessageAlone(t *testing.T) {
 		t.Errorf("the message's own properties changed: %q", props)
 	}
 }
+
+func TestAHangIsFoundWithin15Seconds(t *testing.T) {
+	if d := (wire.PingMisses+1)*wire.PingInterval + wire.PingTimeout; d > 15*time.Second {
+		t.Errorf("it takes up to %s", d)
+	}
+}
