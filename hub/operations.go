@@ -109,7 +109,7 @@ func (h *Hub) DeadLetters(device string) ([]api.DeadLetter, error) { return h.sv
 // chooses, in order, and goes on until the context ends, f returns an error, or
 // the hub closes (nil).
 func (h *Hub) ReadTelemetry(ctx context.Context, filter api.MessageFilter, f func(api.Message) error) error {
-	return h.svc.ReadMessages(ctx, filter, f)
+	return h.svc.ReadMessages(ctx, filter, f, nil)
 }
 
 // Telemetry returns what the filter chooses of the messages that are there now.

@@ -322,3 +322,33 @@ func TestRealClientInABubble(t *testing.T) {
 		ws.Disconnect(0)
 	})
 }
+
+// Azure's own end-to-end tests order faults by message properties.
+func TestFaultsOnOrder(t *testing.T) {
+	bubble(t, func(t *testing.T, h *hubtest.Hub) {
+		order := func(id byte, bag string) string {
+			return packet(0x32, str("devices/dev1/messages/events/"+bag)+string([]byte{0, id})+"x")
+		}
+		const kill = "%24.mid=m1&AzIoTHub_FaultOperationType=KillTcp&AzIoTHub_FaultOperationCloseReason=boom&AzIoTHub_FaultOperationDelayInSecs=5&AzIoTHub_FaultOperationDurationInSecs=10"
+		r := dialRaw(t, h)
+		r.send(r.connectPacket(h, "dev1", 0xc2, 0, 24*time.Hour))
+		r.want(connack)
+		r.send(order(1, kill))
+		if took := r.wantEnd(time.Hour); took != 5*time.Second {
+			t.Errorf("cut after %v, want the delay of 5 s and no PUBACK before it", took)
+		}
+		r = dialRaw(t, h)
+		r.send(r.connectPacket(h, "dev1", 0xc2, 0, 24*time.Hour))
+		r.want(connack)
+		r.send(order(2, kill) + order(3, "AzIoTHub_FaultOperationType=InvokeAuthError&AzIoTHub_FaultOperationDurationInSecs=10"))
+		r.want("\x40\x02\x00\x02\x40\x02\x00\x03") // applied once per message id; an auth error cuts nobody
+		synctest.Wait()
+		again := dialRaw(t, h)
+		again.send(again.connectPacket(h, "dev1", 0xc2, 0, time.Hour))
+		again.want("\x20\x02\x00\x05")
+		time.Sleep(11 * time.Second)
+		again = dialRaw(t, h)
+		again.send(again.connectPacket(h, "dev1", 0xc2, 0, time.Hour))
+		again.want(connack)
+	})
+}

@@ -62,6 +62,7 @@ type identity struct {
 	counters   api.Counters
 	changed    chan struct{} // closed when live or its features change
 	sweepTimer *time.Timer   // for the queue's next deadline
+	injected   []string      // message ids whose ordered faults were applied
 }
 
 // identityRecord, twin, storedSession and c2d are the values in the journal, at

@@ -158,12 +158,20 @@ func decodeRecord(r msglog.Record) (api.Message, error) {
 
 // ReadMessages calls f for every message that the filter chooses, in order, and
 // waits for further ones until the context ends, f returns an error, or the hub
-// stops (nil).
-func (s *Service) ReadMessages(ctx context.Context, filter api.MessageFilter, f func(api.Message) error) error {
+// stops (nil). caughtUp, unless nil, is called before it waits.
+func (s *Service) ReadMessages(ctx context.Context, filter api.MessageFilter, f func(api.Message) error, caughtUp func() error) error {
 	reader := s.msgs.Read(filter.From, filter.Since)
 	defer reader.Close()
 	for {
-		r, err := reader.Next(ctx)
+		r, ok, err := reader.TryNext()
+		if err == nil && !ok {
+			if caughtUp != nil {
+				if err := caughtUp(); err != nil {
+					return err
+				}
+			}
+			r, err = reader.Next(ctx)
+		}
 		if errors.Is(err, msglog.ErrClosed) {
 			return nil
 		}
@@ -172,6 +180,9 @@ func (s *Service) ReadMessages(ctx context.Context, filter api.MessageFilter, f 
 		}
 		if err := give(r, filter, f); err != nil {
 			return err
+		}
+		if ctx.Err() != nil {
+			return fmt.Errorf("read messages: %w", ctx.Err())
 		}
 	}
 }

@@ -321,7 +321,8 @@ func (c *conn) handlePublish(p mqttwire.Packet) error {
 		if err := iot.CheckMessage(bag, p.Payload); err != nil {
 			return err
 		}
-		c.queueTelemetry(bag, p)
+		mute := c.sess.Injected(bag)
+		c.queueTelemetry(bag, p, p.QoS > 0 && !mute)
 		return nil
 	}
 	topic := string(p.Topic)

@@ -61,7 +61,7 @@ func (c *conn) publish(topic string, payload []byte, qos byte, again bool, id ui
 
 // queueTelemetry hands a message to the flusher. The frame belongs to the
 // reader, so its bytes are copied.
-func (c *conn) queueTelemetry(bag []byte, p mqttwire.Packet) {
+func (c *conn) queueTelemetry(bag []byte, p mqttwire.Packet, acknowledge bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.silent {
@@ -75,7 +75,7 @@ func (c *conn) queueTelemetry(bag []byte, p mqttwire.Packet) {
 		r.Flags = msglog.Retained
 	}
 	c.pending.records = append(c.pending.records, r)
-	if p.QoS > 0 {
+	if acknowledge {
 		c.pending.acks = append(c.pending.acks, ack{p.ID, true})
 	}
 	c.work.Broadcast()

@@ -108,12 +108,7 @@ func (f *Front) monitor(w http.ResponseWriter, r *http.Request) {
 	if out.Flush() != nil { // the status, so that the client knows that it listens
 		return
 	}
-	err := f.svc.ReadMessages(r.Context(), filter, func(m api.Message) error {
-		if err := write(m); err != nil {
-			return err
-		}
-		return out.Flush()
-	})
+	err := f.svc.ReadMessages(r.Context(), filter, write, out.Flush)
 	if err != nil && r.Context().Err() == nil {
 		f.log.Warn("monitor ended", "err", err)
 	}
