@@ -21,8 +21,9 @@ type Config struct {
 	Env map[string]string
 	// Dir is the plugin's working directory; "" means the host's own.
 	Dir string
-	// RuntimeDir is where the directory of the plugin's socket is made, mode 0700, and removed with the plugin. ""
-	// means the system's temporary directory, which also serves when RuntimeDir is too long for a socket's path.
+	// RuntimeDir is where the directory of the plugin's socket is made, mode 0700, and removed with the plugin; what a
+	// host that was killed has left there goes with the next start. It must not be shared with another host. "" means
+	// the system's temporary directory, which also serves when RuntimeDir is too long for a socket's path.
 	RuntimeDir string
 	// Settings is one JSON object, handed to the plugin; nil means none.
 	Settings json.RawMessage
@@ -55,7 +56,9 @@ type Metric struct {
 }
 
 // New returns the launcher of one configured plugin. It does nothing until Launch.
-func New(cfg Config) core.Launcher { return &launcher{cfg: cfg.withDefaults()} }
+func New(cfg Config) core.Launcher {
+	return &launcher{cfg: cfg.withDefaults(), live: make(map[string]bool)}
+}
 
 func (c Config) withDefaults() Config {
 	if c.Logger == nil {

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -31,7 +32,12 @@ const (
 )
 
 // launcher starts one configured plugin, each time anew.
-type launcher struct{ cfg Config }
+type launcher struct {
+	cfg Config
+
+	mu   sync.Mutex
+	live map[string]bool // the socket directories of starts that are not over
+}
 
 var _ core.Launcher = (*launcher)(nil)
 
@@ -43,9 +49,12 @@ func (l *launcher) Launch(ctx context.Context, d core.Device) (core.Plugin, erro
 	if err != nil {
 		return nil, l.fail(core.Fatal, err)
 	}
-	base, err := socketBase(l.cfg.RuntimeDir)
+	base, own, err := socketBase(l.cfg.RuntimeDir, l.cfg.Name)
 	if err != nil {
 		return nil, l.fail(core.Transient, err)
+	}
+	if own {
+		l.sweep(base)
 	}
 	out := newOutput(l.cfg.Logger)
 	proc := newProcess(cmd, out.stdout, out.stderr)
@@ -65,6 +74,9 @@ func (l *launcher) Launch(ctx context.Context, d core.Device) (core.Plugin, erro
 		UnixSocketConfig: &plugin.UnixSocketConfig{TempDir: base},
 		RunnerFunc: func(_ hclog.Logger, spec *exec.Cmd, tmpDir string) (runner.Runner, error) {
 			socketDir = tmpDir
+			l.mu.Lock()
+			l.live[tmpDir] = true
+			l.mu.Unlock()
 			cmd.Env = append(environment(l.cfg.Env), spec.Env...)
 			return proc, nil
 		},
@@ -94,6 +106,12 @@ func (l *launcher) Launch(ctx context.Context, d core.Device) (core.Plugin, erro
 		}
 		if socketDir != "" {
 			_ = os.RemoveAll(socketDir)
+			l.mu.Lock()
+			delete(l.live, socketDir)
+			l.mu.Unlock()
+		}
+		if own {
+			_ = os.Remove(base) // fails while another start is in it
 		}
 	}
 	if st.err == nil && cc.TLSConfig.RootCAs == nil {
@@ -237,26 +255,42 @@ func inherited(name string) bool {
 	return strings.HasPrefix(name, "LC_")
 }
 
-// socketBase returns the directory under which the socket's own is made: dir if a socket's path fits, else the system's
-// temporary directory, else /tmp. go-plugin makes the socket's directory in it with mode 0700.
-func socketBase(dir string) (string, error) {
+// socketBase returns the directory in which the socket's own is made: the plugin's under dir if a socket's path fits (own
+// says that nobody else uses it), else dir itself, the system's temporary directory, or /tmp. go-plugin makes the
+// socket's directory in it with mode 0700.
+func socketBase(dir, name string) (base string, own bool, err error) {
 	if runtime.GOOS == "windows" {
-		return dir, nil
+		return dir, false, nil
 	}
-	for _, d := range []string{dir, os.TempDir(), "/tmp"} {
-		if d == "" || len(d)+socketRoom > socketPathMax {
+	candidates := []string{os.TempDir(), "/tmp"}
+	if dir != "" {
+		if dir, err = filepath.Abs(dir); err != nil {
+			return "", false, err
+		}
+		candidates = append([]string{filepath.Join(dir, name), dir}, candidates...)
+	}
+	for i, d := range candidates {
+		if len(d)+socketRoom > socketPathMax {
 			continue
 		}
-		abs, err := filepath.Abs(d)
-		if err != nil || len(abs)+socketRoom > socketPathMax {
-			continue
+		if err := os.MkdirAll(d, 0o700); err != nil {
+			return "", false, fmt.Errorf("directory for the plugin's socket: %w", err)
 		}
-		if err := os.MkdirAll(abs, 0o700); err != nil {
-			return "", fmt.Errorf("directory for the plugin's socket: %w", err)
-		}
-		return abs, nil
+		return d, dir != "" && i == 0, nil
 	}
-	return "", fmt.Errorf("no directory for the plugin's socket: %q is too long, and so is %q", dir, os.TempDir())
+	return "", false, fmt.Errorf("no directory for the plugin's socket: %q is too long, and so is %q", dir, os.TempDir())
+}
+
+// sweep removes what starts left in the plugin's own directory when their host was killed.
+func (l *launcher) sweep(base string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	left, _ := filepath.Glob(filepath.Join(base, "plugin-dir*"))
+	for _, d := range left {
+		if !l.live[d] {
+			_ = os.RemoveAll(d)
+		}
+	}
 }
 
 // gone waits a moment for the process to have ended.

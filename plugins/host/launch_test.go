@@ -102,10 +102,16 @@ func TestALaunchLeavesNothingBehind(t *testing.T) {
 	for _, role := range []string{"plugin", "exit3", "garbage", "stranger"} {
 		t.Run(role, func(t *testing.T) {
 			var dir string
-			p, _, err := launch(t, role, func(c *host.Config) { dir = c.RuntimeDir })
+			p, _, err := launch(t, role, func(c *host.Config) {
+				dir = c.RuntimeDir
+				// A host that was killed has left this.
+				if err := os.MkdirAll(filepath.Join(dir, "press", "plugin-dir123"), 0o700); err != nil {
+					t.Fatal(err)
+				}
+			})
 			if err == nil {
-				entries, _ := os.ReadDir(dir)
-				if len(entries) != 1 {
+				entries, _ := os.ReadDir(filepath.Join(dir, "press"))
+				if len(entries) != 1 || entries[0].Name() == "plugin-dir123" {
 					t.Fatalf("%d entries in the runtime directory while the plugin runs, want its socket's", len(entries))
 				}
 				if st, _ := entries[0].Info(); st.Mode().Perm() != 0o700 {

@@ -195,7 +195,7 @@ func TestCloseEndsEveryPlugin(t *testing.T) {
 
 func TestAHostThatIsKilledLeavesNothingBehind(t *testing.T) {
 	cmd := exec.Command(os.Args[0])
-	cmd.Env = append(os.Environ(), roleVar+"=host")
+	cmd.Env = append(os.Environ(), roleVar+"=host", "FAIRLEAD_TEST_DIR="+t.TempDir())
 	cmd.Stderr = os.Stderr
 	out, err := cmd.StdoutPipe()
 	if err != nil {

@@ -117,7 +117,8 @@ func testPlugin() *sdk.Plugin {
 	})
 	p.HandleMethod("exit", func(context.Context, *sdk.MethodRequest) (any, error) { os.Exit(7); return nil, nil })
 	p.HandleMethod("stop", func(context.Context, *sdk.MethodRequest) (any, error) {
-		return nil, syscall.Kill(os.Getpid(), syscall.SIGSTOP)
+		_ = syscall.Kill(os.Getpid(), syscall.SIGSTOP)
+		select {} // the signal may take a moment
 	})
 	p.HandleMethod("hang", func(ctx context.Context, _ *sdk.MethodRequest) (any, error) { select {} })
 	p.HandleMethod("print", func(context.Context, *sdk.MethodRequest) (any, error) {

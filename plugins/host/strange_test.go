@@ -70,7 +70,7 @@ func unregisteredServe() {
 func hostRole() int {
 	ctx := context.Background()
 	p, err := host.New(host.Config{
-		Name: "orphan", Command: []string{os.Args[0]}, Env: map[string]string{roleVar: "plugin"},
+		Name: "orphan", Command: []string{os.Args[0]}, Env: map[string]string{roleVar: "plugin"}, RuntimeDir: os.Getenv("FAIRLEAD_TEST_DIR"),
 		Logger: slog.New(slog.NewTextHandler(os.Stderr, nil)),
 	}).Launch(ctx, sdktest.NewDevice())
 	if err != nil {
