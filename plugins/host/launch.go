@@ -270,7 +270,7 @@ func socketBase(dir, name string) (base string, own bool, err error) {
 		candidates = append([]string{filepath.Join(dir, name), dir}, candidates...)
 	}
 	for i, d := range candidates {
-		if len(d)+socketRoom > socketPathMax {
+		if len(d)+socketRoom > socketPathMax || (dir != "" && i == 0 && !filepath.IsLocal(name)) {
 			continue
 		}
 		if err := os.MkdirAll(d, 0o700); err != nil {
