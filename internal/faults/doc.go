@@ -1,0 +1,31 @@
+// Package faults proves the built program under faults, as a user would: real processes (the embedded hub, a runtime, its
+// plugins) on loopback, with links cut, processes killed and stopped, tokens that end soon.
+//
+// # Usage
+//
+// The tests take minutes, since an outage lasts as long as it lasts; they are behind a build tag:
+//
+//	go test -tags faults ./internal/faults
+//	go test -tags faults -v -run Kill ./internal/faults
+//
+// With -v they print what they measured: gaps, times to recovery, duplicates.
+//
+// # Concurrency
+//
+// Each test has a hub, a runtime and directories of its own; tests run in parallel, most of them waiting.
+//
+// # Expected behaviour of the other side
+//
+// Everything goes through the command line, with --json where there is a choice, and through files: nothing here imports
+// what it tests. The plugin is internal/faults/numbers: it sends consecutive numbers and writes down each that was
+// accepted, so that a test can compare that list with what the hub has.
+//
+// # Debugging
+//
+// A failing test prints the logs of its hub and its runtime. -keep leaves the directories in place and says where they
+// are.
+//
+// # Testing
+//
+// A check that has never failed may be blind: TestTheCheckOfNumbersSeesLossesAndDisorder feeds it lists that are wrong.
+package faults
