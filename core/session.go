@@ -256,10 +256,10 @@ func (m *Machine) attemptClosed(now Instant, e Epoch) {
 			return
 		}
 		m.sessionGone()
-		switch {
-		case why == "renewal":
+		switch why {
+		case "renewal":
 			m.next.upSince = upSince
-		case why == "disconnect":
+		case "disconnect":
 			m.fault = Fault{}
 		default:
 			m.counters.Losses++

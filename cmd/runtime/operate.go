@@ -45,7 +45,7 @@ func (f *socketFlags) dial(cmd *cobra.Command) (*control.Client, context.Context
 }
 
 // operation makes a command that does one thing to a running runtime.
-func operation(use, short string, args cobra.PositionalArgs, do func(ctx context.Context, c *control.Client, cmd *cobra.Command, args []string) error) (*cobra.Command, *socketFlags) {
+func operation(use, short string, args cobra.PositionalArgs, do func(ctx context.Context, c *control.Client, cmd *cobra.Command, args []string) error) *cobra.Command {
 	flags := &socketFlags{}
 	cmd := &cobra.Command{
 		Use: use, Short: short, Args: args,
@@ -59,12 +59,12 @@ func operation(use, short string, args cobra.PositionalArgs, do func(ctx context
 		},
 	}
 	flags.add(cmd)
-	return cmd, flags
+	return cmd
 }
 
 func newStatusCommand() *cobra.Command {
 	var asJSON bool
-	cmd, _ := operation("status", "Show what the running device does", noArgs,
+	cmd := operation("status", "Show what the running device does", noArgs,
 		func(ctx context.Context, c *control.Client, cmd *cobra.Command, _ []string) error {
 			s, err := c.Status(ctx)
 			if err != nil {
@@ -185,7 +185,7 @@ a line. The flow of telemetry is not part of it; status has its counters.`,
 }
 
 func newConnectCommand() *cobra.Command {
-	cmd, _ := operation("connect", "Connect the running device, and wait until it is", noArgs,
+	cmd := operation("connect", "Connect the running device, and wait until it is", noArgs,
 		func(ctx context.Context, c *control.Client, cmd *cobra.Command, _ []string) error {
 			if err := c.Connect(ctx); err != nil {
 				return err
@@ -197,7 +197,7 @@ func newConnectCommand() *cobra.Command {
 }
 
 func newDisconnectCommand() *cobra.Command {
-	cmd, _ := operation("disconnect", "Disconnect the running device until connect", noArgs,
+	cmd := operation("disconnect", "Disconnect the running device until connect", noArgs,
 		func(ctx context.Context, c *control.Client, cmd *cobra.Command, _ []string) error {
 			if err := c.Disconnect(ctx); err != nil {
 				return err
@@ -211,7 +211,7 @@ func newDisconnectCommand() *cobra.Command {
 func newSendCommand() *cobra.Command {
 	var m core.Message
 	var properties []string
-	cmd, _ := operation("send BODY", "Send a message as the running device, and wait until the hub has it", cobra.ExactArgs(1),
+	cmd := operation("send BODY", "Send a message as the running device, and wait until the hub has it", cobra.ExactArgs(1),
 		func(ctx context.Context, c *control.Client, cmd *cobra.Command, args []string) error {
 			m.Payload = []byte(args[0])
 			for _, p := range properties {
@@ -243,7 +243,7 @@ func newSendCommand() *cobra.Command {
 }
 
 func newTwinCommand() *cobra.Command {
-	get, _ := operation("get", "Print the twin, as the hub has it", noArgs,
+	get := operation("get", "Print the twin, as the hub has it", noArgs,
 		func(ctx context.Context, c *control.Client, cmd *cobra.Command, _ []string) error {
 			t, err := c.Twin(ctx)
 			if err != nil {
@@ -251,7 +251,7 @@ func newTwinCommand() *cobra.Command {
 			}
 			return printJSON(cmd.OutOrStdout(), t)
 		})
-	report, _ := operation("report JSON", "Change reported properties by a JSON merge patch", cobra.ExactArgs(1),
+	report := operation("report JSON", "Change reported properties by a JSON merge patch", cobra.ExactArgs(1),
 		func(ctx context.Context, c *control.Client, cmd *cobra.Command, args []string) error {
 			var patch map[string]any
 			if err := json.Unmarshal([]byte(args[0]), &patch); err != nil {

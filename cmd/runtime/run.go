@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"io"
@@ -86,7 +87,7 @@ func (rt *running) Status(ctx context.Context) (control.Status, error) {
 	}
 	if n := len(e.DeadLetters); n > 0 {
 		d := e.DeadLetters[n-1]
-		s.LastDeadLetter = d.Message.ID + ": " + d.Reason
+		s.LastDeadLetter = cmp.Or(d.Message.ID, "a message without an id") + ": " + d.Reason
 	}
 	for i, p := range e.Machine.Plugins {
 		if i == 0 {

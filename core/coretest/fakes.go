@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -101,10 +102,8 @@ type Session struct {
 	once    sync.Once
 	err     error
 
-	mu      sync.Mutex
-	pending []core.Outbound
-	lane    []core.Lane
-	subs    map[core.Feature]bool
+	mu   sync.Mutex
+	subs map[core.Feature]bool
 }
 
 var _ core.Session = (*Session)(nil)
@@ -224,9 +223,7 @@ func (h *Hub) noteLocked() {
 
 func (h *Hub) twinLocked() []byte {
 	desired := map[string]any{"$version": h.version}
-	for k, v := range h.desired {
-		desired[k] = v
-	}
+	maps.Copy(desired, h.desired)
 	b, _ := json.Marshal(map[string]any{"desired": desired, "reported": h.reported}) // maps of JSON values marshal
 	return b
 }

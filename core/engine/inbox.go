@@ -25,10 +25,10 @@ type inbox struct {
 
 func newInbox() *inbox { return &inbox{signal: make(chan struct{}, 1)} }
 
-// post adds an event. After close it does nothing and reports false.
-func (b *inbox) post(ev core.Event) bool { return b.add(item{event: ev}) }
+// post adds an event. After close it does nothing.
+func (b *inbox) post(ev core.Event) { b.add(item{event: ev}) }
 
-// run adds a function.
+// run adds a function. After close it does nothing and reports false.
 func (b *inbox) run(do func() core.Event) bool { return b.add(item{do: do}) }
 
 func (b *inbox) add(it item) bool {

@@ -179,7 +179,7 @@ func (e *Engine) subscribe(f core.Subscribe) {
 		if err := s.Subscribe(ctx, f.Feature); err != nil {
 			return core.SubscribeFailed{Epoch: f.Epoch, Feature: f.Feature, Fault: core.FaultOf(fmt.Errorf("subscribe to %s: %w", f.Feature, err))}
 		}
-		return core.Subscribed{Epoch: f.Epoch, Feature: f.Feature}
+		return core.Subscribed(f)
 	})
 }
 
