@@ -1,6 +1,9 @@
 package mqtt
 
-import "sync"
+import (
+	"slices"
+	"sync"
+)
 
 // arrivals are the inbound QoS 1 packets that have not been acknowledged, in the order of arrival: the order in which
 // MQTT wants their PUBACKs (MQTT-4.6.0-2), whoever completes them when.
@@ -35,6 +38,13 @@ func (a *arrivals) add(packetID uint16, complete bool, token *uint64) bool {
 	*token = a.last
 	a.queue = append(a.queue, unacked{a.last, packetID, complete})
 	return true
+}
+
+// has reports whether the packet waits for its acknowledgement.
+func (a *arrivals) has(packetID uint16) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return slices.ContainsFunc(a.queue, func(u unacked) bool { return u.packetID == packetID })
 }
 
 // complete marks an arrival. Unknown tokens are ignored.

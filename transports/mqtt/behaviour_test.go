@@ -267,6 +267,41 @@ func TestPubacksLeaveInTheOrderOfArrival(t *testing.T) {
 	})
 }
 
+// A hub that waits too long for a PUBACK may send the packet again on the same connection: that is one message.
+func TestPacketThatComesAgainInItsSessionIsOneMessage(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		hub := transporttest.NewFakeHub()
+		var came []string
+		var tokens []uint64
+		s := connect(t, hub, core.Handler{Receive: func(in core.Inbound) {
+			came, tokens = append(came, fmt.Sprintf("%s %v", in.Message.Payload, in.Redelivered)), append(tokens, in.Token)
+		}})
+		raw := func(first byte, id byte, payload string) []byte {
+			topic := "devices/dev/messages/devicebound/"
+			b := append([]byte{first, byte(2 + len(topic) + 2 + len(payload)), 0, byte(len(topic))}, topic...)
+			return append(append(b, 0, id), payload...)
+		}
+		hub.PushRaw(raw(0x32, 7, "a"))
+		hub.PushRaw(raw(0x3a, 7, "a")) // DUP
+		hub.PushRaw(raw(0x3a, 8, "b")) // DUP of something that an earlier session had
+		synctest.Wait()
+		if diff := cmp.Diff([]string{"a false", "b true"}, came); diff != "" {
+			t.Errorf("(-want +got):\n%s", diff)
+		}
+		for _, token := range tokens {
+			s.Complete(token)
+		}
+		synctest.Wait()
+		hub.PushRaw(raw(0x32, 7, "c")) // the id is free again
+		synctest.Wait()
+		if len(came) != 3 || came[2] != "c false" {
+			t.Errorf("came: %v", came)
+		}
+		mustClose(t, s)
+		hub.Close()
+	})
+}
+
 // A verdict that was given before Close reaches the hub before the goodbye.
 func TestCloseTakesLastVerdictsAlong(t *testing.T) {
 	for range 50 {

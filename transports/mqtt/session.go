@@ -174,6 +174,10 @@ func (s *session) deliver(f func(h *core.Handler)) {
 
 // receive is paho's handler for everything inbound: it runs on paho's one router goroutine, in the order of the wire.
 func (s *session) receive(m paho.Message) {
+	if m.Qos() > 0 && m.Duplicate() && s.unacked.has(m.MessageID()) {
+		s.t.log.Debug("a packet came again within its session", "packet_id", m.MessageID())
+		return // one acknowledgement answers both
+	}
 	a := s.t.topics.parse(m.Topic(), m.Payload())
 	if m.Qos() > 0 {
 		// What is not a message needs no verdict; and what nobody understands must not block the hub's queue.

@@ -375,7 +375,11 @@ func redelivery(h Harness) {
 	if err := s.Subscribe(t.Context(), core.FeatureMessages); err != nil {
 		t.Fatal(err)
 	}
-	s.Complete(inbox(&second, "two")[0].Token)
+	again := inbox(&second, "two")[0]
+	if !again.Redelivered || first.inbox()[1].Redelivered {
+		t.Errorf("Redelivered is %v when the message comes first and %v when it comes again", first.inbox()[1].Redelivered, again.Redelivered)
+	}
+	s.Complete(again.Token)
 	until(t, "two is completed", func() bool { return h.Hub.Completed() == 2 })
 	closeSession(t, s)
 
