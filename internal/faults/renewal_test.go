@@ -1,0 +1,71 @@
+//go:build faults && unix
+
+package faults
+
+import (
+	"encoding/json"
+	"strconv"
+	"sync"
+	"testing"
+	"time"
+)
+
+func TestThreeRenewalsOfTheTokenLoseNothingAndNobodyNotices(t *testing.T) {
+	t.Parallel()
+	const wanted = 3
+	w := newWorld(t)
+	w.configure(numbers("{rate: 200}"), "device: {connection_string: {file: device.cs}, sastoken_ttl: 20s}")
+	w.run()
+	began := time.Now()
+
+	stop := make(chan struct{})
+	var callers sync.WaitGroup
+	var calls int
+	var slowest time.Duration
+	callers.Go(func() {
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+			}
+			calls++
+			at := time.Now()
+			payload := strconv.Itoa(calls)
+			stdout, stderr, code := w.cli("hub", "method", device, "echo", "--payload", payload, "--connect-timeout", "5s", "--timeout", "10s", "--dir", w.path("hub"))
+			var a answer
+			if err := json.Unmarshal([]byte(stdout), &a); err != nil || code != 0 || a.Status != 200 || string(a.Payload) != payload {
+				t.Errorf("call %d, %v after the start: exit %d: %s%s", calls, at.Sub(began), code, stdout, stderr)
+			}
+			slowest = max(slowest, time.Since(at))
+		}
+	})
+	var s status
+	eventually(t, 100*time.Second, "three renewals", func() bool {
+		s = w.mustStatus()
+		time.Sleep(200 * time.Millisecond) // the callers are to have the processor
+		return s.Counters.Renewals >= wanted
+	})
+	took := time.Since(began)
+	w.awaitAccepted(200, 10*time.Second)
+	close(stop)
+	callers.Wait()
+
+	s = w.mustStatus()
+	if s.Counters.Losses != 0 || s.Counters.Sessions != s.Counters.Renewals+1 {
+		t.Errorf("%d losses, %d sessions, %d renewals: want none, and a session for each renewal beside the first", s.Counters.Losses, s.Counters.Sessions, s.Counters.Renewals)
+	}
+	gap, at := longestGap(w.accepted())
+	if gap >= 2*time.Second {
+		t.Errorf("nothing was acknowledged for %v, %v after the start: want less than 2 s", gap, at.Sub(began))
+	}
+	if refused := w.pluginFile("numbers", "refused"); len(refused) > 0 {
+		t.Errorf("%d numbers were refused: %s", len(refused), refused[0])
+	}
+	t.Logf("%d renewals in %v, %d method calls all answered, the slowest in %v (its process included)", s.Counters.Renewals, took.Round(time.Second), calls, slowest.Round(time.Millisecond))
+	w.terminate(0)
+	w.checkNumbers(began)
+	if got := w.pluginFile("numbers", "desired"); len(got) != 1 {
+		t.Errorf("the desired state was given %d times over renewals, want once", len(got))
+	}
+}
