@@ -27,6 +27,8 @@ type running struct {
 	log    *slog.Logger
 	client *device.Client
 	unlock func()
+	// metrics are those of the plugins.
+	metrics *metrics
 	// failed gets the first plugin that cannot be started at all.
 	failed chan config.Problem
 }
@@ -43,7 +45,7 @@ func assemble(c *config.Config, log *slog.Logger) (_ *running, err error) {
 	for _, text := range host.Limitations() {
 		log.Debug("plugins on this system", "limitation", text)
 	}
-	rt := &running{cfg: c, log: log, failed: make(chan config.Problem, 1)}
+	rt := &running{cfg: c, log: log, metrics: newMetrics(), failed: make(chan config.Problem, 1)}
 	if rt.unlock, err = lockStateDir(c.StateDir); err != nil {
 		return nil, err
 	}
@@ -179,7 +181,7 @@ func (rt *running) plugins() ([]engine.Plugin, error) {
 		}
 		hc := host.Config{
 			Name: p.Name, Command: p.Command, Env: p.Env, Dir: dir, RuntimeDir: filepath.Join(rt.cfg.StateDir, "run"),
-			Settings: settings, Logger: rt.log,
+			Settings: settings, Logger: rt.log, Metric: rt.metrics.observe,
 		}
 		if p.Builtin != "" {
 			hc.BuiltinArgs = []string{builtinCommand, p.Builtin}

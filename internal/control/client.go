@@ -213,6 +213,8 @@ type Plugin struct {
 	Reason   string   `json:"reason,omitempty"`
 	Degraded bool     `json:"degraded,omitempty"`
 	Methods  []string `json:"methods"`
+	// Metrics are the newest values of what the plugin measures.
+	Metrics map[string]float64 `json:"metrics,omitempty"`
 }
 
 // Counters count since the runtime's start.
