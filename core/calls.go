@@ -164,6 +164,7 @@ func (m *Machine) responded(ev Responded) {
 		c.state = owed
 		if ev.Epoch == m.cur.epoch && m.isAlive() {
 			// Refused by a living session: another try would end the same.
+			m.counters.AnswersDropped++
 			m.dropCall(c.id)
 		}
 		return

@@ -1,6 +1,9 @@
 package core
 
-import "sort"
+import (
+	"slices"
+	"sort"
+)
 
 // lane is the machine's view of one plugin's stream: numbers, never messages. acked ≤ sent ≤ last, and only the head
 // (acked) and the tail (last) move for good; sent falls back to acked when a session ends, which is all there is to
@@ -11,6 +14,8 @@ type lane struct {
 	acked    Seq // acknowledged, or given up
 	everSent Seq // sent in any session
 	doomed   Seq // cancelled at the next close (see doomPending)
+	// gone are the numbers after acked that were given up one by one, rising.
+	gone []Seq
 	// progressed is when the hub last acknowledged something of the lane, or when it first had something to.
 	progressed Instant
 	// marks gives the bytes submitted up to some of the numbers: one mark for each Submitted that is not yet acknowledged.
@@ -37,23 +42,59 @@ func (m *Machine) submitted(now Instant, ev Submitted) {
 	}
 	l.marks = append(l.marks, mark{ev.Upto, l.marks[len(l.marks)-1].bytes + uint64(max(0, ev.Bytes))})
 	m.counters.Submitted += uint64(ev.Upto - l.last)
+	from := l.last + 1
 	l.last = ev.Upto
 	if l.sent == l.acked {
 		l.progressed = now
 	}
-	if !m.wantByOperation() {
-		m.giveUpLane(ev.Lane, ev.Upto, NotConnected)
+	if m.wantByOperation() {
+		return
 	}
+	// What was submitted earlier may wait for a connect, or for its acknowledgement: it is not touched.
+	if from == l.acked+1 {
+		m.giveUpLane(ev.Lane, ev.Upto, NotConnected)
+		return
+	}
+	for s := from; s <= ev.Upto; s++ {
+		l.gone = append(l.gone, s)
+	}
+	m.emit(GiveUp{Lane: ev.Lane, From: from, To: ev.Upto, Why: NotConnected})
 }
 
-// withdrawn lets a message go that nobody waits for any more. Its number stays in the lane, empty: numbers have no
-// gaps. That it will not be sent (again) is the point; that it may have been sent is told.
+// withdrawn lets a message go that nobody waits for any more. Its number stays in the lane, empty, as long as something
+// before it waits: numbers have no gaps. That it will not be sent (again) is the point; that it may have been sent is
+// told.
 func (m *Machine) withdrawn(ev Withdrawn) {
 	l := m.lane(ev.Lane)
 	if ev.Seq <= l.acked || ev.Seq > l.last {
 		return
 	}
+	i, isGone := slices.BinarySearch(l.gone, ev.Seq)
+	if isGone {
+		return
+	}
+	l.gone = slices.Insert(l.gone, i, ev.Seq)
 	m.emit(GiveUp{Lane: ev.Lane, From: ev.Seq, To: ev.Seq, Sent: ev.Seq <= l.everSent, Why: Cancelled})
+	m.skipGone(ev.Lane)
+}
+
+// skipGone moves a lane's head over given-up numbers: a shutdown is not to wait for them, and while the hub is away they
+// are not to pile up. What is in flight is left to its acknowledgement: a hub that owes one and stays silent must still
+// be found out.
+func (m *Machine) skipGone(n Lane) {
+	l := m.lane(n)
+	upto := l.acked
+	for _, s := range l.gone {
+		if s != upto+1 {
+			break
+		}
+		upto = s
+	}
+	if l.sent > l.acked || upto == l.acked {
+		return
+	}
+	m.emit(Forget{n, upto})
+	l.moveHead(upto)
 }
 
 func (m *Machine) acked(now Instant, ev Acked) {
@@ -72,11 +113,14 @@ func (m *Machine) acked(now Instant, ev Acked) {
 	l.moveHead(ev.Upto)
 	m.emit(Resolve{ev.Lane, ev.Upto})
 	m.emit(Forget{ev.Lane, ev.Upto})
+	m.skipGone(ev.Lane)
 }
 
 func (l *lane) moveHead(upto Seq) {
 	l.acked = upto
 	l.sent = max(l.sent, upto)
+	passed, _ := slices.BinarySearch(l.gone, upto+1)
+	l.gone = slices.Delete(l.gone, 0, passed)
 	n := sort.Search(len(l.marks), func(i int) bool { return l.marks[i].seq > upto })
 	if n > 1 {
 		// Keep the last mark at or before the head: bytes are counted from it.

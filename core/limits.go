@@ -2,7 +2,7 @@ package core
 
 import "time"
 
-// What the machine lets happen at most, and how long it waits. Each is a limit of ours; the hub's are in message.go.
+// Limits are what the machine lets happen at most, and how long it waits. Each is a limit of ours; the hub's are in message.go.
 // They are a value so that the simulator and tests can tighten them.
 type Limits struct {
 	// Window is how many messages of a lane may be unacknowledged at once, WindowBytes how many bytes (a single larger
@@ -19,6 +19,9 @@ type Limits struct {
 
 	// RenewFrom..RenewTo is the part of a credential's life at which its renewal begins.
 	RenewFrom, RenewTo float64
+	// RenewMin is how long a session lasts at least before it is renewed, so that no credential, however short its life,
+	// makes a hot loop.
+	RenewMin time.Duration
 	// RenewDrain is how long a renewal waits for what is in flight before it closes the old session.
 	RenewDrain time.Duration
 	// EndMargin is the part of a credential's life before whose end a session is closed if it could not be renewed.
@@ -41,6 +44,8 @@ type Limits struct {
 	DisconnectDrain time.Duration
 	// PluginStop and Shutdown bound the two halves of a shutdown: the plugins, then everything.
 	PluginStop, Shutdown time.Duration
+	// ShutdownClose is how long a shutdown then still waits for the session to close.
+	ShutdownClose time.Duration
 
 	// Method is how long a plugin may take for a method, where its configuration does not say. The wire carries no
 	// timeout; the hub's default is 30 s.
@@ -67,11 +72,11 @@ func DefaultLimits() Limits {
 		Window: 1000, WindowBytes: 4 << 20,
 		AckStall: 30 * time.Second, Reply: 30 * time.Second,
 		SubscribeRetry: 10 * time.Second, TwinRetry: time.Second, RefusedMax: 5 * time.Minute,
-		RenewFrom: 0.80, RenewTo: 0.85, RenewDrain: 2 * time.Second, EndMargin: 0.02,
+		RenewFrom: 0.80, RenewTo: 0.85, RenewMin: 5 * time.Second, RenewDrain: 2 * time.Second, EndMargin: 0.02,
 		Stable: time.Minute, RetryFirst: time.Second, OutageShort: 5 * time.Minute,
 		ThrottledMin: 10 * time.Second, UnauthorizedMin: 30 * time.Second, FatalMin: time.Minute, TakenOverMin: 2 * time.Minute,
 		TakeOverWithin: 10 * time.Second, TakeOverCount: 3,
-		DisconnectDrain: 5 * time.Second, PluginStop: 5 * time.Second, Shutdown: 9 * time.Second,
+		DisconnectDrain: 5 * time.Second, PluginStop: 5 * time.Second, Shutdown: 9 * time.Second, ShutdownClose: 500 * time.Millisecond,
 		Method: 25 * time.Second, MethodAnswer: 5 * time.Minute, MessageVerdict: 50 * time.Second, DesiredApply: time.Minute,
 		OpenCalls:        256,
 		PluginRetryFirst: time.Second, PluginRetryMax: time.Minute, PluginStable: 10 * time.Minute,

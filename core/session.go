@@ -74,6 +74,11 @@ func (m *Machine) planSession(now Instant) {
 			m.hangUp(cur, "disconnect")
 		}
 	}
+	if cur.phase == absent && next.phase == absent && len(m.disconnectOps) > 0 {
+		// Before anything new begins: somebody may want a session again already.
+		m.cancelDoomed()
+		m.finishAll(&m.disconnectOps, Succeeded)
+	}
 	switch {
 	case cur.phase == absent && next.phase != absent && next.phase != closing:
 		// The old session is gone, lost or closed for this one: the new connection takes its place.
@@ -92,10 +97,6 @@ func (m *Machine) planSession(now Instant) {
 	}
 	if cur.phase == draining && (!m.hasInFlight() || m.due(now, cur.drainUntil)) {
 		m.hangUp(cur, cur.why)
-	}
-	if cur.phase == absent && next.phase == absent && len(m.disconnectOps) > 0 {
-		m.cancelDoomed()
-		m.finishAll(&m.disconnectOps, Succeeded)
 	}
 }
 
@@ -182,11 +183,12 @@ func (m *Machine) sessionConnected(now Instant, ev Connected) {
 	a.phase, a.present = up, ev.Present
 	m.counters.Sessions++
 	if a.renewal {
+		a.renewal = false
 		m.counters.Renewals++
 	} else {
 		a.upSince = now
 	}
-	m.renewAt = now
+	m.renewAt = now.Add(m.lim.RenewMin)
 	m.fault = Fault{}
 	m.backoff.routesTried, m.backoff.slow = 0, 0
 	m.subs = resetSubscriptions(m.subs)
@@ -211,7 +213,14 @@ func (m *Machine) attemptFailed(now Instant, e Epoch, p phase, f Fault) {
 		m.renewAt = now.Add(m.jitter(m.renewalWait(now)))
 		return
 	}
+	wasRenewal, upSince := a.renewal, a.upSince
 	*a = attempt{}
+	if wasRenewal {
+		// The session was closed for this one: now it is a loss like any other.
+		m.counters.Losses++
+		m.outage(now, f, true, now.Sub(upSince))
+		return
+	}
 	m.outage(now, f, false, 0)
 }
 
@@ -287,6 +296,7 @@ func (m *Machine) sessionGone() {
 	}
 	for i := range m.lanes {
 		m.lanes[i].sent = m.lanes[i].acked
+		m.skipGone(Lane(i))
 	}
 	m.callsDetached()
 }

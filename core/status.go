@@ -1,7 +1,5 @@
 package core
 
-import "time"
-
 // Counters count since the machine began.
 type Counters struct {
 	Attempts, Sessions, Losses, Renewals, RenewalsFailed uint64
@@ -18,6 +16,8 @@ type Status struct {
 	Reason string
 	Fault  Fault
 	Epoch  Epoch
+	// Route is the one that the present session or attempt goes by, or that the next attempt will try.
+	Route int
 	// NextAttempt is set in StateWaiting.
 	NextAttempt Instant
 	// SessionPresent says that the hub had kept the subscriptions.
@@ -49,6 +49,10 @@ func (m *Machine) Status() Status {
 	s := Status{
 		State: m.state, Since: m.since, Reason: m.reason, Fault: m.fault, Epoch: m.cur.epoch, SessionPresent: m.cur.present,
 		DesiredVersion: m.desired.version, OpenCalls: len(m.calls), Counters: m.counters,
+	}
+	s.Route = m.backoff.route
+	if m.cur.phase != absent {
+		s.Route = m.cur.route
 	}
 	if m.state == StateWaiting {
 		s.NextAttempt = m.retryAt
@@ -88,7 +92,7 @@ func (m *Machine) planStop(now Instant) {
 		m.finishing, m.again = true, true
 		return // the session plan hangs up in the next round
 	}
-	if m.cur.phase != absent && !m.due(now, m.stopAt.Add(m.lim.Shutdown+time.Second)) {
+	if m.cur.phase != absent && !m.due(now, m.stopAt.Add(m.lim.Shutdown+m.lim.ShutdownClose)) {
 		return
 	}
 	m.abandonAll(Stopped)

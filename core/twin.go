@@ -225,22 +225,22 @@ func (m *Machine) planRequests(now Instant) {
 	if !m.isUp() || m.subs[FeatureTwin].state != met {
 		return
 	}
-	for i := range m.requests {
-		r := &m.requests[i]
-		if r.asked && m.due(now, r.deadline) {
-			r.asked = false // the answer was lost; the caller's context bounds how often
-		}
-		if r.asked {
-			continue
-		}
-		if !m.due(now, r.notBefore) {
-			return // later ones wait: order matters between patches
-		}
-		r.asked, r.deadline = true, now.Add(m.lim.Reply)
-		r.tries++
-		m.at(r.deadline)
-		m.emit(Ask{m.cur.epoch, r.op})
+	// One at a time. A patch that has to be sent again must not come after a later one: the hub would keep the older
+	// value.
+	if len(m.requests) == 0 {
+		return
 	}
+	r := &m.requests[0]
+	if r.asked && m.due(now, r.deadline) {
+		r.asked = false // the answer was lost; the caller's context bounds how often
+	}
+	if r.asked || !m.due(now, r.notBefore) {
+		return
+	}
+	r.asked, r.deadline = true, now.Add(m.lim.Reply)
+	r.tries++
+	m.at(r.deadline)
+	m.emit(Ask{m.cur.epoch, r.op})
 }
 
 // requestTries is how often a request is made when the hub says that it is busy.
