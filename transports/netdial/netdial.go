@@ -148,6 +148,8 @@ func (d *Dialer) DialTCP(ctx context.Context) (net.Conn, error) {
 		if dnsError, ok := errors.AsType[*net.DNSError](err); ok {
 			phase = PhaseDNS
 			err = dnsError
+		} else if e, ok := errors.AsType[*net.OpError](err); ok && e.Op == "dial" && e.Addr != nil && e.Addr.String() == d.addr {
+			err = e.Err // fail says the rest; another address, which a name stands for, is kept
 		}
 		// Which of the contexts ended it is told by the causes: a phase's own bound, or the caller.
 		if ctx.Err() == nil && dialing.Err() != nil {

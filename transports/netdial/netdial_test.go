@@ -298,6 +298,9 @@ func TestClosedPortIsBlocked(t *testing.T) {
 	}
 	_, err = d.Dial(t.Context(), core.Credential{})
 	wantError(t, err, netdial.PhaseTCP, core.Blocked, "connection refused")
+	if want := "dial tcp " + d.Addr() + ": connect: connection refused"; err.Error() != want {
+		t.Errorf("error %q, want %q: each thing once", err, want)
+	}
 }
 
 // pipes is a dialer to scripted ends of net.Pipe.
