@@ -165,6 +165,8 @@ func (k *checker) stateDir() {
 		if err == nil {
 			if !info.IsDir() {
 				k.add("state_dir", fmt.Errorf("%s is %s, not a directory", dir, fileWord(info.Mode())))
+			} else if !mayWrite(dir) {
+				k.add("state_dir", fmt.Errorf("this user may not write to %s: chown it, or name another directory", dir))
 			}
 			return
 		}

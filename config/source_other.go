@@ -13,3 +13,6 @@ func openFile(name string) (*os.File, error) { return os.Open(name) }
 func checkPrivate(string, fs.FileInfo) error { return nil }
 
 func isPrivate(fs.FileInfo) bool { return true }
+
+// mayWrite leaves the answer to the attempt.
+func mayWrite(string) bool { return true }

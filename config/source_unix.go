@@ -27,4 +27,10 @@ func checkPrivate(name string, info fs.FileInfo) error {
 	return nil
 }
 
+// mayWrite reports whether this process may make files in a directory.
+func mayWrite(dir string) bool {
+	const writeAndSearch = 2 | 1 // W_OK, X_OK of access(2)
+	return syscall.Access(dir, writeAndSearch) == nil
+}
+
 func isPrivate(info fs.FileInfo) bool { return info.Mode().Perm()&0o077 == 0 }

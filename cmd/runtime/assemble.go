@@ -36,7 +36,7 @@ type running struct {
 // assemble puts a device together and starts it: credentials, transports, plugins, client, in this order. What the user
 // can mend is a usage error.
 func assemble(c *config.Config, log *slog.Logger) (_ *running, err error) {
-	if problems := append(c.CheckFiles(verifySecrets(c)), c.Unsupported()...); len(problems) > 0 {
+	if problems := append(checkFiles(c), c.Unsupported()...); len(problems) > 0 {
 		return nil, usageError(&config.Error{Problems: problems})
 	}
 	for _, p := range c.Warnings() {
@@ -46,6 +46,9 @@ func assemble(c *config.Config, log *slog.Logger) (_ *running, err error) {
 		log.Debug("plugins on this system", "limitation", text)
 	}
 	rt := &running{cfg: c, log: log, metrics: newMetrics(), failed: make(chan config.Problem, 1)}
+	if err := os.MkdirAll(c.StateDir, 0o700); err != nil {
+		return nil, configProblem(c, "state_dir", fmt.Errorf("make the state directory: %w", err))
+	}
 	if rt.unlock, err = lockStateDir(c.StateDir); err != nil {
 		return nil, err
 	}

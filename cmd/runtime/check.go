@@ -11,6 +11,7 @@ import (
 	"github.com/fairlead-iot/fairlead/config"
 	"github.com/fairlead-iot/fairlead/core"
 	"github.com/fairlead-iot/fairlead/credentials"
+	"github.com/fairlead-iot/fairlead/internal/control"
 )
 
 func newCheckCommand() *cobra.Command {
@@ -30,7 +31,7 @@ Run it as the user that runs fairlead: what may be read depends on it.`,
 			if err != nil {
 				return err
 			}
-			if problems := c.CheckFiles(verifySecrets(c)); len(problems) > 0 {
+			if problems := checkFiles(c); len(problems) > 0 {
 				return usageError(&config.Error{Problems: problems})
 			}
 			for _, p := range c.Warnings() {
@@ -45,6 +46,15 @@ Run it as the user that runs fairlead: what may be read depends on it.`,
 	}
 	flags.add(cmd)
 	return cmd
+}
+
+// checkFiles looks, before anything is touched, at what the configuration names outside itself.
+func checkFiles(c *config.Config) []config.Problem {
+	problems := c.CheckFiles(verifySecrets(c))
+	if err := control.CheckDir(c.StateDir); err != nil {
+		problems = append(problems, c.Problem("state_dir", "%v", err))
+	}
+	return problems
 }
 
 // verifySecrets lets those who use a secret say how it must look.

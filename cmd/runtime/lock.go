@@ -10,11 +10,8 @@ import (
 // errLocked is returned by lockFile when another process has the lock.
 var errLocked = errors.New("locked by another process")
 
-// lockStateDir makes the state directory and takes it for this process. Another one that has it makes for exit code 3.
+// lockStateDir takes the state directory, which is there, for this process. Another one that has it makes for exit code 3.
 func lockStateDir(dir string) (unlock func(), err error) {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, fmt.Errorf("make the state directory: %w", err)
-	}
 	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("open the state directory's lock: %w", err)

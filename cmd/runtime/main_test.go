@@ -24,7 +24,7 @@ func TestMain(m *testing.M) {
 //
 //	exits CODE PROGRAM [ARG...]
 //
-// which runs a program and wants that exit code.
+// which runs a program and wants that exit code, and cmdRefused and cmdUntil.
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata/script",
@@ -34,25 +34,27 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
-			"exits": func(ts *testscript.TestScript, neg bool, args []string) {
-				if neg || len(args) < 2 {
-					ts.Fatalf("usage: exits CODE PROGRAM [ARG...]")
-				}
-				want, err := strconv.Atoi(args[0])
-				ts.Check(err)
-				err = ts.Exec(args[1], args[2:]...)
-				got := 0
-				if e, ok := errors.AsType[*exec.ExitError](err); ok {
-					got = e.ExitCode()
-				} else {
-					ts.Check(err)
-				}
-				if got != want {
-					ts.Fatalf("%q exited %d, want %d", args[1:], got, want)
-				}
-			},
+			"exits": cmdExits, "refused": cmdRefused, "until": cmdUntil,
 		},
 	})
+}
+
+func cmdExits(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: exits CODE PROGRAM [ARG...]")
+	}
+	want, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	err = ts.Exec(args[1], args[2:]...)
+	got := 0
+	if e, ok := errors.AsType[*exec.ExitError](err); ok {
+		got = e.ExitCode()
+	} else {
+		ts.Check(err)
+	}
+	if got != want {
+		ts.Fatalf("%q exited %d, want %d", args[1:], got, want)
+	}
 }
 
 func TestSecondSignalExitsAtOnce(t *testing.T) {

@@ -6,9 +6,77 @@ import (
 	"bytes"
 	"encoding/json"
 	"os/exec"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/rogpeppe/go-internal/testscript"
 )
+
+// cmdRefused is the script command
+//
+//	refused NAME
+//	refused NAME by run
+//
+// check and run both refuse NAME.yaml: exit code 2, nothing on stdout, and on stderr, log lines aside, to the letter
+// what NAME.txt says, in which variables are expanded; and the key of the scripts, c2VjcmV0, nowhere. With "by run" check finds nothing wrong, because the program has
+// to run for that.
+func cmdRefused(ts *testscript.TestScript, neg bool, args []string) {
+	byRun := len(args) == 3 && slices.Equal(args[1:], []string{"by", "run"})
+	if neg || len(args) != 1 && !byRun {
+		ts.Fatalf("usage: refused NAME [by run]")
+	}
+	name := args[0]
+	want := regexp.MustCompile(`\$\w+`).ReplaceAllStringFunc(ts.ReadFile(name+".txt"), func(v string) string { return ts.Getenv(v[1:]) })
+	for _, command := range []string{"check", "run"} {
+		if command == "check" && byRun {
+			cmdExits(ts, false, []string{"0", "fairlead", command, "-c", name + ".yaml"})
+			continue
+		}
+		cmdExits(ts, false, []string{"2", "fairlead", command, "-c", name + ".yaml"})
+		if out := ts.ReadFile("stdout"); out != "" {
+			ts.Fatalf("%s %s: stdout %q", command, name, out)
+		}
+		var got strings.Builder
+		for line := range strings.Lines(ts.ReadFile("stderr")) {
+			if !strings.HasPrefix(line, "time=") {
+				got.WriteString(line)
+			}
+		}
+		if strings.Contains(ts.ReadFile("stderr"), "c2VjcmV0") {
+			ts.Fatalf("%s %s: stderr shows the key", command, name)
+		}
+		if diff := cmp.Diff(want, got.String()); diff != "" {
+			ts.Fatalf("%s %s: stderr (-want +got):\n%s", command, name, diff)
+		}
+	}
+}
+
+// cmdUntil is the script command
+//
+//	until REGEXP PROGRAM [ARG...]
+//
+// which runs a program again and again until its stdout matches, and fails after 20 s.
+func cmdUntil(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: until REGEXP PROGRAM [ARG...]")
+	}
+	re, err := regexp.Compile("(?m)" + args[0])
+	ts.Check(err)
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+		_ = ts.Exec(args[1], args[2:]...) // what it prints decides
+		out := ts.ReadFile("stdout")
+		if re.MatchString(out) {
+			return
+		}
+		if time.Now().After(deadline) {
+			ts.Fatalf("%q never printed what matches %s; at last:\n%s%s", args[1:], args[0], out, ts.ReadFile("stderr"))
+		}
+	}
+}
 
 // The demo runs as a program of its own: its built-in plugin is that program started again.
 func TestTheDemoShowsEachStepAndBothSidesCountTheSame(t *testing.T) {

@@ -39,13 +39,21 @@ type Backend interface {
 	Report(ctx context.Context, patch json.RawMessage) (version int64, err error)
 }
 
+// CheckDir says what keeps a directory, whether it is there yet or not, from holding the socket.
+func CheckDir(dir string) error {
+	if path := filepath.Join(dir, SocketName); len(path) > maxSocketPath {
+		return fmt.Errorf("the socket's path %s would have %d characters, and at most %d are possible: choose a shorter directory", path, len(path), maxSocketPath)
+	}
+	return nil
+}
+
 // Listen opens the socket in a directory, which must exist and be private. It replaces a socket that a killed runtime
 // left behind: the caller holds the directory's lock.
 func Listen(dir string) (net.Listener, error) {
-	path := filepath.Join(dir, SocketName)
-	if len(path) > maxSocketPath {
-		return nil, fmt.Errorf("the socket's path %s has %d characters: at most %d are possible, choose a shorter state_dir", path, len(path), maxSocketPath)
+	if err := CheckDir(dir); err != nil {
+		return nil, err
 	}
+	path := filepath.Join(dir, SocketName)
 	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, fmt.Errorf("remove old socket: %w", err)
 	}
