@@ -109,10 +109,10 @@ func (r *raw) wantEnd(within time.Duration) time.Duration {
 const connack = "\x20\x02\x00\x00"
 
 // bubble runs f in virtual time with a hub that has the device dev1.
-func bubble(t *testing.T, f func(t *testing.T, h *hubtest.Hub)) {
+func bubble(t *testing.T, f func(t *testing.T, h *hubtest.Hub), o ...hubtest.Option) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		h := hubtest.StartPipe(t)
+		h := hubtest.StartPipe(t, o...)
 		h.AddDevice("dev1")
 		f(t, h)
 	})

@@ -14,6 +14,7 @@ import (
 	"github.com/fairlead-iot/fairlead/hub/api"
 	"github.com/fairlead-iot/fairlead/hub/internal/iot"
 	"github.com/fairlead-iot/fairlead/hub/internal/mqttwire"
+	"github.com/fairlead-iot/fairlead/hub/internal/msglog"
 )
 
 // errGone ends the reader of a connection whose end was decided elsewhere.
@@ -29,11 +30,15 @@ type conn struct {
 	will   *mqttwire.Will
 	idle   time.Duration // reading deadline, 0 before CONNECT
 	expiry *time.Timer   // of the credential
+	// What the packets of one read brought; keep empties them. The records alias
+	// the reading buffer.
+	records []msglog.Record
+	acks    []ack
 
 	mu      sync.Mutex
-	work    sync.Cond // signalled when there is something for the flusher, or room for the reader
-	pending pending   // for the flusher
-	spare   pending   // what the flusher has written, to be used again
+	work    sync.Cond // signalled when there is something for the flusher
+	out     []byte    // packets, whole, for the flusher
+	acked   int       // how many PUBACKs of telemetry are in out
 	closing bool      // the flusher writes what is there, then ends
 	gone    bool      // the socket is closed: nothing more is written
 	silent  bool      // neither read nor written: a black hole
@@ -71,16 +76,21 @@ func (f *Front) serve(nc net.Conn) {
 	for _, t := range c.timers {
 		t.Stop()
 	}
-	c.work.Broadcast()
+	c.work.Signal()
 	c.mu.Unlock()
-	<-flushed
-	_ = c.nc.Close() // it may be closed already
 	if c.expiry != nil {
 		c.expiry.Stop()
 	}
 	if c.sess != nil {
 		c.sendWill()
 		c.sess.End()
+	}
+	// Who does not read its last packets does not hold the connection for long.
+	farewell := time.AfterFunc(farewellWithin, func() { c.Drop("") })
+	<-flushed
+	_ = c.nc.Close() // it may be closed already
+	farewell.Stop()
+	if c.sess != nil {
 		f.log.Info("device disconnected", "device", c.id.String(), "reason", reason)
 	} else {
 		f.log.Info("connection ended before CONNECT was accepted", "remote", nc.RemoteAddr().String(), "reason", reason)
@@ -108,44 +118,27 @@ func reasonOf(err error) string {
 func (c *conn) read() error {
 	buf := make([]byte, minBuffer)
 	start, end := 0, 0
-	limit := connectLimit
 	if err := c.nc.SetReadDeadline(time.Now().Add(connectWithin)); err != nil {
 		return fmt.Errorf("set deadline: %w", err)
 	}
 	for {
-		n, err := c.nc.Read(buf[end:])
+		n, readErr := c.nc.Read(buf[end:])
 		end += n
 		if n > 0 && c.isSilent() {
 			start, end = 0, 0
 			continue
 		}
-		if c.sess == nil && end > 0 && mqttwire.Type(buf[0]>>4) != mqttwire.Connect {
-			return fmt.Errorf("first packet has type %d", buf[0]>>4) // whoever this is may wait for an answer
+		used, need, done, err := c.handleAll(buf[start:end])
+		if keepErr := c.keep(); err == nil { // what came before the error counts
+			err = keepErr
 		}
-		need := 0
-		for start < end {
-			total, err := mqttwire.Frame(buf[start:end], limit)
-			if err != nil {
-				return err
-			}
-			if total == 0 || total > end-start {
-				need = total
-				break
-			}
-			done, err := c.handle(buf[start : start+total])
-			if done || err != nil {
-				return err
-			}
-			start += total
-			if c.sess == nil { // a black hole: what follows falls into it
-				start = end
-				break
-			}
-			limit = packetLimit
-		}
-		if err != nil {
+		if done || err != nil {
 			return err
 		}
+		if readErr != nil {
+			return readErr
+		}
+		start += used
 		full := end == len(buf)
 		end = copy(buf, buf[start:end])
 		start = 0
@@ -155,10 +148,37 @@ func (c *conn) read() error {
 		if err := c.extend(); err != nil {
 			return err
 		}
-		if err := c.waitForRoom(); err != nil {
-			return err
+	}
+}
+
+// handleAll handles the whole packets in b. used is their length, need that of
+// the packet that follows, once it is known; done comes with DISCONNECT.
+func (c *conn) handleAll(b []byte) (used, need int, done bool, err error) {
+	for used < len(b) {
+		limit := packetLimit
+		if c.sess == nil {
+			limit = connectLimit
+			if mqttwire.Type(b[used]>>4) != mqttwire.Connect {
+				return used, 0, false, fmt.Errorf("first packet has type %d", b[used]>>4) // whoever this is may wait for an answer
+			}
+		}
+		total, err := mqttwire.Frame(b[used:], limit)
+		if err != nil {
+			return used, 0, false, err
+		}
+		if total == 0 || total > len(b)-used {
+			return used, total, false, nil
+		}
+		done, err := c.handle(b[used : used+total])
+		if done || err != nil {
+			return used, 0, done, err
+		}
+		used += total
+		if c.sess == nil { // a black hole: what follows falls into it
+			return len(b), 0, false, nil
 		}
 	}
+	return used, 0, false, nil
 }
 
 // extend moves the reading deadline: any traffic counts.
@@ -207,10 +227,10 @@ func (c *conn) handle(frame []byte) (bool, error) {
 		if err := c.sess.Unsubscribe(filters); err != nil {
 			return false, err
 		}
-		c.send(func(out []byte) []byte { return mqttwire.AppendUnsuback(out, p.ID) })
+		c.send(0, func(out []byte) []byte { return mqttwire.AppendUnsuback(out, p.ID) })
 		return false, nil
 	case mqttwire.Pingreq:
-		c.send(mqttwire.AppendPingresp)
+		c.send(0, mqttwire.AppendPingresp)
 		return false, nil
 	case mqttwire.Disconnect:
 		c.will = nil // [MQTT-3.1.2-10]
@@ -286,7 +306,7 @@ func (c *conn) accept(in *mqttwire.ConnectInfo, u user, cred iot.Credential) err
 	}
 	c.expiry = time.AfterFunc(time.Until(cred.Expiry.Add(c.f.svc.Grace())), func() { c.Drop("the token expired") })
 	c.f.log.Info("device connected", "device", c.id.String(), "clean", in.Clean, "session_present", present, "keep_alive", in.KeepAlive)
-	c.send(func(out []byte) []byte { return mqttwire.AppendConnack(out, present, 0) })
+	c.send(0, func(out []byte) []byte { return mqttwire.AppendConnack(out, present, 0) })
 	sess.Start()
 	return nil
 }
@@ -294,7 +314,7 @@ func (c *conn) accept(in *mqttwire.ConnectInfo, u user, cred iot.Credential) err
 // refuse answers CONNECT with a code, then ends the connection.
 func (c *conn) refuse(code byte, why error) error {
 	c.f.svc.Refused(c.id)
-	c.send(func(out []byte) []byte { return mqttwire.AppendConnack(out, false, code) })
+	c.send(0, func(out []byte) []byte { return mqttwire.AppendConnack(out, false, code) })
 	return fmt.Errorf("CONNECT of %q refused with code %d: %w", c.id, code, why)
 }
 
@@ -343,7 +363,7 @@ func (c *conn) handlePublish(p mqttwire.Packet) error {
 		err = fmt.Errorf("PUBLISH to topic %.200q", topic)
 	}
 	if err == nil && p.QoS > 0 {
-		c.queueAck(p.ID)
+		c.acks = append(c.acks, ack{p.ID, false})
 	}
 	return err
 }
@@ -406,7 +426,7 @@ func (c *conn) handleSubscribe(p mqttwire.Packet) error {
 			return err
 		}
 	}
-	c.send(func(out []byte) []byte { return mqttwire.AppendSuback(out, p.ID, codes) })
+	c.send(0, func(out []byte) []byte { return mqttwire.AppendSuback(out, p.ID, codes) })
 	if slices.Max(codes) != 0x80 {
 		c.sess.Delivering()
 	}

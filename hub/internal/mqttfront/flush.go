@@ -12,14 +12,6 @@ import (
 	"github.com/fairlead-iot/fairlead/hub/internal/msglog"
 )
 
-// pending is what waits for the flusher.
-type pending struct {
-	out     []byte // packets, whole
-	records []msglog.Record
-	acks    []ack
-	arena   []byte // holds the records' bytes
-}
-
 // ack is a PUBACK that is owed, in the order of the PUBLISH packets,
 // [MQTT-4.6.0-2].
 type ack struct {
@@ -27,134 +19,71 @@ type ack struct {
 	telemetry bool // it may leave only after the records of its batch are kept
 }
 
-func (p *pending) empty() bool { return len(p.out)+len(p.records)+len(p.acks) == 0 }
-
-func (p *pending) reset() {
-	clear(p.records) // do not keep old arenas alive
-	p.out, p.records, p.acks, p.arena = p.out[:0], p.records[:0], p.acks[:0], p.arena[:0]
-	if cap(p.out) > 2*maxBuffer {
-		p.out = nil
-	}
-	if cap(p.arena) > 2*maxBuffer {
-		p.arena = nil
-	}
-}
-
-// send queues packets that add appends.
-func (c *conn) send(add func([]byte) []byte) {
+// send queues packets that add appends; acked of them are PUBACKs of telemetry.
+// It never waits: a hub that stopped reading while its writes block, before a
+// client that does the same, would wait for ever. What is queued has a bound.
+func (c *conn) send(acked int, add func([]byte) []byte) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.closing || c.gone || c.silent {
 		return
 	}
-	c.pending.out = add(c.pending.out)
-	if len(c.pending.out) > outLimit {
+	c.out = add(c.out)
+	c.acked += acked
+	if len(c.out) > outLimit {
 		c.drop("the client does not read: too much waits for it")
 		return
 	}
-	c.work.Broadcast()
+	c.work.Signal()
 }
 
 func (c *conn) publish(topic string, payload []byte, qos byte, again bool, id uint16) {
-	c.send(func(out []byte) []byte { return mqttwire.AppendPublish(out, topic, payload, qos, again, id) })
+	c.send(0, func(out []byte) []byte { return mqttwire.AppendPublish(out, topic, payload, qos, again, id) })
 }
 
-// queueTelemetry hands a message to the flusher. The frame belongs to the
-// reader, so its bytes are copied.
+// queueTelemetry takes a message. Its bytes belong to the reading buffer, which
+// stays as it is until keep.
 func (c *conn) queueTelemetry(bag []byte, p mqttwire.Packet, acknowledge bool) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.silent {
-		return
-	}
-	from := len(c.pending.arena)
-	c.pending.arena = append(append(c.pending.arena, bag...), p.Payload...)
-	bytes := c.pending.arena[from:len(c.pending.arena):len(c.pending.arena)]
-	r := msglog.Record{Bag: bytes[:len(bag):len(bag)], Body: bytes[len(bag):]}
+	r := msglog.Record{Bag: bag, Body: p.Payload}
 	if p.Retain {
 		r.Flags = msglog.Retained
 	}
-	c.pending.records = append(c.pending.records, r)
+	c.records = append(c.records, r)
 	if acknowledge {
-		c.pending.acks = append(c.pending.acks, ack{p.ID, true})
+		c.acks = append(c.acks, ack{p.ID, true})
 	}
-	c.work.Broadcast()
 }
 
-func (c *conn) queueAck(id uint16) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.pending.acks = append(c.pending.acks, ack{id, false})
-	c.work.Broadcast()
-}
-
-// waitForRoom holds the reader while too much telemetry waits for the log.
-func (c *conn) waitForRoom() error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for len(c.pending.arena) > batchLimit && !c.gone && !c.closing {
-		c.work.Wait()
+// keep appends what one read brought to the message log, then queues the PUBACKs
+// for it. It does the former even if the connection is gone: the bytes had
+// arrived.
+func (c *conn) keep() error {
+	defer func() { c.records, c.acks = c.records[:0], c.acks[:0] }()
+	if len(c.records) > 0 {
+		if err := c.sess.Telemetry(c.records); err != nil {
+			if !errors.Is(err, msglog.ErrClosed) {
+				c.f.log.Error("keep telemetry", "device", c.id.String(), "err", err)
+			}
+			return c.giveUp("telemetry could not be kept")
+		}
 	}
-	if c.gone || c.closing {
-		return errGone
+	if len(c.acks) > 0 {
+		due, acked := c.dueAcks()
+		c.send(acked, func(out []byte) []byte {
+			for _, a := range due {
+				out = mqttwire.AppendPuback(out, a.id)
+			}
+			return out
+		})
 	}
 	return nil
 }
 
-// flush keeps telemetry and writes packets until the connection ends.
-func (c *conn) flush() {
-	var packets []byte
-	for {
-		c.mu.Lock()
-		for c.pending.empty() && !c.closing && !c.gone {
-			c.work.Wait()
-		}
-		if c.pending.empty() {
-			c.mu.Unlock()
-			return
-		}
-		c.mu.Unlock()
-		// Let the reader add what it has in hand: larger batches, fewer writes.
-		runtime.Gosched()
-		c.mu.Lock()
-		batch := c.pending
-		c.pending, c.spare = c.spare, pending{}
-		c.work.Broadcast() // room for the reader
-		c.mu.Unlock()
-
-		packets = append(packets[:0], batch.out...)
-		if err := c.keep(batch.records); err != nil {
-			c.Drop(fmt.Sprintf("telemetry could not be kept: %v", err))
-		} else {
-			acked := 0
-			packets, acked = c.appendAcks(packets, batch.acks)
-			if c.write(packets) && acked > 0 {
-				c.sess.Acked(acked)
-			}
-		}
-		if cap(packets) > 2*maxBuffer {
-			packets = nil
-		}
-		batch.reset()
-		c.mu.Lock()
-		c.spare = batch
-		c.mu.Unlock()
-	}
-}
-
-// keep appends to the message log before any PUBACK leaves. It does so even if
-// the connection is gone: the bytes had arrived.
-func (c *conn) keep(records []msglog.Record) error {
-	if len(records) == 0 {
-		return nil
-	}
-	return c.sess.Telemetry(records)
-}
-
-// appendAcks adds the PUBACKs that no fault withholds or delays.
-func (c *conn) appendAcks(dst []byte, acks []ack) ([]byte, int) {
-	acked := 0
-	for _, a := range acks {
+// dueAcks leaves out the PUBACKs that a fault withholds or delays, and counts
+// those of telemetry.
+func (c *conn) dueAcks() (due []ack, acked int) {
+	due = c.acks[:0]
+	for _, a := range c.acks {
 		if a.telemetry {
 			if _, hit := c.f.svc.Strike(api.FaultWithholdPuback, c.id); hit {
 				continue
@@ -165,9 +94,9 @@ func (c *conn) appendAcks(dst []byte, acks []ack) ([]byte, int) {
 			}
 			acked++
 		}
-		dst = mqttwire.AppendPuback(dst, a.id)
+		due = append(due, a)
 	}
-	return dst, acked
+	return due, acked
 }
 
 func (c *conn) later(d time.Duration, id uint16) {
@@ -177,29 +106,58 @@ func (c *conn) later(d time.Duration, id uint16) {
 		return
 	}
 	c.timers = append(c.timers, time.AfterFunc(d, func() {
-		c.send(func(out []byte) []byte { return mqttwire.AppendPuback(out, id) })
-		c.sess.Acked(1)
+		c.send(1, func(out []byte) []byte { return mqttwire.AppendPuback(out, id) })
 	}))
 }
 
-// write sends packets in one write; false when they did not leave.
+// flush writes packets until the connection ends.
+func (c *conn) flush() {
+	var spare []byte
+	for {
+		c.mu.Lock()
+		for len(c.out) == 0 && !c.closing && !c.gone {
+			c.work.Wait()
+		}
+		c.mu.Unlock()
+		// Let others add what they have in hand: larger batches, fewer writes.
+		runtime.Gosched()
+		c.mu.Lock()
+		batch, acked := c.out, c.acked
+		c.out, c.acked = spare[:0], 0
+		end := c.gone || len(batch) == 0
+		c.mu.Unlock()
+		if end {
+			return
+		}
+		if c.write(batch) && acked > 0 {
+			c.sess.Acked(acked)
+		}
+		if spare = batch; cap(spare) > 2*maxBuffer {
+			spare = nil
+		}
+	}
+}
+
+// write sends packets; false when they did not leave. A client that reads, however
+// slowly, gets all of them: the time is for each chunk.
 func (c *conn) write(packets []byte) bool {
-	if len(packets) == 0 {
-		return true
-	}
-	c.mu.Lock()
-	mute := c.gone || c.silent
-	c.mu.Unlock()
-	if mute {
-		return false
-	}
-	err := c.nc.SetWriteDeadline(time.Now().Add(writeWithin))
-	if err == nil {
-		_, err = c.nc.Write(packets)
-	}
-	if err != nil {
-		c.Drop(fmt.Sprintf("write: %v", err))
-		return false
+	for len(packets) > 0 {
+		c.mu.Lock()
+		mute := c.gone || c.silent
+		c.mu.Unlock()
+		if mute {
+			return false
+		}
+		chunk := packets[:min(len(packets), maxBuffer)]
+		err := c.nc.SetWriteDeadline(time.Now().Add(writeWithin))
+		if err == nil {
+			_, err = c.nc.Write(chunk)
+		}
+		if err != nil {
+			c.Drop(fmt.Sprintf("write: %v", err))
+			return false
+		}
+		packets = packets[len(chunk):]
 	}
 	return true
 }

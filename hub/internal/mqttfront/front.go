@@ -25,10 +25,11 @@ const (
 	connectWithin = 30 * time.Second
 	// writeWithin is how long a client may leave its socket unread.
 	writeWithin = 30 * time.Second
-	outLimit    = 8 << 20 // bytes waiting for a client that does not read
-	batchLimit  = 1 << 20 // bytes of telemetry that wait for the log; then reading pauses
-	minBuffer   = 4 << 10
-	maxBuffer   = 64 << 10
+	// farewellWithin is the same for the last packets before the hub closes.
+	farewellWithin = 5 * time.Second
+	outLimit       = 8 << 20 // bytes waiting for a client that does not read; then it is dropped
+	minBuffer      = 4 << 10
+	maxBuffer      = 64 << 10
 )
 
 // Return codes of CONNACK, MQTT 3.1.1 section 3.2.2.3.
