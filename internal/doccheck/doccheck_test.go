@@ -18,7 +18,7 @@ const root = "../.."
 func documents(t *testing.T) map[string]string {
 	t.Helper()
 	out := map[string]string{"README.md": read(t, "README.md")}
-	err := filepath.WalkDir(filepath.Join(root, "docs"), func(path string, d fs.DirEntry, err error) error {
+	err := filepath.WalkDir(filepath.Join(root, "docs"), func(path string, _ fs.DirEntry, err error) error {
 		if err == nil && strings.HasSuffix(path, ".md") {
 			rel := strings.TrimPrefix(filepath.ToSlash(path), root+"/")
 			out[rel] = read(t, rel)
