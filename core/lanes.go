@@ -83,18 +83,21 @@ func (m *Machine) withdrawn(ev Withdrawn) {
 // be found out.
 func (m *Machine) skipGone(n Lane) {
 	l := m.lane(n)
-	upto := l.acked
-	for _, s := range l.gone {
-		if s != upto+1 {
-			break
-		}
-		upto = s
-	}
+	upto := l.afterGone(l.acked)
 	if l.sent > l.acked || upto == l.acked {
 		return
 	}
 	m.emit(Forget{n, upto})
 	l.moveHead(upto)
+}
+
+// afterGone returns the last of the given-up numbers that follow s without a gap; s if none does.
+func (l *lane) afterGone(s Seq) Seq {
+	i, _ := slices.BinarySearch(l.gone, s+1)
+	for ; i < len(l.gone) && l.gone[i] == s+1; i++ {
+		s++
+	}
+	return s
 }
 
 func (m *Machine) acked(now Instant, ev Acked) {
@@ -110,9 +113,10 @@ func (m *Machine) acked(now Instant, ev Acked) {
 	}
 	m.counters.Acknowledged += uint64(ev.Upto - l.acked)
 	l.progressed = now
-	l.moveHead(ev.Upto)
+	// Nobody will acknowledge what was given up before its turn: an acknowledgement reaches to the next that is not.
+	l.moveHead(min(l.afterGone(ev.Upto), l.sent))
 	m.emit(Resolve{ev.Lane, ev.Upto})
-	m.emit(Forget{ev.Lane, ev.Upto})
+	m.emit(Forget{ev.Lane, l.acked})
 	m.skipGone(ev.Lane)
 }
 
@@ -136,6 +140,7 @@ func (m *Machine) giveUpLane(n Lane, upto Seq, why Outcome) {
 	m.emit(GiveUp{Lane: n, From: l.acked + 1, To: upto, Sent: l.everSent > l.acked, Why: why})
 	m.emit(Forget{n, upto})
 	l.moveHead(upto)
+	m.skipGone(n)
 }
 
 func (m *Machine) planLanes(now Instant) {

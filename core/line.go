@@ -2,6 +2,7 @@ package core
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -26,24 +27,31 @@ func line(name string, pairs ...any) string {
 	return b.String()
 }
 
+// quoted quotes a text that would not stand as one word of one line. Much of what is shown was written by others: a
+// control character must not reach a terminal or a log.
+func quoted(s string) string {
+	q := strconv.Quote(s)
+	if len(q) == len(s)+2 && !strings.ContainsAny(s, " =") {
+		return s
+	}
+	return q
+}
+
 // word gives a value's text, quoted where it holds spaces. A true bool is its key alone.
 func word(v any) (text string, isZero bool) {
 	switch v := v.(type) {
 	case bool:
 		return "", !v
 	case string:
-		if strings.ContainsAny(v, " =\"\n") {
-			return fmt.Sprintf("%q", v), false
-		}
-		return v, v == ""
+		return quoted(v), v == ""
 	case []string:
-		return strings.Join(v, ","), len(v) == 0
+		return quoted(strings.Join(v, ",")), len(v) == 0
 	case map[string]string:
 		var parts []string
 		for _, k := range sortedKeys(v) {
 			parts = append(parts, k+":"+v[k])
 		}
-		return strings.Join(parts, ","), len(v) == 0
+		return quoted(strings.Join(parts, ",")), len(v) == 0
 	case time.Duration:
 		return v.String(), v == 0
 	case fmt.Stringer:

@@ -12,6 +12,15 @@ import (
 // https://learn.microsoft.com/azure/iot-hub/iot-hub-devguide-messages-construct
 const MaxMessageSize = 256 << 10
 
+// MaxMethodPayload is the most that the hub takes in the answer to a direct method, in bytes.
+//
+// https://learn.microsoft.com/azure/iot-hub/iot-hub-devguide-direct-methods
+const MaxMethodPayload = 128 << 10
+
+// maxProperties is what a message's properties may take, percent-encoded, in bytes: they stand in the MQTT topic, which
+// holds 65 535 bytes (the length is two bytes on the wire), and whose beginning names the device.
+const maxProperties = 65_535 - 512
+
 // Message is one device-to-cloud message, one cloud-to-device message, or one input message of a module. A message
 // that has been handed to another component is shared and must not be changed.
 //
@@ -69,6 +78,9 @@ func (m *Message) Check() error {
 	if len(m.ID) > 128 {
 		return fmt.Errorf("message id of %d characters: %w: at most 128", len(m.ID), ErrInvalid)
 	}
+	if n := m.propertiesSize(); n > maxProperties {
+		return fmt.Errorf("message with properties of %d bytes: %w: percent-encoded, as they are sent, they may take at most %d", n, ErrTooLarge, maxProperties)
+	}
 	for _, k := range sortedKeys(m.Properties) {
 		if k == "" {
 			return fmt.Errorf("message property without a name: %w", ErrInvalid)
@@ -78,6 +90,43 @@ func (m *Message) Check() error {
 		}
 	}
 	return nil
+}
+
+// propertiesSize returns what the properties take as name=value&name=value, percent-encoded, in bytes. For a system
+// property it counts the longest name, and for an id that is still to be made up what one takes.
+func (m *Message) propertiesSize() int {
+	const name, id = len("%24.cid=&") + len("iothub-creation-time-utc"), 48
+	n := 0
+	for _, v := range []string{m.ID, m.CorrelationID, m.UserID, m.ContentType, m.ContentEncoding, m.InterfaceID, m.Component, m.Output} {
+		if v != "" {
+			n += name + escapedSize(v)
+		}
+	}
+	if m.ID == "" {
+		n += name + id
+	}
+	for _, t := range []time.Time{m.Expiry, m.CreationTime} {
+		if !t.IsZero() {
+			n += name + escapedSize(TimeFormat)
+		}
+	}
+	for k, v := range m.Properties {
+		n += escapedSize(k) + escapedSize(v) + len("=&")
+	}
+	return n
+}
+
+// escapedSize returns the length of a text in which all but RFC 3986's unreserved characters are percent-encoded.
+func escapedSize(s string) int {
+	n := len(s)
+	for i := range len(s) {
+		switch c := s[i]; {
+		case c >= 'a' && c <= 'z', c >= 'A' && c <= 'Z', c >= '0' && c <= '9', c == '_', c == '.', c == '-', c == '~':
+		default:
+			n += 2
+		}
+	}
+	return n
 }
 
 func sortedKeys(m map[string]string) []string {

@@ -357,6 +357,9 @@ func (w *world) checkLane(e Effect) {
 		if e.Upto <= l.forgotten || e.Upto > l.last {
 			w.failf("%v: the lane is %+v", e, *l)
 		}
+		if w.session != 0 && l.sent > l.head && e.Upto > l.sent {
+			w.failf("%v: what is in flight was passed over: %+v", e, *l)
+		}
 		l.forgotten, l.head, l.sent = e.Upto, max(l.head, e.Upto), max(l.sent, e.Upto)
 		for s := range l.waiting {
 			if s <= e.Upto {

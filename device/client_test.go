@@ -343,7 +343,8 @@ func TestARenewalIsNotALoss(t *testing.T) {
 		if s.Sessions < 10 || len(s.Received) != sent {
 			t.Errorf("%d sessions, %d messages received of %d sent", s.Sessions, len(s.Received), sent)
 		}
-		if got := strings.Join(states, " "); got != "disconnected connecting connected" {
+		// A watcher may miss a state that lasts no time.
+		if got := strings.Join(states, " "); strings.Replace(got, "connecting ", "", 1) != "disconnected connected" {
 			t.Errorf("states shown: %s", got)
 		}
 	})

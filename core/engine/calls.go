@@ -91,6 +91,9 @@ func (e *Engine) respond(f core.Respond) {
 	r := core.MethodResponse{RequestID: c.in.RequestID, Status: c.answer.Status, Payload: c.answer.Payload}
 	if f.Status != 0 {
 		r.Status, r.Payload = f.Status, ownAnswer(f.Status, c)
+	} else if n := len(r.Payload); n > core.MaxMethodPayload || n > 0 && !json.Valid(r.Payload) {
+		// The hub would close the session over it, and over its repetition in the next one.
+		r.Status, r.Payload = 500, ownAnswer(500, c)
 	}
 	s := a.getSession()
 	e.begin(a, func(ctx context.Context) core.Event {
@@ -104,6 +107,8 @@ func (e *Engine) respond(f core.Respond) {
 func ownAnswer(status int, c *call) []byte {
 	reason := "the runtime could not carry out the call"
 	switch {
+	case status == 500:
+		reason = fmt.Sprintf("plugin %q gave an answer that cannot be sent: %d bytes, at most %d of JSON", c.plugin, len(c.answer.Payload), core.MaxMethodPayload)
 	case status == 404:
 		reason = fmt.Sprintf("no plugin handles the method %q", c.in.Method)
 	case status == 429:

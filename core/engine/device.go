@@ -45,6 +45,10 @@ func (d *device) Report(ctx context.Context, patch json.RawMessage) (int64, erro
 	if !isJSONObject(patch) {
 		return 0, fmt.Errorf("report: %w: the patch must be a JSON object", core.ErrInvalid)
 	}
+	if len(patch) > core.MaxMessageSize {
+		// The hub would close the session, and the next one, and so on.
+		return 0, fmt.Errorf("report a patch of %d bytes: %w: the hub takes at most %d", len(patch), core.ErrTooLarge, core.MaxMessageSize)
+	}
 	r, err := d.e.operate(ctx, &operation{name: "report properties", request: &core.Request{Kind: core.ReportedPatch, Payload: patch}})
 	return r.Version, err
 }
@@ -56,6 +60,12 @@ func (d *device) Twin(ctx context.Context) (json.RawMessage, error) {
 
 func (d *device) Connect(ctx context.Context) error {
 	_, err := d.e.operate(ctx, &operation{name: "connect", begin: func(op core.Op) core.Event { return core.ConnectRequested{Op: op} }})
+	if err != nil && ctx.Err() != nil {
+		// It ended because the caller would not wait any longer; what it waited for is more useful to know.
+		if c := d.e.watch.get(); c.State == core.StateConnecting || c.State == core.StateWaiting {
+			err = fmt.Errorf("%w: %s", err, c.Reason)
+		}
+	}
 	return err
 }
 
@@ -97,6 +107,9 @@ func (o *operation) finish(err error) { o.once.Do(func() { o.done <- err }) }
 
 // operate puts an operation through the machine and waits for its end, or ctx's.
 func (e *Engine) operate(ctx context.Context, o *operation) (core.Reply, error) {
+	if err := ctxError(ctx); err != nil {
+		return core.Reply{}, fmt.Errorf("%s: %w", o.name, err)
+	}
 	o.done = make(chan error, 1)
 	var op core.Op
 	wasPosted := e.inbox.run(func() core.Event {

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	mathrand "math/rand/v2"
 	"sync"
 	"time"
@@ -79,7 +80,6 @@ type Engine struct {
 
 	// What follows belongs to the goroutine of Run.
 	attempts    map[core.Epoch]*attempt
-	sent        []core.Seq // per lane, the highest number sent in the present session
 	ops         map[core.Op]*operation
 	lastOp      core.Op
 	calls       map[core.Call]*call
@@ -150,9 +150,6 @@ func (e *Engine) Run(ctx context.Context) error {
 				if it.do != nil {
 					ev = it.do()
 				}
-				if a, ok := ev.(core.Acked); ok {
-					ev = e.acked(a)
-				}
 				if ev != nil && !e.stopped {
 					e.step(ctx, ev)
 				}
@@ -165,7 +162,11 @@ func (e *Engine) Run(ctx context.Context) error {
 		}
 	}
 	e.inbox.close()
-	e.outbox.close()
+	for l := range e.outbox.close() { // what came after the machine's last word
+		runs, live := e.outbox.take(core.Lane(l), 0, math.MaxUint64)
+		e.unsent += live
+		settle(runs, core.ErrClosed)
+	}
 	close(e.ended)
 	for epoch := range e.attempts { // one that would not close in time
 		e.closeAttempt(ctx, epoch)

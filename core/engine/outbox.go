@@ -15,11 +15,12 @@ type outbox struct {
 	mu       sync.Mutex
 	lanes    []laneBox
 	count    int // live messages
+	slots    int // numbers that are kept, the empty ones among them: they take room as well
 	bytes    int
 	maxCount int
 	maxBytes int
 	closed   bool
-	space    chan struct{} // closed and replaced when there is room again
+	space    chan struct{} // closed when there is room again; nil while nobody waits
 	idPrefix string
 }
 
@@ -39,7 +40,7 @@ type entry struct {
 }
 
 func newOutbox(maxCount, maxBytes int, idPrefix string) *outbox {
-	return &outbox{maxCount: maxCount, maxBytes: maxBytes, space: make(chan struct{}), idPrefix: idPrefix}
+	return &outbox{maxCount: maxCount, maxBytes: maxBytes, idPrefix: idPrefix}
 }
 
 func (o *outbox) lane(l core.Lane) *laneBox {
@@ -69,8 +70,11 @@ func (o *outbox) append(ctx context.Context, l core.Lane, by core.Settler, first
 			o.mu.Unlock()
 			return core.ErrClosed
 		}
-		if o.count+len(batch) <= o.maxCount && o.bytes+total <= o.maxBytes {
+		if o.slots+len(batch) <= o.maxCount && o.bytes+total <= o.maxBytes {
 			break
+		}
+		if o.space == nil {
+			o.space = make(chan struct{})
 		}
 		space := o.space
 		o.mu.Unlock()
@@ -85,11 +89,15 @@ func (o *outbox) append(ctx context.Context, l core.Lane, by core.Settler, first
 	for i, m := range batch {
 		size := m.Size() // as counted above, without an id that is made up here
 		if m.ID == "" {
-			m.ID = o.messageID(l, b.last()+1)
+			// One of the largest size goes without: an id of ours is no reason to refuse it.
+			if id := o.messageID(l, b.last()+1); size+len(id) <= core.MaxMessageSize {
+				m.ID = id
+			}
 		}
 		b.entries = append(b.entries, entry{message: m, by: by, tag: first + uint64(i), size: size})
 	}
 	o.count += len(batch)
+	o.slots += len(batch)
 	o.bytes += total
 	submitted(b.last(), total)
 	return nil
@@ -118,18 +126,6 @@ func (o *outbox) collect(l core.Lane, from, to core.Seq) []core.Outbound {
 		}
 	}
 	return out
-}
-
-// beyond moves upto over the empty entries that follow it, at most to limit: nobody will acknowledge those.
-func (o *outbox) beyond(l core.Lane, upto, limit core.Seq) core.Seq {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	b := o.lane(l)
-	upto = max(upto, b.head-1)
-	for upto < limit && upto < b.last() && b.at(upto+1).message == nil {
-		upto++
-	}
-	return upto
 }
 
 // find returns the number of a message by its submitter's tag; 0 if it is not here any more.
@@ -172,10 +168,17 @@ func (o *outbox) take(l core.Lane, from, to core.Seq) (runs []settlement, live i
 		*e = entry{}
 	}
 	if live > 0 {
-		close(o.space)
-		o.space = make(chan struct{})
+		o.signalSpace()
 	}
 	return runs, live
+}
+
+// signalSpace wakes who waits for room.
+func (o *outbox) signalSpace() {
+	if o.space != nil {
+		close(o.space)
+		o.space = nil
+	}
 }
 
 // forget drops the entries up to upto.
@@ -189,6 +192,8 @@ func (o *outbox) forget(l core.Lane, upto core.Seq) {
 	}
 	b.first += n
 	b.head += core.Seq(n)
+	o.slots -= n
+	o.signalSpace()
 	if b.first == len(b.entries) {
 		b.entries, b.first = b.entries[:0], 0
 	} else if b.first > 1024 && b.first > len(b.entries)/2 {
@@ -205,11 +210,11 @@ func (o *outbox) load() (count, bytes int) {
 	return o.count, o.bytes
 }
 
-func (o *outbox) close() {
+// close takes nothing more and returns how many lanes there are.
+func (o *outbox) close() (lanes int) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if !o.closed {
-		o.closed = true
-		close(o.space)
-	}
+	o.closed = true
+	o.signalSpace()
+	return len(o.lanes)
 }

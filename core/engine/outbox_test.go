@@ -66,12 +66,6 @@ func TestAWithdrawnMessageLeavesAnEmptyNumber(t *testing.T) {
 	if len(got) != 4 || got[2] != 4 {
 		t.Errorf("to be sent: %v", got)
 	}
-	if upto := o.beyond(0, 2, 5); upto != 3 {
-		t.Errorf("an acknowledgement of 2 reaches to %d, want 3: nobody will acknowledge the empty one", upto)
-	}
-	if upto := o.beyond(0, 2, 2); upto != 2 {
-		t.Errorf("beyond what was sent: %d", upto)
-	}
 	if o.find(0, by, 3) != 0 {
 		t.Error("a withdrawn message is found again")
 	}

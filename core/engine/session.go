@@ -28,12 +28,25 @@ func (a *attempt) getSession() core.Session {
 	return a.session
 }
 
-// begin runs one phase of an attempt.
+// failed reports the end of an attempt that came to nothing, and lets go of what is kept of it.
+func (e *Engine) failed(a *attempt, ev core.Event) {
+	e.inbox.run(func() core.Event {
+		if e.attempts[a.epoch] == a {
+			delete(e.attempts, a.epoch)
+		}
+		a.cancel()
+		return ev
+	})
+}
+
+// begin runs one phase of an attempt and posts what it returns, if anything.
 func (e *Engine) begin(a *attempt, phase func(ctx context.Context) core.Event) {
 	a.work.Add(1)
 	e.background(func() {
 		defer a.work.Done()
-		e.inbox.post(phase(a.ctx))
+		if ev := phase(a.ctx); ev != nil {
+			e.inbox.post(ev)
+		}
 	})
 }
 
@@ -46,7 +59,8 @@ func (e *Engine) fetchCredential(ctx context.Context, epoch core.Epoch) {
 		defer cancel()
 		c, err := e.cfg.Credentials.Credential(ctx)
 		if err != nil {
-			return core.CredentialFailed{Epoch: epoch, Fault: core.FaultOf(fmt.Errorf("fetch credential: %w", err))}
+			e.failed(a, core.CredentialFailed{Epoch: epoch, Fault: core.FaultOf(fmt.Errorf("fetch credential: %w", err))})
+			return nil
 		}
 		a.mu.Lock()
 		a.credential = c
@@ -65,7 +79,8 @@ func (e *Engine) open(f core.Open) {
 		a.mu.Unlock()
 		link, err := e.cfg.Transports[f.Route].Open(ctx, c)
 		if err != nil {
-			return core.OpenFailed{Epoch: f.Epoch, Fault: core.FaultOf(err)}
+			e.failed(a, core.OpenFailed{Epoch: f.Epoch, Fault: core.FaultOf(err)})
+			return nil
 		}
 		a.mu.Lock()
 		a.link = link
@@ -76,12 +91,11 @@ func (e *Engine) open(f core.Open) {
 
 func (e *Engine) connect(epoch core.Epoch) {
 	a := e.attempts[epoch]
-	e.sent = nil
 	a.work.Add(1)
 	e.background(func() {
 		s, err := e.makeSession(a)
 		if err != nil {
-			e.inbox.post(core.ConnectFailed{Epoch: epoch, Fault: core.FaultOf(err)})
+			e.failed(a, core.ConnectFailed{Epoch: epoch, Fault: core.FaultOf(err)})
 			a.work.Done()
 			return
 		}
@@ -188,28 +202,10 @@ func (e *Engine) send(f core.Send) {
 	if a == nil {
 		return
 	}
-	for int(f.Lane) >= len(e.sent) {
-		e.sent = append(e.sent, 0)
-	}
-	e.sent[f.Lane] = f.To
 	batch := e.outbox.collect(f.Lane, f.From, f.To)
 	if len(batch) > 0 {
 		a.getSession().Send(f.Lane, batch)
 	}
-	if len(batch) == 0 || batch[0].Seq > f.From {
-		// Numbers of withdrawn messages at the head would be acknowledged by nobody.
-		if upto := e.outbox.beyond(f.Lane, 0, f.To); upto > 0 {
-			e.inbox.post(core.Acked{Epoch: f.Epoch, Lane: f.Lane, Upto: upto})
-		}
-	}
-}
-
-// acked extends a session's acknowledgement over withdrawn messages behind it.
-func (e *Engine) acked(ev core.Acked) core.Acked {
-	if int(ev.Lane) < len(e.sent) {
-		ev.Upto = max(ev.Upto, e.outbox.beyond(ev.Lane, ev.Upto, e.sent[ev.Lane]))
-	}
-	return ev
 }
 
 func (e *Engine) giveUp(f core.GiveUp) {
@@ -222,21 +218,6 @@ func (e *Engine) giveUp(f core.GiveUp) {
 		err = fmt.Errorf("%w; it had been sent, and the hub may have it", err)
 	}
 	settle(runs, err)
-	e.nudge(f.Lane)
-}
-
-// nudge acknowledges empty numbers at a lane's head that were sent in this session.
-func (e *Engine) nudge(l core.Lane) {
-	if int(l) >= len(e.sent) || e.sent[l] == 0 {
-		return
-	}
-	if upto := e.outbox.beyond(l, 0, e.sent[l]); upto > 0 {
-		for epoch, a := range e.attempts {
-			if a.getSession() != nil {
-				e.inbox.post(core.Acked{Epoch: epoch, Lane: l, Upto: upto})
-			}
-		}
-	}
 }
 
 func settle(runs []settlement, err error) {

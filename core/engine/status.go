@@ -60,7 +60,7 @@ func (e *Engine) status() Status {
 		OutboxMaxMessages: e.cfg.OutboxMessages, OutboxMaxBytes: e.cfg.OutboxBytes,
 		ReportedVersion: e.reported, DeadLetters: append([]DeadLetter(nil), e.deadLetters...),
 	}
-	s.Transport = e.cfg.Transports[0].Name()
+	s.Transport = e.cfg.Transports[s.Machine.Route].Name()
 	s.OutboxMessages, s.OutboxBytes = e.outbox.load()
 	for _, p := range e.plugins {
 		info := p.info

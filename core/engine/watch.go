@@ -16,7 +16,6 @@ type watchers struct {
 	next     time.Time
 	watchers map[*watcher]struct{}
 	closed   bool
-	wg       sync.WaitGroup
 }
 
 // watcher holds what its goroutine has not told yet: the newest state, and some errors.
@@ -102,7 +101,7 @@ func (w *watchers) start(one *watcher) (stop func()) {
 		return func() {}
 	}
 	w.watchers[one] = struct{}{}
-	w.wg.Go(func() { w.serve(one) })
+	go w.serve(one)
 	return func() { one.stopOnce.Do(func() { close(one.stop) }) }
 }
 
@@ -134,13 +133,13 @@ func (w *watchers) serve(one *watcher) {
 	}
 }
 
-// close tells every watcher the last state and waits for them.
+// close tells every watcher the last state, after which it ends. It does not wait for them: a watcher may be waiting for
+// the engine's end itself.
 func (w *watchers) close() {
 	w.mu.Lock()
+	defer w.mu.Unlock()
 	w.closed = true
 	for one := range w.watchers {
 		one.signal()
 	}
-	w.mu.Unlock()
-	w.wg.Wait()
 }
