@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"runtime"
 	"strconv"
 	"syscall"
 	"testing"
@@ -30,6 +31,8 @@ func TestScripts(t *testing.T) {
 		Dir: "testdata/script",
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("HOME", e.WorkDir)
+			e.Setenv("GOOS", runtime.GOOS)
+			e.Setenv("GOARCH", runtime.GOARCH)
 			e.Setenv("GORACE", "atexit_sleep_ms=0") // else each program sleeps a second at its end under -race
 			return nil
 		},
