@@ -31,7 +31,10 @@ func buildAndRun(m *testing.M) (int, error) {
 	if err != nil {
 		return 0, fmt.Errorf("make directory: %w", err)
 	}
-	defer os.RemoveAll(dir) //nolint:errcheck // it is temporary
+	defer os.RemoveAll(dir)                      //nolint:errcheck // it is temporary
+	if err := os.Chmod(dir, 0o755); err != nil { //nolint:gosec // one test runs it as another user
+		return 0, fmt.Errorf("open directory: %w", err)
+	}
 	programs.fairlead, programs.numbers = filepath.Join(dir, "fairlead"), filepath.Join(dir, "numbers")
 	for file, pkg := range map[string]string{programs.fairlead: "../../cmd/runtime", programs.numbers: "./numbers"} {
 		if out, err := exec.Command("go", "build", "-o", file, pkg).CombinedOutput(); err != nil {

@@ -4,6 +4,7 @@ package faults
 
 import (
 	"bytes"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -131,4 +132,25 @@ func eventually(t *testing.T, limit time.Duration, what string, ok func() bool) 
 		time.Sleep(10 * time.Millisecond) // between two looks
 	}
 	return time.Since(began)
+}
+
+// plainListener answers every connection with words that are no TLS, and returns its address.
+func plainListener(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = l.Close() })
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			_, _ = c.Write([]byte("220 mail.example ESMTP\r\n"))
+			_ = c.Close()
+		}
+	}()
+	return l.Addr().String()
 }

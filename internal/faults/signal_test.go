@@ -74,3 +74,18 @@ func TestASecondSIGTERMEndsAtOnce(t *testing.T) {
 	eventually(t, time.Second, "the plugin's end", func() bool { return !alive(pid) })
 	t.Logf("ended %v after the second SIGTERM", took.Round(time.Millisecond))
 }
+
+// The plugin waits for its Send, and takes the message back when it is asked to stop.
+func TestSIGTERMWithNothingLeftWaitsForNoHub(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.configure("  metrics: {builtin: hostmetrics, settings: {interval: 1s}}", "")
+	w.run()
+	w.hub.kill(t)
+	eventually(t, 10*time.Second, "a message that waits", func() bool { return w.mustStatus().Outbox.Messages == 1 })
+	took := w.terminate(0)
+	if took > 3*time.Second {
+		t.Errorf("it took %v, want less than 3 s: there was nothing to wait for", took)
+	}
+	t.Logf("ended %v after SIGTERM", took.Round(time.Millisecond))
+}

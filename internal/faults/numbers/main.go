@@ -7,6 +7,8 @@
 //	messages  "ID BODY": each cloud-to-device message
 //	children  the process id of a grandchild of the runtime, if settings ask for one
 //
+// With NUMBERS_NOTHING in its environment it does nothing at all.
+//
 // Settings: {"rate": 100, "child": true}; rate is in messages per second, 0 for none.
 //
 // Methods, each with a prefix from the environment (NUMBERS_PREFIX): echo returns its payload; sleep hangs for its
@@ -35,6 +37,9 @@ func main() {
 	prefix := os.Getenv("NUMBERS_PREFIX")
 	var s settings
 	p := sdk.New("numbers")
+	if os.Getenv("NUMBERS_NOTHING") != "" {
+		p.Serve()
+	}
 	p.Settings(&s)
 	p.HandleMethod(prefix+"echo", func(_ context.Context, req *sdk.MethodRequest) (any, error) { return req.Payload, nil })
 	p.HandleMethod(prefix+"pid", func(context.Context, *sdk.MethodRequest) (any, error) { return os.Getpid(), nil })
