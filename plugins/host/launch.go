@@ -140,7 +140,7 @@ func (l *launcher) Launch(ctx context.Context, d core.Device) (core.Plugin, erro
 		hangUp: func() { _ = conn.Close() }, cleanup: cleanup,
 	}
 	go p.supervise()
-	l.cfg.Logger.Info("plugin started", "pid", s.info.PID, "sdk", s.info.SDK, "methods", s.info.Methods)
+	l.cfg.Logger.Debug("plugin started", "pid", s.info.PID, "sdk", s.info.SDK, "methods", s.info.Methods)
 	return p, nil
 }
 

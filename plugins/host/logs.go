@@ -6,12 +6,16 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/fairlead-iot/fairlead/plugins/internal/wire"
+	"github.com/fairlead-iot/fairlead/plugins/pluginv1"
 )
 
-// What a plugin may write into the host's log. Beyond it lines are dropped and counted.
+// What a plugin may write into the host's log, and observe. Beyond it lines and observations are dropped and counted.
 const (
 	logRate  = 50 // lines per second
 	logBurst = 500
@@ -23,6 +27,8 @@ const (
 	// wait.
 	readRate  = 1 << 20
 	readBurst = 4 << 20
+	// metricRate is how many observations per second a plugin may make.
+	metricRate, metricBurst = 1000, 10000
 	// lastLines is how many lines of stderr are kept for the error that tells of the plugin's end.
 	lastLines = 12
 )
@@ -158,4 +164,53 @@ func (o *output) tail() string {
 		return "; it wrote nothing on stderr"
 	}
 	return "; its last words: " + strings.ToValidUTF8(strings.Join(o.last, " | "), "\uFFFD")
+}
+
+// writeLog writes a plugin's log line, within the rate.
+func (s *session) writeLog(l *pluginv1.Log) {
+	level := wire.ToLevel(l.GetLevel())
+	if !s.log.Enabled(s.ctx, level) {
+		return
+	}
+	ok, denied := s.logs.take(1)
+	if denied > 0 {
+		s.log.Warn("plugin log lines dropped: too many", "lines", denied)
+	}
+	if !ok {
+		// A pause here is back-pressure on the whole stream.
+		time.Sleep(100 * time.Microsecond)
+		return
+	}
+	const maxAttrs = 32
+	attrs := make([]slog.Attr, 0, min(len(l.GetAttributes()), maxAttrs))
+	for k, v := range l.GetAttributes() {
+		if len(attrs) == maxAttrs {
+			break
+		}
+		attrs = append(attrs, slog.String(k, cut(v)))
+	}
+	slices.SortFunc(attrs, func(a, b slog.Attr) int { return strings.Compare(a.Key, b.Key) })
+	s.log.LogAttrs(s.ctx, level, cut(l.GetMessage()), attrs...)
+}
+
+func cut(s string) string {
+	if len(s) > lineLimit {
+		return strings.ToValidUTF8(s[:lineLimit], "") + "…"
+	}
+	return s
+}
+
+// observe hands on a plugin's observation, within the rate.
+func (s *session) observe(m *pluginv1.Metric) {
+	ok, denied := s.metric.take(1)
+	if denied > 0 {
+		s.log.Warn("plugin metrics dropped: too many", "observations", denied)
+	}
+	if !ok {
+		time.Sleep(100 * time.Microsecond)
+		return
+	}
+	s.cfg.Metric(Metric{
+		Plugin: s.cfg.Name, Name: m.GetName(), Counter: m.GetKind() == pluginv1.Metric_KIND_COUNTER, Value: m.GetValue(), Labels: m.GetLabels(),
+	})
 }

@@ -40,7 +40,7 @@ type process struct {
 
 	mu      sync.Mutex
 	started bool   // it runs, or ran
-	dead    bool   // it was killed, or must not start
+	dead    bool   // it was killed, has ended, or must not start: its number may be another's
 	first   string // the first line on stdout, cut at handshakeLimit
 	seen    bool   // there was a first line
 }
@@ -87,7 +87,7 @@ func (p *process) Start(context.Context) error {
 		began <- nil
 		_ = p.cmd.Wait() // the state tells all
 		// Whoever is left of the group ends with its leader.
-		p.group.kill()
+		p.over()
 		late := time.AfterFunc(pipeGrace, func() { _, _ = outR.Close(), errR.Close() })
 		readers.Wait()
 		late.Stop()
@@ -149,18 +149,30 @@ func (p *process) Kill(context.Context) error {
 
 // kill kills the process and its group, at once and for good.
 func (p *process) kill() {
-	p.mu.Lock()
-	if p.started && !p.dead {
-		p.group.kill()
-	}
-	p.dead = true
-	p.mu.Unlock()
+	p.over()
 	// go-plugin waits for the end of what it reads.
 	_ = p.handshake.Close()
 }
 
+// over kills what is left of the group, for the last time: once the process was waited for, the group's number may
+// become another's.
+func (p *process) over() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.started && !p.dead {
+		p.group.kill()
+	}
+	p.dead = true
+}
+
 // terminate asks the process and its group to end.
-func (p *process) terminate() { p.group.terminate() }
+func (p *process) terminate() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.started && !p.dead {
+		p.group.terminate()
+	}
+}
 
 // exit describes how the process ended; it is valid once exited is closed.
 func (p *process) exit() string {

@@ -32,7 +32,7 @@ func (s *session) request(r *pluginv1.Request) {
 		if twice {
 			err = fmt.Errorf("%w: request %d is open already", core.ErrInvalid, id)
 		}
-		s.reply(&pluginv1.Reply{Id: id, Error: wire.FromError(err)})
+		s.queue(replyFrame(&pluginv1.Reply{Id: id, Error: wire.FromError(err)}))
 		return
 	}
 	s.tasks.Go(func() {
@@ -43,14 +43,15 @@ func (s *session) request(r *pluginv1.Request) {
 		}
 		reply.Id = id
 		s.mu.Lock()
-		delete(s.requests, id)
+		s.replied = append(s.replied, id)
+		s.frames = append(s.frames, replyFrame(reply))
 		s.mu.Unlock()
-		s.reply(reply)
+		s.signal()
 	})
 }
 
-func (s *session) reply(r *pluginv1.Reply) {
-	s.queue(&pluginv1.SessionRequest{Frame: &pluginv1.SessionRequest_Reply{Reply: r}})
+func replyFrame(r *pluginv1.Reply) *pluginv1.SessionRequest {
+	return &pluginv1.SessionRequest{Frame: &pluginv1.SessionRequest_Reply{Reply: r}}
 }
 
 // carryOut asks the device.
@@ -58,6 +59,9 @@ func (s *session) carryOut(ctx context.Context, r *pluginv1.Request) (*pluginv1.
 	switch r := r.GetRequest().(type) {
 	case *pluginv1.Request_Report:
 		patch := r.Report.GetPatch()
+		if len(patch) > core.MaxMessageSize {
+			return nil, fmt.Errorf("%w: a patch of %d bytes; the hub takes at most %d", core.ErrTooLarge, len(patch), core.MaxMessageSize)
+		}
 		var object map[string]json.RawMessage
 		if err := json.Unmarshal(patch, &object); err != nil || object == nil {
 			return nil, fmt.Errorf("%w: the patch of the reported properties is not a JSON object", core.ErrInvalid)

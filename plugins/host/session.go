@@ -8,8 +8,6 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
-	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -22,10 +20,13 @@ import (
 
 const (
 	// maxFrames is how many frames may wait for a plugin that does not read; beyond it the plugin is ended. Settled
-	// frames do not count: they are merged.
+	// messages do not count: they are merged into runs, of which there are many only where good messages and bad ones
+	// alternate; maxRuns bounds them.
 	maxFrames = 8192
-	// metricRate is how many observations per second a plugin may make.
-	metricRate, metricBurst = 1000, 10000
+	maxRuns   = 8 * maxFrames
+	// maxMethodAnswer is the most that the hub takes as the answer to a method, in bytes: "Payloads for method requests
+	// and responses are limited to 128 KB". https://learn.microsoft.com/azure/iot-hub/iot-hub-devguide-direct-methods
+	maxMethodAnswer = 128 << 10
 )
 
 var (
@@ -60,9 +61,10 @@ type session struct {
 	connection *pluginv1.ConnectionState // the newest that was not sent
 	nextID     uint64
 	calls      map[uint64]chan *pluginv1.Return
-	requests   map[uint64]context.CancelFunc
-	heard      time.Time // when the last frame came
-	finish     bool      // the writer closes the stream when it has sent all
+	requests   map[uint64]context.CancelFunc // until the reply is on its way: replies may be large
+	replied    []uint64                      // those whose replies are in frames
+	heard      time.Time                     // when the last frame came
+	finish     bool                          // the writer closes the stream when it has sent all
 	wake       chan struct{}
 }
 
@@ -145,7 +147,7 @@ func (s *session) register(conn grpc.ClientConnInterface) error {
 // level returns the lowest level that the logger keeps.
 func (s *session) level() pluginv1.Log_Level {
 	for _, l := range []pluginv1.Log_Level{pluginv1.Log_LEVEL_DEBUG, pluginv1.Log_LEVEL_INFO, pluginv1.Log_LEVEL_WARN} {
-		if s.log.Enabled(s.ctx, slogLevel(l)) {
+		if s.log.Enabled(s.ctx, wire.ToLevel(l)) {
 			return l
 		}
 	}
@@ -209,7 +211,11 @@ func (s *session) Settled(from, to uint64, err error) {
 	} else {
 		s.settled = append(s.settled, settled{from, to, err})
 	}
+	n := len(s.settled)
 	s.mu.Unlock()
+	if n > maxRuns {
+		s.end(errBacklog)
+	}
 	s.signal()
 }
 
@@ -235,11 +241,15 @@ func (s *session) background(err error) {
 	}})
 }
 
-// take returns what is to be sent now.
+// take returns what is to be sent now. Requests whose replies are among it are no longer open.
 func (s *session) take() (frames []*pluginv1.SessionRequest, finish bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	frames, s.frames = s.frames, nil
+	for _, id := range s.replied {
+		delete(s.requests, id)
+	}
+	s.replied = s.replied[:0]
 	if s.connection != nil {
 		frames = append(frames, &pluginv1.SessionRequest{Frame: &pluginv1.SessionRequest_Connection{Connection: s.connection}})
 		s.connection = nil
@@ -424,73 +434,17 @@ func (s *session) call(ctx context.Context, d core.Delivery) (core.Answer, error
 	}
 }
 
-// answer reads a Return. A method's payload goes to the hub as JSON, so what is none becomes a refusal here.
+// answer reads a Return. A method's payload goes to the hub, which wants JSON of a bounded size and hangs up on more; so
+// what is not that becomes a refusal here.
 func answer(d core.Delivery, r *pluginv1.Return) core.Answer {
 	a := core.Answer{Status: int(r.GetStatus()), Payload: r.GetPayload(), Verdict: wire.ToVerdict(r.GetVerdict())}
-	if d.Kind == core.InboundMethod && len(a.Payload) > 0 && !json.Valid(a.Payload) {
+	switch {
+	case d.Kind != core.InboundMethod:
+	case len(a.Payload) > maxMethodAnswer:
+		a.Status = http.StatusInternalServerError
+		a.Payload = fmt.Appendf(nil, `{"error":"the plugin's answer has %d bytes; the hub takes at most %d"}`, len(a.Payload), maxMethodAnswer)
+	case len(a.Payload) > 0 && !json.Valid(a.Payload):
 		a.Status, a.Payload = http.StatusInternalServerError, []byte(`{"error":"the plugin's answer is not JSON"}`)
 	}
 	return a
-}
-
-// writeLog writes a plugin's log line, within the rate.
-func (s *session) writeLog(l *pluginv1.Log) {
-	level := slogLevel(l.GetLevel())
-	if !s.log.Enabled(s.ctx, level) {
-		return
-	}
-	ok, denied := s.logs.take(1)
-	if denied > 0 {
-		s.log.Warn("plugin log lines dropped: too many", "lines", denied)
-	}
-	if !ok {
-		// A pause here is back-pressure on the whole stream.
-		time.Sleep(100 * time.Microsecond)
-		return
-	}
-	const maxAttrs = 32
-	attrs := make([]slog.Attr, 0, min(len(l.GetAttributes()), maxAttrs))
-	for k, v := range l.GetAttributes() {
-		if len(attrs) == maxAttrs {
-			break
-		}
-		attrs = append(attrs, slog.String(k, cut(v)))
-	}
-	slices.SortFunc(attrs, func(a, b slog.Attr) int { return strings.Compare(a.Key, b.Key) })
-	s.log.LogAttrs(s.ctx, level, cut(l.GetMessage()), attrs...)
-}
-
-func cut(s string) string {
-	if len(s) > lineLimit {
-		return strings.ToValidUTF8(s[:lineLimit], "") + "…"
-	}
-	return s
-}
-
-func slogLevel(l pluginv1.Log_Level) slog.Level {
-	switch l {
-	case pluginv1.Log_LEVEL_DEBUG:
-		return slog.LevelDebug
-	case pluginv1.Log_LEVEL_WARN:
-		return slog.LevelWarn
-	case pluginv1.Log_LEVEL_ERROR:
-		return slog.LevelError
-	case pluginv1.Log_LEVEL_UNSPECIFIED, pluginv1.Log_LEVEL_INFO:
-	}
-	return slog.LevelInfo
-}
-
-// observe hands on a plugin's observation, within the rate.
-func (s *session) observe(m *pluginv1.Metric) {
-	ok, denied := s.metric.take(1)
-	if denied > 0 {
-		s.log.Warn("plugin metrics dropped: too many", "observations", denied)
-	}
-	if !ok {
-		time.Sleep(100 * time.Microsecond)
-		return
-	}
-	s.cfg.Metric(Metric{
-		Plugin: s.cfg.Name, Name: m.GetName(), Counter: m.GetKind() == pluginv1.Metric_KIND_COUNTER, Value: m.GetValue(), Labels: m.GetLabels(),
-	})
 }

@@ -4,8 +4,8 @@ import (
 	"context"
 	"log/slog"
 	"maps"
-	"strings"
 
+	"github.com/fairlead-iot/fairlead/plugins/internal/wire"
 	"github.com/fairlead-iot/fairlead/plugins/pluginv1"
 )
 
@@ -26,7 +26,7 @@ func (h *logHandler) Handle(_ context.Context, r slog.Record) error {
 		flatten(attrs, h.prefix, a)
 		return true
 	})
-	h.out.offer(logFrame(toLevel(r.Level), r.Message, attrs))
+	h.out.offer(logFrame(wire.FromLevel(r.Level), r.Message, attrs))
 	return nil
 }
 
@@ -74,30 +74,5 @@ func logFrame(l pluginv1.Log_Level, text string, attrs map[string]string) *plugi
 	}}
 }
 
-// valid makes s fit for a frame: a string that is not UTF-8 would end the stream.
-func valid(s string) string { return strings.ToValidUTF8(s, "\uFFFD") }
-
-func toLevel(l slog.Level) pluginv1.Log_Level {
-	switch {
-	case l >= slog.LevelError:
-		return pluginv1.Log_LEVEL_ERROR
-	case l >= slog.LevelWarn:
-		return pluginv1.Log_LEVEL_WARN
-	case l >= slog.LevelInfo:
-		return pluginv1.Log_LEVEL_INFO
-	}
-	return pluginv1.Log_LEVEL_DEBUG
-}
-
-func fromLevel(l pluginv1.Log_Level) slog.Level {
-	switch l {
-	case pluginv1.Log_LEVEL_DEBUG:
-		return slog.LevelDebug
-	case pluginv1.Log_LEVEL_WARN:
-		return slog.LevelWarn
-	case pluginv1.Log_LEVEL_ERROR:
-		return slog.LevelError
-	case pluginv1.Log_LEVEL_UNSPECIFIED, pluginv1.Log_LEVEL_INFO:
-	}
-	return slog.LevelInfo
-}
+// valid makes s fit for a frame.
+func valid(s string) string { return wire.Text(s) }

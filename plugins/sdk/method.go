@@ -1,6 +1,7 @@
 package sdk
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -19,13 +20,13 @@ type MethodHandler func(ctx context.Context, req *MethodRequest) (any, error)
 
 // Response is a method's answer with a status of the handler's choice.
 type Response struct {
-	Status  int
+	Status  int // 0 means 200
 	Payload any // marshalled to JSON; nil is null, a json.RawMessage is sent as it is
 }
 
 // StatusError is a method's refusal: a status, as in HTTP, and a reason for the caller.
 type StatusError struct {
-	Status int
+	Status int // 0 means 500
 	Reason string
 }
 
@@ -98,8 +99,8 @@ func (c *methodCall) run(h MethodHandler, name string, payload []byte) {
 }
 
 func (c *methodCall) answer(v any, err error) {
+	status, payload := c.encode(v, err)
 	c.once.Do(func() {
-		status, payload := encodeAnswer(v, err)
 		c.s.out.control(&pluginv1.SessionResponse{Frame: &pluginv1.SessionResponse_Return{
 			Return: &pluginv1.Return{Id: c.id, Status: int32(status), Payload: payload},
 		}})
@@ -107,11 +108,23 @@ func (c *methodCall) answer(v any, err error) {
 	})
 }
 
+// encode is encodeAnswer, whatever the author's MarshalJSON does: a call without an answer would stay open until its
+// deadline.
+func (c *methodCall) encode(v any, err error) (status int, payload []byte) {
+	defer func() {
+		if r := recover(); r != nil {
+			c.s.dev.log.Error("method answer panicked", "panic", fmt.Sprint(r), "stack", string(debug.Stack()))
+			status, payload = http.StatusInternalServerError, reason("encoding the answer panicked")
+		}
+	}()
+	return encodeAnswer(v, err)
+}
+
 // encodeAnswer turns what a handler returned into a status and JSON.
 func encodeAnswer(v any, err error) (status int, payload []byte) {
 	if err != nil {
 		status = http.StatusInternalServerError
-		if se, ok := errors.AsType[*StatusError](err); ok {
+		if se, ok := errors.AsType[*StatusError](err); ok && se.Status != 0 {
 			status = se.Status
 		}
 		return status, reason(err.Error())
@@ -119,9 +132,13 @@ func encodeAnswer(v any, err error) (status int, payload []byte) {
 	status = http.StatusOK
 	switch r := v.(type) {
 	case Response:
-		status, v = r.Status, r.Payload
+		status, v = cmp.Or(r.Status, status), r.Payload
 	case *Response:
-		status, v = r.Status, r.Payload
+		if r == nil {
+			v = nil // a typed nil is null, as for any other pointer
+			break
+		}
+		status, v = cmp.Or(r.Status, status), r.Payload
 	}
 	payload, err = json.Marshal(v)
 	if err != nil {

@@ -37,6 +37,11 @@ func withDevice(t *testing.T, p *sdk.Plugin, cfg sdktest.Config) (*sdktest.Harne
 
 func text(s string) *sdk.Message { return &sdk.Message{Payload: []byte(s)} }
 
+// explosive is an answer that cannot be encoded without a panic.
+type explosive struct{}
+
+func (explosive) MarshalJSON() ([]byte, error) { panic("ouch") }
+
 func TestMethodAnswers(t *testing.T) {
 	p := sdk.New("test")
 	p.HandleMethod("value", func(context.Context, *sdk.MethodRequest) (any, error) { return map[string]int{"a": 1}, nil })
@@ -50,6 +55,10 @@ func TestMethodAnswers(t *testing.T) {
 	})
 	p.HandleMethod("panic", func(context.Context, *sdk.MethodRequest) (any, error) { panic("ouch") })
 	p.HandleMethod("unencodable", func(context.Context, *sdk.MethodRequest) (any, error) { return make(chan int), nil })
+	p.HandleMethod("explosive", func(context.Context, *sdk.MethodRequest) (any, error) { return explosive{}, nil })
+	p.HandleMethod("no status", func(context.Context, *sdk.MethodRequest) (any, error) { return &sdk.Response{Payload: 1}, nil })
+	p.HandleMethod("no response", func(context.Context, *sdk.MethodRequest) (any, error) { return (*sdk.Response)(nil), nil })
+	p.HandleMethod("no refusal status", func(context.Context, *sdk.MethodRequest) (any, error) { return nil, &sdk.StatusError{Reason: "no"} })
 	p.HandleMethod("decode", func(_ context.Context, req *sdk.MethodRequest) (any, error) {
 		var v struct{ Pressure int }
 		return v.Pressure, req.Decode(&v)
@@ -78,6 +87,10 @@ func TestMethodAnswers(t *testing.T) {
 		{"refuse", nil, 409, `{"error":"wrapped: already open"}`},
 		{"panic", nil, 500, `{"error":"method panic: the handler panicked"}`},
 		{"unencodable", nil, 500, `{"error":"encode answer: json: unsupported type: chan int"}`},
+		{"explosive", nil, 500, `{"error":"encoding the answer panicked"}`},
+		{"no status", nil, 200, `1`},
+		{"no response", nil, 200, `null`},
+		{"no refusal status", nil, 500, `{"error":"no"}`},
 		{"decode", "no object", 400, `{"error":"payload of decode: json: cannot unmarshal string into Go value of type struct { Pressure int }"}`},
 		{"deferred", nil, 201, `"done"`},
 		{"unknown", nil, 404, `{"error":"this plugin has no method \"unknown\""}`},
@@ -90,7 +103,10 @@ func TestMethodAnswers(t *testing.T) {
 			}
 		})
 	}
-	if diff := cmp.Diff([]string{"decode", "deferred", "error", "nothing", "panic", "refuse", "status", "unencodable", "value"}, h.Info().Methods); diff != "" {
+	if diff := cmp.Diff([]string{
+		"decode", "deferred", "error", "explosive", "no refusal status", "no response", "no status", "nothing", "panic", "refuse", "status",
+		"unencodable", "value",
+	}, h.Info().Methods); diff != "" {
 		t.Error(diff)
 	}
 }

@@ -262,8 +262,8 @@ func (w *writer) fail(err error) {
 	}
 }
 
-// take returns the frames to send now; none means wait.
-func (w *writer) take() (frames []*pluginv1.SessionResponse, batch *pluginv1.SessionResponse) {
+// takeFrames returns the control frames to send now.
+func (w *writer) takeFrames() (frames []*pluginv1.SessionResponse) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	frames, w.frames = w.frames, nil
@@ -272,6 +272,14 @@ func (w *writer) take() (frames []*pluginv1.SessionResponse, batch *pluginv1.Ses
 			map[string]string{"dropped": fmt.Sprint(w.dropped)}))
 		w.dropped = 0
 	}
+	return frames
+}
+
+// takeBatch returns the messages to send now, nil for none. They share the authors' payloads and maps, which are theirs
+// again when a Send gives up; so they are taken last, when nothing stands between them and the stream.
+func (w *writer) takeBatch() *pluginv1.SessionResponse {
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	n, size := 0, 0
 	for n < len(w.queue) && n < wire.FrameMessages && w.messages > 0 {
 		t := w.queue[n]
@@ -284,7 +292,7 @@ func (w *writer) take() (frames []*pluginv1.SessionResponse, batch *pluginv1.Ses
 		n++
 	}
 	if n == 0 {
-		return frames, nil
+		return nil
 	}
 	ms := &pluginv1.Messages{First: w.next, Messages: make([]*pluginv1.Message, n)}
 	for i, t := range w.queue[:n] {
@@ -298,18 +306,19 @@ func (w *writer) take() (frames []*pluginv1.SessionResponse, batch *pluginv1.Ses
 	clear(w.queue[rest:])
 	w.queue = w.queue[:rest]
 	w.made()
-	return frames, &pluginv1.SessionResponse{Frame: &pluginv1.SessionResponse_Messages{Messages: ms}}
+	return &pluginv1.SessionResponse{Frame: &pluginv1.SessionResponse_Messages{Messages: ms}}
 }
 
 // run sends until ctx ends or send fails. When ctx ends it still sends what is queued and may be sent.
 func (w *writer) run(ctx context.Context, send func(*pluginv1.SessionResponse) error) error {
 	for last := false; ; {
-		frames, batch := w.take()
+		frames := w.takeFrames()
 		for _, f := range frames {
 			if err := send(f); err != nil {
 				return err
 			}
 		}
+		batch := w.takeBatch()
 		if batch != nil {
 			if err := send(batch); err != nil {
 				return err

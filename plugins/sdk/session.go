@@ -104,7 +104,7 @@ func (p *Plugin) session(stream grpc.BidiStreamingServer[pluginv1.SessionRequest
 	}
 	s.dev = &Device{
 		s: s, name: init.GetPluginName(), identity: wire.ToIdentity(init.GetIdentity()), settings: json.RawMessage(init.GetSettingsJson()),
-		log:    slog.New(&logHandler{out: s.out, level: fromLevel(init.GetLogLevel())}),
+		log:    slog.New(&logHandler{out: s.out, level: wire.ToLevel(init.GetLogLevel())}),
 		events: newWorker(), watchers: make(map[int]func(Connection)), errs: make(map[int]func(error)), tokens: make(map[int]func()),
 	}
 

@@ -46,7 +46,7 @@ func FromError(err error) *pluginv1.Error {
 		}
 	}
 	if e, ok := errors.AsType[*core.Error](err); ok {
-		p.Status, p.RetryAfterMs, p.TrackingId = int32(e.Status), FromDuration(e.RetryAfter), e.TrackingID
+		p.Status, p.RetryAfterMs, p.TrackingId = int32(e.Status), FromDuration(e.RetryAfter), Text(e.TrackingID)
 	}
 	return p
 }

@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"log/slog"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -176,5 +177,32 @@ func Readable(m *pluginv1.Message) *pluginv1.Message {
 	return m
 }
 
-// Text makes s fit for a frame's string.
+// FromLevel gives the frame's form of l.
+func FromLevel(l slog.Level) pluginv1.Log_Level {
+	switch {
+	case l >= slog.LevelError:
+		return pluginv1.Log_LEVEL_ERROR
+	case l >= slog.LevelWarn:
+		return pluginv1.Log_LEVEL_WARN
+	case l >= slog.LevelInfo:
+		return pluginv1.Log_LEVEL_INFO
+	}
+	return pluginv1.Log_LEVEL_DEBUG
+}
+
+// ToLevel is the reverse of FromLevel; an unknown level counts as info.
+func ToLevel(p pluginv1.Log_Level) slog.Level {
+	switch p {
+	case pluginv1.Log_LEVEL_DEBUG:
+		return slog.LevelDebug
+	case pluginv1.Log_LEVEL_WARN:
+		return slog.LevelWarn
+	case pluginv1.Log_LEVEL_ERROR:
+		return slog.LevelError
+	case pluginv1.Log_LEVEL_UNSPECIFIED, pluginv1.Log_LEVEL_INFO:
+	}
+	return slog.LevelInfo
+}
+
+// Text makes s fit for a frame's string, which must be UTF-8: anything else would end the stream.
 func Text(s string) string { return strings.ToValidUTF8(s, "\uFFFD") }

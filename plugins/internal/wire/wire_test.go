@@ -104,6 +104,10 @@ func TestAnErrorKeepsItsTextItsSentinelAndTheHubsWords(t *testing.T) {
 	if wire.ToError(wire.FromError(nil)) != nil {
 		t.Error("no error became one")
 	}
+	// What comes from the hub need not be UTF-8, and a frame must be.
+	if _, err := proto.Marshal(wire.FromError(&core.Error{Op: "patch\xff", TrackingID: "T\xff", Err: core.ErrService})); err != nil {
+		t.Errorf("a frame with the hub's words: %v", err)
+	}
 	if got := wire.ToError(&pluginv1.Error{Message: "odd", Code: 99}); got.Error() != "odd" {
 		t.Errorf("an unknown code: %v", got)
 	}
