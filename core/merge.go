@@ -3,7 +3,9 @@ package core
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"reflect"
 )
 
@@ -22,6 +24,9 @@ func MergePatch(doc, patch []byte) ([]byte, error) {
 }
 
 // JoinPatches returns the patch that does what first and then second do. Unlike MergePatch it keeps nulls.
+//
+// Merge patches cannot say "an object with these keys and no others". Where second puts an object in the place of
+// something that first removed or replaced, the joined patch leaves alone what the object held before both.
 func JoinPatches(first, second []byte) ([]byte, error) {
 	a, err := parseObject(first)
 	if err != nil {
@@ -83,6 +88,9 @@ func parseObject(b []byte) (map[string]any, error) {
 	var m map[string]any
 	if err := dec.Decode(&m); err != nil {
 		return nil, err
+	}
+	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
+		return nil, errors.New("more than one JSON value")
 	}
 	if m == nil {
 		m = map[string]any{}

@@ -366,7 +366,7 @@ func TestAPluginThatIsReadyDuringTheShutdownIsClosed(t *testing.T) {
 type giant struct{ done chan struct{} }
 
 func (g *giant) Launch(context.Context, core.Device) (core.Plugin, error) { return g, nil }
-func (g *giant) Info() core.PluginInfo { return core.PluginInfo{Methods: []string{"large", "bad"}} }
+func (g *giant) Info() core.PluginInfo                                    { return core.PluginInfo{Methods: []string{"large", "bad"}} }
 
 func (g *giant) Handle(_ context.Context, d core.Delivery) (core.Answer, error) {
 	if d.Method == "bad" {
