@@ -118,16 +118,17 @@ func hostnames(names []string) []string {
 }
 
 func (h *Hub) open() error {
+	// The state first: a directory of a newer version stays as it is.
 	var err error
-	if h.identity, err = pki.Load(h.cfg.Dir, h.cfg.Hostnames, time.Now()); err != nil {
-		return err
-	}
 	h.svc, err = iot.Open(iot.Config{
 		Dir: h.cfg.Dir, Hostnames: h.cfg.Hostnames, Grace: h.cfg.TokenGrace, Logger: h.log,
 		Messages: msglog.Limits{Bytes: h.cfg.MessageBytes, Age: h.cfg.MessageAge},
 	})
 	if err != nil {
 		return err
+	}
+	if h.identity, err = pki.Load(h.cfg.Dir, h.cfg.Hostnames, time.Now()); err != nil {
+		return errors.Join(err, h.svc.Close())
 	}
 	h.mqtt = mqttfront.New(mqttfront.Config{Service: h.svc, DisabledCode: h.cfg.DisabledCode, Logger: h.log})
 	return nil

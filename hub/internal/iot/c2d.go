@@ -114,7 +114,7 @@ func (s *Service) deliver(ident *identity, reconnected bool) {
 			continue
 		}
 		d := &Delivery{Device: ident.id.Device, Message: m.Message, QoS: se.qos[FeatureC2D]}
-		again := m.PacketID != 0
+		again := m.PacketID != 0 && d.QoS > 0 // DUP is 0 with QoS 0, [MQTT-3.3.1-2]
 		if d.QoS > 0 && !again {
 			m.PacketID = ident.freePacketID()
 		}

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	mathrand "math/rand/v2"
 	"slices"
 	"strings"
 	"sync"
@@ -79,6 +80,8 @@ func Open(cfg Config) (*Service, error) {
 	s := &Service{
 		cfg: cfg, log: cfg.Logger, done: make(chan struct{}),
 		identities: map[api.ID]*identity{}, policies: map[string]*policy{}, calls: map[string]*call{},
+		// A device may answer a call of the process before this one.
+		nextCall: uint64(mathrand.Uint32()) << 20, //nolint:gosec // apart, not secret
 	}
 	var err error
 	if s.journal, err = journal.Open(cfg.Dir); err != nil {

@@ -78,6 +78,9 @@ func (s *Service) Attach(id api.ID, link Link, clean bool, cred Credential, mode
 	if err != nil {
 		return nil, false, err
 	}
+	if s.disabled(ident) { // since it was authenticated
+		return nil, false, api.Refuse(api.CodeDeviceDisabled, "device %s is disabled", id.Device)
+	}
 	if old := ident.live; old != nil {
 		ident.counters.TakeOvers++
 		s.detach(old)
@@ -93,31 +96,27 @@ func (s *Service) Attach(id api.ID, link Link, clean bool, cred Credential, mode
 		svc: s, ident: ident, link: link, clean: clean, cred: cred, model: model, authGen: ident.device.GenerationID,
 		subs: map[string]byte{}, features: map[Feature]bool{}, qos: map[Feature]byte{}, parse: feature,
 	}
-	if !clean {
-		present = ident.session != nil
-		if !present {
-			ident.session = &storedSession{Subscriptions: map[string]byte{}}
-			s.releaseQueue(ident)
-		}
+	if present = !clean && ident.session != nil; present {
 		for filter, qos := range ident.session.Subscriptions {
 			se.add(filter, qos)
 		}
-		if !present {
-			if err := se.store(); err != nil {
-				return nil, false, err
-			}
-		}
-	}
-	now := time.Now().UTC()
-	ident.live = se
-	ident.device.ConnectionState, ident.device.ConnectionStateUpdatedTime, ident.device.LastActivityTime = api.Connected, now, now
-	ident.counters.Connects++
-	if model != "" && ident.twin.ModelID != model {
-		ident.twin.ModelID = model
-		if err := s.putTwin(ident); err != nil {
+	} else if !clean {
+		s.releaseQueue(ident)
+		if err := se.store(); err != nil {
 			return nil, false, err
 		}
 	}
+	if model != "" && ident.twin.ModelID != model {
+		next := ident.twin
+		next.ModelID = model
+		if err := s.setTwin(ident, next); err != nil {
+			return nil, false, err
+		}
+	}
+	now := time.Now().UTC()
+	ident.live = se // nothing fails from here on: the front ends only a session that it was given
+	ident.device.ConnectionState, ident.device.ConnectionStateUpdatedTime, ident.device.LastActivityTime = api.Connected, now, now
+	ident.counters.Connects++
 	return se, present, nil
 }
 
@@ -241,8 +240,11 @@ func (se *Session) store() error {
 	for filter, qos := range se.subs {
 		stored.Subscriptions[filter] = qos
 	}
+	if err := se.svc.put("session/"+se.ident.id.String(), stored); err != nil {
+		return err
+	}
 	se.ident.session = stored
-	return se.svc.put("session/"+se.ident.id.String(), stored)
+	return nil
 }
 
 // Telemetry appends records to the message log, stamped with who sent them. When

@@ -133,8 +133,8 @@ func decodeRecord(r msglog.Record) (api.Message, error) {
 		return api.Message{}, fmt.Errorf("message %d: %w", r.Seq, err)
 	}
 	stamp := func(name, value string) {
-		if value != "" {
-			b.System[name] = value
+		if b.System[name] = value; value == "" {
+			delete(b.System, name) // the device does not say who it is
 		}
 	}
 	stamp("iothub-connection-device-id", r.Device)

@@ -45,15 +45,16 @@ type Journal struct {
 	dir     string
 	file    *os.File
 	values  map[string]json.RawMessage
-	written int64 // bytes in the file
+	written int64 // bytes in the file, all of them whole lines
 	live    int64 // bytes that a compacted file would have, about
-	failed  error // the first write error; nothing is written after it
+	tidyAt  int64 // size at which compaction is tried, at least compactFloor
+	failed  error // closed, or what stands in the file is not known: nothing is written any more
 }
 
 // Open reads the journal in dir, or makes one. dir "" means memory only. The
 // caller makes sure that one process at a time has the directory.
 func Open(dir string) (*Journal, error) {
-	j := &Journal{dir: dir, values: map[string]json.RawMessage{}}
+	j := &Journal{dir: dir, values: map[string]json.RawMessage{}, tidyAt: compactFloor}
 	if dir == "" {
 		return j, nil
 	}
@@ -62,47 +63,96 @@ func Open(dir string) (*Journal, error) {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("read journal: %w", err)
 	}
-	if err := j.load(data); err != nil {
+	good, err := j.load(data)
+	if err != nil {
 		return nil, fmt.Errorf("load journal %s: %w", name, err)
 	}
-	if err := j.compact(); err != nil {
+	if good == 0 {
+		err = j.compact()
+	} else {
+		err = j.reopen(int64(good))
+	}
+	if err != nil {
 		return nil, fmt.Errorf("write journal %s: %w", name, err)
 	}
+	j.tidy()
 	return j, nil
 }
 
-func (j *Journal) load(data []byte) error {
-	if len(data) == 0 {
-		return nil
+// reopen goes on with the file that is there. It needs no space, so that a hub
+// on a full disk still starts.
+func (j *Journal) reopen(good int64) error {
+	file, err := os.OpenFile(filepath.Join(j.dir, fileName), os.O_WRONLY|os.O_APPEND, 0o600) //nolint:gosec // the directory is the user's own
+	if err != nil {
+		return err
 	}
-	first, rest, _ := bytes.Cut(data, []byte("\n"))
+	if err := file.Truncate(good); err != nil {
+		_ = file.Close() // it is not used
+		return err
+	}
+	j.file, j.written = file, good
+	return nil
+}
+
+// load takes over what data holds and returns the length of its whole lines,
+// header included: 0 when not even that is whole.
+func (j *Journal) load(data []byte) (good int, err error) {
+	first, rest, whole := bytes.Cut(data, []byte("\n"))
+	if begin, err := headerLine(Version); err != nil || !whole && bytes.HasPrefix(begin, first) {
+		return 0, err
+	}
 	var h header
 	if err := json.Unmarshal(first, &h); err != nil || h.Format != formatName {
-		return errors.New("not a journal of the hub")
+		return 0, errors.New("not a journal of the hub")
 	}
 	if h.Version > Version {
-		return fmt.Errorf("%w: version %d, this program knows %d; use the newer program, or another directory", ErrNewer, h.Version, Version)
+		return 0, fmt.Errorf("%w: version %d, this program knows %d; use the newer program, or another directory", ErrNewer, h.Version, Version)
 	}
+	good = len(data) - len(rest)
+	j.live = int64(good)
 	for number := 2; len(rest) > 0; number++ {
 		text, next, whole := bytes.Cut(rest, []byte("\n"))
 		if !whole {
-			return nil // torn by the end of the process
+			return good, nil // torn by the end of the process
 		}
 		l, err := parseLine(text)
 		if err != nil {
 			if len(next) == 0 {
-				return nil // the same, its end happened to be there
+				return good, nil // the same, its end happened to be there
 			}
-			return fmt.Errorf("line %d: %w", number, err)
+			return 0, fmt.Errorf("line %d: %w", number, err)
 		}
-		if l.Value == nil {
-			delete(j.values, l.Key)
-		} else {
-			j.values[l.Key] = l.Value
-		}
+		j.set(l)
 		rest = next
+		good = len(data) - len(rest)
 	}
-	return nil
+	return good, nil
+}
+
+// set changes the value in memory.
+func (j *Journal) set(l line) {
+	if old, known := j.values[l.Key]; known {
+		j.live -= lineSize(l.Key, old)
+	}
+	if l.Value == nil {
+		delete(j.values, l.Key)
+		return
+	}
+	j.values[l.Key] = l.Value
+	j.live += lineSize(l.Key, l.Value)
+}
+
+// lineSize is about what formatLine gives; keys are never escaped.
+func lineSize(key string, value json.RawMessage) int64 {
+	return int64(len(`00000000 {"k":"","v":}`+"\n") + len(key) + len(value))
+}
+
+func headerLine(version int) ([]byte, error) {
+	h, err := json.Marshal(header{formatName, version})
+	if err != nil {
+		return nil, fmt.Errorf("encode header: %w", err)
+	}
+	return append(h, '\n'), nil
 }
 
 func parseLine(text []byte) (line, error) {
@@ -125,41 +175,71 @@ func formatLine(l line) ([]byte, error) {
 	return fmt.Appendf(nil, "%08x %s\n", crc32.Checksum(body, table), body), nil
 }
 
-// compact writes what is live to a new file and puts it in the place of the old.
-func (j *Journal) compact() error {
-	var out bytes.Buffer
-	h, err := json.Marshal(header{formatName, Version})
-	if err != nil {
-		return fmt.Errorf("encode header: %w", err)
+// tidy compacts the file when most of it is history. A failure, as on a full
+// disk, loses nothing: the file is good as it is, and later is soon enough.
+func (j *Journal) tidy() {
+	if j.written <= j.tidyAt || j.written <= 4*j.live {
+		return
 	}
-	out.Write(append(h, '\n'))
+	j.tidyAt = compactFloor
+	if err := j.compact(); err != nil {
+		j.tidyAt = 2 * j.written
+	}
+}
+
+// compact writes what is live to a new file and puts it in the place of the old.
+// On an error the old one stays, or the journal has failed.
+func (j *Journal) compact() error {
+	out, err := headerLine(Version)
+	if err != nil {
+		return err
+	}
 	for _, key := range j.keys("") {
 		text, err := formatLine(line{key, j.values[key]})
 		if err != nil {
 			return err
 		}
-		out.Write(text)
+		out = append(out, text...)
 	}
 	name := filepath.Join(j.dir, fileName)
 	tmp := name + ".tmp"
-	if err := os.WriteFile(tmp, out.Bytes(), 0o600); err != nil {
-		return err
-	}
-	if err := os.Rename(tmp, name); err != nil {
-		return err
-	}
-	file, err := os.OpenFile(name, os.O_WRONLY|os.O_APPEND, 0o600) //nolint:gosec // as above
-	if err != nil {
-		return err
+	if err := writeSynced(tmp, out); err != nil {
+		return errors.Join(err, os.Remove(tmp)) // the space may be needed
 	}
 	if j.file != nil {
-		_ = j.file.Close() // the replaced file; nothing of it is needed
+		_ = j.file.Close() // nothing of it is needed but its name, which some systems give up only then
 	}
-	j.file, j.written, j.live = file, int64(out.Len()), int64(out.Len())
+	renameErr := os.Rename(tmp, name)
+	file, err := os.OpenFile(name, os.O_WRONLY|os.O_APPEND, 0o600) //nolint:gosec // as above
+	if err != nil {
+		j.failed = fmt.Errorf("open journal again: %w", errors.Join(renameErr, err))
+		return j.failed
+	}
+	j.file = file
+	if renameErr != nil {
+		return renameErr
+	}
+	j.written, j.live = int64(len(out)), int64(len(out))
 	return nil
 }
 
+// writeSynced writes a file that is about to replace another: a power cut must
+// not leave an empty one in its place.
+func writeSynced(name string, data []byte) error {
+	file, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600) //nolint:gosec // as above
+	if err != nil {
+		return err
+	}
+	_, err = file.Write(data)
+	if err == nil {
+		err = file.Sync()
+	}
+	return errors.Join(err, file.Close())
+}
+
 // Put stores value under key. It returns when the change survives the process.
+// On an error the old value stays, and a later Put may succeed: disks fill and
+// empty.
 func (j *Journal) Put(key string, value any) error {
 	raw, err := json.Marshal(value)
 	if err != nil {
@@ -176,36 +256,32 @@ func (j *Journal) Delete(key string) error {
 func (j *Journal) write(l line) error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	old, known := j.values[l.Key]
-	if l.Value == nil && !known {
+	if _, known := j.values[l.Key]; l.Value == nil && !known {
 		return nil
 	}
-	if j.dir != "" {
-		if j.failed != nil {
-			return j.failed
-		}
-		text, err := formatLine(l)
-		if err != nil {
-			return err
-		}
-		if _, err := j.file.Write(text); err != nil {
-			// Half a line may stand there now; a further one would be glued to it.
-			j.failed = fmt.Errorf("write journal: %w", err)
-			return j.failed
-		}
-		j.written += int64(len(text))
-		j.live += int64(len(l.Value)) - int64(len(old))
+	if j.dir == "" {
+		j.set(l)
+		return nil
 	}
-	if l.Value == nil {
-		delete(j.values, l.Key)
-	} else {
-		j.values[l.Key] = l.Value
+	if j.failed != nil {
+		return j.failed
 	}
-	if j.dir != "" && j.written > compactFloor && j.written > 4*j.live {
-		if err := j.compact(); err != nil {
-			return fmt.Errorf("compact journal: %w", err)
+	text, err := formatLine(l)
+	if err != nil {
+		return err
+	}
+	if _, err := j.file.Write(text); err != nil {
+		err = fmt.Errorf("write journal: %w", err)
+		// Half a line may stand there now, as on a full disk; a further one would be
+		// glued to it.
+		if cutErr := j.file.Truncate(j.written); cutErr != nil {
+			j.failed = errors.Join(err, cutErr)
 		}
+		return err
 	}
+	j.written += int64(len(text))
+	j.set(l)
+	j.tidy()
 	return nil
 }
 

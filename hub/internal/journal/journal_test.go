@@ -3,6 +3,7 @@ package journal
 import (
 	"encoding/json"
 	"errors"
+	"maps"
 	"os"
 	"path/filepath"
 	"testing"
@@ -52,31 +53,90 @@ func TestChangesSurviveWithoutClose(t *testing.T) {
 	}
 }
 
+// Wherever a kill cuts the file, it opens, holds what its whole lines say, and
+// takes further changes.
 func TestTornEndIsDropped(t *testing.T) {
 	dir := t.TempDir()
 	name := filepath.Join(dir, fileName)
 	j := open(t, dir)
-	if err := j.Put("kept", 1); err != nil {
-		t.Fatal(err)
+	size := func() int {
+		info, err := os.Stat(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return int(info.Size())
 	}
-	before, err := os.ReadFile(name)
-	if err != nil {
-		t.Fatal(err)
+	type state struct {
+		size int
+		want map[string]string
 	}
-	if err := j.Put("torn", "some longer value"); err != nil {
-		t.Fatal(err)
+	states := []state{{0, map[string]string{}}}
+	for _, change := range []func() error{
+		func() error { return j.Put("a", 1) },
+		func() error { return j.Put("b", "some longer value") },
+		func() error { return j.Put("a", map[string]int{"x": 2}) },
+		func() error { return j.Delete("b") },
+	} {
+		if err := change(); err != nil {
+			t.Fatal(err)
+		}
+		states = append(states, state{size(), contents(t, j)})
 	}
 	whole, err := os.ReadFile(name)
 	if err != nil {
 		t.Fatal(err)
 	}
-	for cut := len(before); cut < len(whole); cut++ {
+	for cut := range len(whole) + 1 {
 		if err := os.WriteFile(name, whole[:cut], 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if diff := cmp.Diff(map[string]string{"kept": "1"}, contents(t, open(t, dir))); diff != "" {
+		want := map[string]string{}
+		for _, s := range states {
+			if s.size <= cut {
+				want = maps.Clone(s.want)
+			}
+		}
+		torn := open(t, dir)
+		if diff := cmp.Diff(want, contents(t, torn)); diff != "" {
 			t.Fatalf("cut at %d of %d (-want +got):\n%s", cut, len(whole), diff)
 		}
+		if err := torn.Put("later", 3); err != nil {
+			t.Fatal(err)
+		}
+		want["later"] = "3"
+		if diff := cmp.Diff(want, contents(t, open(t, dir))); diff != "" {
+			t.Fatalf("cut at %d of %d, then continued (-want +got):\n%s", cut, len(whole), diff)
+		}
+	}
+}
+
+func TestFailedCompactionFailsNoWrite(t *testing.T) {
+	dir := t.TempDir()
+	j := open(t, dir)
+	// A directory in the way of the new file.
+	if err := os.MkdirAll(filepath.Join(dir, fileName+".tmp", "x"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	big := make([]byte, 1<<20)
+	for i := range 10 {
+		big[0] = byte(i)
+		if err := j.Put("k", big); err != nil {
+			t.Fatalf("put %d: %v", i, err)
+		}
+	}
+	if diff := cmp.Diff(contents(t, j), contents(t, open(t, dir))); diff != "" {
+		t.Error(diff)
+	}
+	if err := os.RemoveAll(filepath.Join(dir, fileName+".tmp")); err != nil {
+		t.Fatal(err)
+	}
+	for range 20 {
+		if err := j.Put("k", big); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if info, err := os.Stat(filepath.Join(dir, fileName)); err != nil || info.Size() > 12<<20 {
+		t.Errorf("%v, %v: it is never compacted", info, err)
 	}
 }
 

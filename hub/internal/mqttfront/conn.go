@@ -274,11 +274,7 @@ func (c *conn) handleFirst(p mqttwire.Packet, err error) error {
 	}
 	cred, err := svc.AuthenticateDevice(c.id, string(in.Password), time.Now())
 	if err != nil {
-		code := byte(codeUnauthorized)
-		if iot.AsError(err).Code == api.CodeDeviceDisabled {
-			code = c.f.cfg.DisabledCode
-		}
-		return c.refuse(code, err)
+		return c.refuse(c.codeOf(err, codeUnauthorized), err)
 	}
 	c.events = eventsTopic(c.id)
 	if w := in.Will; w != nil {
@@ -297,7 +293,10 @@ func (c *conn) accept(in *mqttwire.ConnectInfo, u user, cred iot.Credential) err
 	feature := func(filter string) (iot.Feature, bool) { return featureOf(c.id, filter) }
 	sess, present, err := c.f.svc.Attach(c.id, c, in.Clean, cred, u.model, feature)
 	if err != nil {
-		return c.refuse(codeUnavailable, err)
+		if iot.AsError(err).Code == api.CodeServerError {
+			c.f.log.Error("begin session", "device", c.id.String(), "err", err)
+		}
+		return c.refuse(c.codeOf(err, codeUnavailable), err)
 	}
 	c.sess, c.will = sess, in.Will
 	c.idle = maxKeepAlive
@@ -309,6 +308,18 @@ func (c *conn) accept(in *mqttwire.ConnectInfo, u user, cred iot.Credential) err
 	c.send(0, func(out []byte) []byte { return mqttwire.AppendConnack(out, present, 0) })
 	sess.Start()
 	return nil
+}
+
+// codeOf is the CONNACK code for an error, which has one of its own or is otherwise.
+func (c *conn) codeOf(err error, otherwise byte) byte {
+	switch iot.AsError(err).Code {
+	case api.CodeDeviceDisabled:
+		return c.f.cfg.DisabledCode
+	case api.CodeDeviceNotFound, api.CodeModuleNotFound:
+		return codeUnauthorized
+	default:
+		return otherwise
+	}
 }
 
 // refuse answers CONNECT with a code, then ends the connection.
@@ -394,6 +405,9 @@ func (c *conn) handleTwin(rest string, do func(version int64) (body []byte, vers
 		body = iot.NewErrorBody(&api.Error{Code: fault.Code*1000 + 1, Message: "fault: twin-status"}).JSON()
 	} else if body, version, err = do(version); err != nil {
 		refused := iot.AsError(err)
+		if refused.Code == api.CodeServerError {
+			c.f.log.Error("answer twin request", "device", c.id.String(), "err", err)
+		}
 		status, version, body = refused.HTTPStatus, 0, iot.NewErrorBody(refused).JSON()
 	} else if version != 0 {
 		status = 204

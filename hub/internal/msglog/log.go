@@ -72,7 +72,7 @@ type Log struct {
 	buf      []byte
 	grown    chan struct{} // closed at every Append, then replaced
 	closed   bool
-	failed   error
+	failed   error // what stands in the last segment is not known
 }
 
 // Open reads the segments in dir and cuts off a torn end. The caller makes sure
@@ -148,8 +148,8 @@ func openSegment(name string) (*segment, int64, error) {
 }
 
 // Append adds the records with one write and sets their Seq. When it returns nil
-// they survive the end of the process. After a failed write the log refuses
-// every later one: half a record may stand at its end.
+// they survive the end of the process. On an error none of them is there, and a
+// later Append may succeed: disks fill and empty.
 func (l *Log) Append(records []Record) error {
 	if len(records) == 0 {
 		return nil
@@ -175,8 +175,12 @@ func (l *Log) Append(records []Record) error {
 	if s.file == nil {
 		s.mem = append(s.mem, l.buf...)
 	} else if _, err := s.file.Write(l.buf); err != nil {
-		l.failed = fmt.Errorf("append to message log: %w", err)
-		return l.failed
+		err = fmt.Errorf("append to message log: %w", err)
+		// Half a record may stand there now; a further one would be glued to it.
+		if cutErr := s.file.Truncate(s.size); cutErr != nil {
+			l.failed = errors.Join(err, cutErr)
+		}
+		return err
 	}
 	l.next += int64(len(records))
 	s.size += int64(len(l.buf))
@@ -210,7 +214,7 @@ func (l *Log) current() (*segment, error) {
 		}
 		if _, err := file.Write(header); err != nil {
 			_ = file.Close()
-			return nil, fmt.Errorf("create segment: %w", err)
+			return nil, fmt.Errorf("create segment: %w", errors.Join(err, os.Remove(s.name)))
 		}
 		s.file = file
 	}
