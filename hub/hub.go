@@ -38,6 +38,8 @@ type Config struct {
 	// MQTTPort and HTTPSPort are TCP ports, 0 for any free one.
 	MQTTPort  int
 	HTTPSPort int
+	// HTTPSFallbackPort is taken where HTTPSPort cannot be had; 0 for none.
+	HTTPSFallbackPort int
 	// MQTTListener and HTTPSListener, if set, are used instead of Bind and the
 	// ports. They carry plain bytes: TLS is the hub's. Close closes them.
 	MQTTListener  net.Listener
@@ -145,7 +147,13 @@ func (h *Hub) Start() error {
 	if h.mqttL, err = h.listen(h.cfg.MQTTListener, h.cfg.MQTTPort); err != nil {
 		return fmt.Errorf("listen for MQTT: %w", err)
 	}
-	if h.httpsL, err = h.listen(h.cfg.HTTPSListener, h.cfg.HTTPSPort); err != nil {
+	h.httpsL, err = h.listen(h.cfg.HTTPSListener, h.cfg.HTTPSPort)
+	if err != nil && h.cfg.HTTPSFallbackPort != 0 {
+		h.log.Warn("the HTTPS port cannot be had, taking another; clients that cannot be told a port will not find it",
+			"port", h.cfg.HTTPSPort, "other", h.cfg.HTTPSFallbackPort, "err", err)
+		h.httpsL, err = h.listen(nil, h.cfg.HTTPSFallbackPort)
+	}
+	if err != nil {
 		return errors.Join(fmt.Errorf("listen for HTTPS: %w", err), h.mqttL.Close())
 	}
 	h.started = true

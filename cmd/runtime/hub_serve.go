@@ -9,7 +9,6 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"strconv"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -76,79 +75,79 @@ func (f *hubServeFlags) run(cmd *cobra.Command) error {
 	if net.ParseIP(f.bind) == nil {
 		return usagef("--bind %q is not an IP address", f.bind)
 	}
-	https, err := f.listenHTTPS(cmd, log)
+	cfg := hub.Config{
+		Dir: dir, Hostnames: f.hostnames, Bind: f.bind, MQTTPort: f.mqttPort, HTTPSPort: f.httpsPort, TokenGrace: f.tokenGrace, Logger: log,
+	}
+	if !cmd.Flags().Changed("https-port") {
+		cfg.HTTPSFallbackPort = hubHTTPSFallback
+	}
+	// The directory before the ports: who runs two hubs on one is told so, whichever is in use as well.
+	h, err := hub.New(cfg)
+	if errors.Is(err, hub.ErrInUse) {
+		return &exitError{exitInUse, err}
+	}
 	if err != nil {
 		return err
 	}
-	h, err := hub.New(hub.Config{
-		Dir: dir, Hostnames: f.hostnames, Bind: f.bind, MQTTPort: f.mqttPort, HTTPSListener: https, TokenGrace: f.tokenGrace, Logger: log,
-	})
+	// What a killed hub has left would pass for this one's word.
+	if err = removeFiles(f.announcements(dir)); err == nil {
+		err = h.Start()
+	}
 	if err != nil {
-		_ = https.Close() // nothing has come yet
-		if errors.Is(err, hub.ErrInUse) {
-			return &exitError{exitInUse, err}
-		}
-		return err
+		return errors.Join(err, h.Close(ctx))
 	}
-	if err := h.Start(); err != nil {
-		return errors.Join(err, https.Close(), h.Close(ctx))
-	}
-	files, err := f.announce(h, dir)
-	if err == nil {
+	if err = f.announce(h, dir); err == nil {
 		log.Info("hub accepts connections", "hostname", h.Hostname(), "mqtt", h.MQTTAddr().String(), "https", h.HTTPSAddr().String(), "dir", dir)
 		err = h.Wait(ctx)
 		log.Info("hub stopped")
 	} else {
 		err = errors.Join(err, h.Close(ctx))
 	}
-	for _, name := range files {
+	return errors.Join(err, removeFiles(f.announcements(dir)))
+}
+
+// announcements are the files that say how to reach the hub.
+func (f *hubServeFlags) announcements(dir string) []string {
+	names := []string{filepath.Join(dir, hubFile)}
+	if f.readyFile != "" {
+		names = append(names, f.readyFile)
+	}
+	return names
+}
+
+// removeFiles removes files; one that is not there is fine, and so is one that is none, such as /dev/stdout.
+func removeFiles(names []string) error {
+	var err error
+	for _, name := range names {
+		if info, statErr := os.Lstat(name); statErr != nil || !info.Mode().IsRegular() {
+			continue
+		}
 		if removeErr := os.Remove(name); removeErr != nil && !errors.Is(removeErr, fs.ErrNotExist) {
-			err = errors.Join(err, removeErr)
+			err = errors.Join(err, fmt.Errorf("remove the ready file: %w", removeErr))
 		}
 	}
 	return err
 }
 
-// listenHTTPS binds the HTTPS port; where 443 was not asked for in so many words, 8443 will do.
-func (f *hubServeFlags) listenHTTPS(cmd *cobra.Command, log *slog.Logger) (net.Listener, error) {
-	var lc net.ListenConfig
-	listen := func(port int) (net.Listener, error) {
-		return lc.Listen(cmd.Context(), "tcp", net.JoinHostPort(f.bind, strconv.Itoa(port)))
-	}
-	l, err := listen(f.httpsPort)
-	if err != nil && !cmd.Flags().Changed("https-port") {
-		log.Warn("HTTPS port 443 cannot be had, using 8443; clients that cannot be told a port will not find it", "err", err)
-		l, err = listen(hubHTTPSFallback)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("listen for HTTPS: %w", err)
-	}
-	return l, nil
-}
-
-// announce writes how to reach the hub to DIR/hub.json and to the ready file; it returns what to remove at the end.
-func (f *hubServeFlags) announce(h *hub.Hub, dir string) ([]string, error) {
+// announce writes how to reach the hub to DIR/hub.json and to the ready file.
+func (f *hubServeFlags) announce(h *hub.Hub, dir string) error {
 	cs, err := h.ServiceConnectionString("iothubowner")
 	if err != nil {
-		return nil, err
+		return err
 	}
 	text, err := json.Marshal(hubReady{
 		Hostname: h.Hostname(), MQTT: dialable(h.MQTTAddr()), HTTPS: dialable(h.HTTPSAddr()),
 		CAFile: filepath.Join(dir, hub.CAFile), ServiceConnectionString: cs,
 	})
 	if err != nil {
-		return nil, fmt.Errorf("encode ready file: %w", err)
+		return fmt.Errorf("encode ready file: %w", err)
 	}
-	names := []string{filepath.Join(dir, hubFile)}
-	if f.readyFile != "" {
-		names = append(names, f.readyFile)
-	}
-	for i, name := range names {
+	for _, name := range f.announcements(dir) {
 		if err := writeSecret(name, append(text, '\n')); err != nil {
-			return names[:i], fmt.Errorf("write ready file: %w", err)
+			return fmt.Errorf("write ready file: %w", err)
 		}
 	}
-	return names, nil
+	return nil
 }
 
 // dialable is an address that a client on this machine can dial.

@@ -7,6 +7,7 @@ import (
 	"crypto/x509"
 	"encoding/json"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -181,13 +182,52 @@ func TestHubAndADevice(t *testing.T) {
 
 func TestHubDirectoryInUseAndNoHub(t *testing.T) {
 	dir := t.TempDir()
-	_, stop := serveHub(t, dir)
-	if _, stderr, code := runHub(t.Context(), "serve", "--dir", dir, "--mqtt-port", "0", "--https-port", "0"); code != exitInUse {
-		t.Errorf("a second hub: %d %s", code, stderr)
+	r, stop := serveHub(t, dir)
+	_, taken, err := net.SplitHostPort(r.HTTPS)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, port := range []string{"0", taken} {
+		if _, stderr, code := runHub(t.Context(), "serve", "--dir", dir, "--mqtt-port", "0", "--https-port", port); code != exitInUse {
+			t.Errorf("a second hub at port %s: %d %s", port, code, stderr)
+		}
+	}
+	if _, stderr, code := runHub(t.Context(), "device", "list", "--dir", dir); code != 0 {
+		t.Errorf("the second hub removed what leads to the first: %d %s", code, stderr)
+	}
+	if _, stderr, code := runHub(t.Context(), "serve", "--dir", t.TempDir(), "--mqtt-port", "0", "--https-port", taken); code != exitFailed || !strings.Contains(stderr, "listen for HTTPS") {
+		t.Errorf("a port in use: %d %s", code, stderr)
 	}
 	stop()
 	if _, stderr, code := runHub(t.Context(), "device", "list", "--dir", dir); code != exitFailed || !strings.Contains(stderr, "no hub runs in") {
 		t.Errorf("no hub: %d %s", code, stderr)
+	}
+}
+
+// A script that waits for the ready file must not see what a killed hub has left.
+func TestHubRemovesAStaleReadyFile(t *testing.T) {
+	dir, ready := t.TempDir(), filepath.Join(t.TempDir(), "ready.json")
+	for _, name := range []string{ready, filepath.Join(dir, hubFile)} {
+		if err := os.WriteFile(name, []byte(`{"mqtt":"127.0.0.1:1"}`), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close() //nolint:errcheck // nothing was done with it
+	_, taken, err := net.SplitHostPort(l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, stderr, code := runHub(t.Context(), "serve", "--dir", dir, "--mqtt-port", taken, "--https-port", "0", "--ready-file", ready); code != exitFailed {
+		t.Fatalf("a port in use: %d %s", code, stderr)
+	}
+	for _, name := range []string{ready, filepath.Join(dir, hubFile)} {
+		if _, err := os.Stat(name); err == nil {
+			t.Errorf("%s is still there", name)
+		}
 	}
 }
 
