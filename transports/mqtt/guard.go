@@ -55,6 +55,7 @@ type guard struct {
 	wbuf    []byte
 	spare   []byte
 	writing bool
+	direct  bool // paho's own goroutine is the one that writes
 	ended   bool
 	leaving int // bytes that the flusher has taken and not written yet
 	handed  int // bytes of PUBLISHes that paho has been given and has not written yet
@@ -192,8 +193,8 @@ func (g *guard) subscribed(id uint16, forget bool) bool {
 	return ok
 }
 
-// Write takes one whole packet. An idle connection is written to at once, so that a single message pays for no other
-// goroutine; otherwise the packet joins the buffer that the flusher writes.
+// Write takes one whole packet. To an idle connection a small one is written at once, so that a single message pays for
+// no other goroutine; otherwise the packet joins the buffer that the flusher writes.
 func (g *guard) Write(p []byte) (int, error) {
 	if len(p) == 0 {
 		return 0, nil
@@ -212,8 +213,8 @@ func (g *guard) Write(p []byte) (int, error) {
 		g.mu.Unlock()
 		return 0, errEnded
 	}
-	if !g.writing && len(g.wbuf) == 0 && !g.more.Load() {
-		g.writing = true
+	if !g.writing && len(g.wbuf) == 0 && !g.more.Load() && len(p) <= writeChunk {
+		g.writing, g.direct = true, true
 		g.mu.Unlock()
 		err := g.push(p)
 		g.wrote()
@@ -248,7 +249,7 @@ func (g *guard) noteSubscribe(p []byte) {
 // wrote ends a turn at Conn.Write, and passes on to the flusher what came meanwhile.
 func (g *guard) wrote() {
 	g.mu.Lock()
-	g.writing = false
+	g.writing, g.direct = false, false
 	waiting := len(g.wbuf) > 0
 	g.room.Broadcast()
 	g.mu.Unlock()
@@ -325,12 +326,13 @@ func (g *guard) push(p []byte) error {
 }
 
 // reserve waits until another PUBLISH of that size may be handed to paho, and reports whether the connection still lives.
-// What paho holds counts too: a ping must not queue behind minutes of telemetry on a slow link. The caller gives back what
-// paho did not take.
+// What paho holds counts too: a ping must not queue behind minutes of telemetry on a slow link. It also waits for paho's
+// writer: paho's Publish gives up on a busy one, and never gives the packet id back that it had taken. The caller gives
+// back what paho did not take.
 func (g *guard) reserve(size int) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	for !g.ended && len(g.wbuf)+g.leaving+g.handed >= writeSoft {
+	for !g.ended && (g.direct || len(g.wbuf)+g.leaving+g.handed >= writeSoft) {
 		g.room.Wait()
 	}
 	g.handed += size

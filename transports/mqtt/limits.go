@@ -18,10 +18,11 @@ const (
 	connackTimeout = 60 * time.Second
 	// windDown is how long after the connection's end what had already arrived may still reach the handler.
 	windDown = 250 * time.Millisecond
-	// publishTimeout is how long paho's Publish may wait for paho's writer. The writer never waits long (the session
-	// waits for room before it calls Publish), so that this only ends the wait for a writer that has gone.
-	publishTimeout = time.Second
-	// publishPause is the wait before a publish that paho could not take is offered again.
+	// publishTimeout is how long paho's Publish and Subscribe may wait for paho's writer. The writer never waits long
+	// (the session waits for room before it calls Publish), so that this only ends the wait for a writer that has gone,
+	// for which the end of a session waits in turn.
+	publishTimeout = 200 * time.Millisecond
+	// publishPause is the wait before what paho could not take is offered again.
 	publishPause = 10 * time.Millisecond
 
 	// readBuffer is read from the connection at once.

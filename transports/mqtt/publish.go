@@ -146,12 +146,16 @@ func (s *session) control() {
 	}
 }
 
-// offer publishes at QoS 1 and returns paho's token, or nil when the session has ended. Where paho has no room it is
-// offered again: nothing else is published meanwhile, so order holds.
+// offer publishes at QoS 1 and returns paho's token, or nil when the session has ended.
 func (s *session) offer(topic string, payload []byte) paho.Token {
-	size := publishSize(topic, payload)
+	return s.insist(publishSize(topic, payload), func() paho.Token { return s.client.Publish(topic, 1, false, payload) })
+}
+
+// insist has paho take something, which is of that size as a PUBLISH and else 0, and returns its token, or nil when the
+// session has ended. Where paho does not take it, it is offered again: nothing else is sent meanwhile, so order holds.
+func (s *session) insist(size int, ask func() paho.Token) paho.Token {
 	for s.g.reserve(size) {
-		token := s.client.Publish(topic, 1, false, payload)
+		token := ask()
 		if tokenError(token) == nil {
 			return token
 		}

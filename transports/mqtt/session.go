@@ -74,7 +74,7 @@ func newSession(ctx context.Context, t *Transport, conn net.Conn, c core.Credent
 	}
 	s.lanes.s = s
 	s.client = paho.NewClient(s.options(c))
-	stop := context.AfterFunc(ctx, func() { s.g.abort(contextError(ctx, "connect")) })
+	stop := context.AfterFunc(ctx, func() { s.g.abort(noConnackError(ctx)) })
 	token := s.client.Connect()
 	s.workers.Go(s.publish)
 	go s.supervise(token)
@@ -274,7 +274,9 @@ func (s *session) Subscribe(ctx context.Context, f core.Feature) error {
 	if filter == "" {
 		return &core.Error{Op: op, Kind: core.Refused, Phase: phaseMQTT, Err: core.ErrUnsupported}
 	}
-	token, err := s.await(ctx, op, func() paho.Token { return s.client.Subscribe(filter, 1, nil) })
+	token, err := s.await(ctx, op, func() paho.Token {
+		return s.insist(0, func() paho.Token { return s.client.Subscribe(filter, 1, nil) })
+	})
 	if err != nil {
 		return err
 	}

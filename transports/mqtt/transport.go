@@ -179,5 +179,13 @@ func (l *link) Close() error {
 
 var (
 	errLinkUsed  = errors.New("the link was used or closed before")
-	errNoConnack = fmt.Errorf("the hub sent no CONNACK for %v", connackTimeout)
+	errNoConnack = errors.New("the connection stands, but no CONNACK came over it in time: the hub is overloaded, or something else than MQTT answers on this port")
 )
+
+// noConnackError says why a wait for CONNACK ended, whose limit may be the caller's.
+func noConnackError(ctx context.Context) error {
+	if cause := context.Cause(ctx); errors.Is(cause, context.DeadlineExceeded) {
+		return &core.Error{Op: "connect", Kind: core.Transient, Phase: phaseMQTT, Err: fmt.Errorf("%w: %w", errNoConnack, cause)}
+	}
+	return contextError(ctx, "connect")
+}
