@@ -6,7 +6,8 @@ import (
 )
 
 // Secret is text that must never be shown: keys, tokens, passwords. Every way of printing or marshalling it gives
-// "[redacted]"; Reveal gives the text, and is called only where the text goes out on the wire.
+// "[redacted]"; Reveal gives the text, and is called only where the text goes out on the wire. It must not be the key of
+// a map: encoding/json writes the keys of string types as they are.
 type Secret string
 
 const redacted = "[redacted]"

@@ -1,5 +1,3 @@
-// Package coretest holds what tests of the machine and the engine share: the transcript runner and scripted fakes of
-// every port.
 package coretest
 
 import (

@@ -14,7 +14,8 @@
 // Run's goroutine owns the machine and everything else in Engine below the mark. Others reach it through the inbox:
 // with an event, or with a function that runs on that goroutine and may return one. Whatever blocks has a goroutine of
 // its own, bounded by a context, which posts exactly one event at its end; Run waits for all of them. The outbox and the
-// watchers have locks of their own: a sender must not wait for the loop, nor the loop for a watcher.
+// watchers have locks of their own: a sender must not wait for the loop, nor the loop for a watcher. Watchers may call
+// back, even wait for Run's end; the last state may reach them a moment after it.
 //
 // Neighbours in the inbox that mean the same as one are merged, so that batches grow with the load.
 //
@@ -30,6 +31,6 @@
 //
 // # Testing
 //
-// Through package device, in testing/synctest bubbles: against core/coretest's fakes for timing and lifecycle, against
-// the real transport and the embedded hub for the whole.
+// In testing/synctest bubbles against core/coretest's fakes, for timing and lifecycle, here and through package device;
+// there also against the real transport and the embedded hub, for the whole.
 package engine

@@ -10,7 +10,6 @@ import (
 	"io/fs"
 	"net"
 	"net/http"
-	"strconv"
 	"syscall"
 	"time"
 
@@ -74,9 +73,9 @@ func (c *Client) Report(ctx context.Context, patch json.RawMessage) (int64, erro
 
 // Events calls f with the lines of the trace; with follow, until ctx ends, f fails or the runtime does.
 func (c *Client) Events(ctx context.Context, follow bool, f func(engine.Line) error) error {
-	path := "/v1/events?from=" + strconv.Itoa(0)
+	path := "/v1/events"
 	if follow {
-		path += "&follow"
+		path += "?follow"
 	}
 	resp, err := c.send(ctx, http.MethodGet, path, nil)
 	if err != nil {
