@@ -8,10 +8,14 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"testing"
 )
 
-var keep = flag.Bool("keep", false, "leave the directories of the tests in place")
+var (
+	keep = flag.Bool("keep", false, "leave the directories of the tests in place")
+	race = flag.Bool("race-programs", false, "build the programs with the race detector")
+)
 
 // programs are the built files.
 var programs struct{ fairlead, numbers string }
@@ -37,7 +41,11 @@ func buildAndRun(m *testing.M) (int, error) {
 	}
 	programs.fairlead, programs.numbers = filepath.Join(dir, "fairlead"), filepath.Join(dir, "numbers")
 	for file, pkg := range map[string]string{programs.fairlead: "../../cmd/runtime", programs.numbers: "./numbers"} {
-		if out, err := exec.Command("go", "build", "-o", file, pkg).CombinedOutput(); err != nil {
+		args := []string{"build", "-o", file, pkg}
+		if *race {
+			args = slices.Insert(args, 1, "-race")
+		}
+		if out, err := exec.Command("go", args...).CombinedOutput(); err != nil {
 			return 0, fmt.Errorf("build %s: %w\n%s", pkg, err, out)
 		}
 	}

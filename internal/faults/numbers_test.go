@@ -81,8 +81,8 @@ func check(acc []accepted, hub []int, fault time.Time) (problems []string, dupli
 	return problems, duplicates
 }
 
-// checkNumbers is check of a world's numbers.
-func (w *world) checkNumbers(fault time.Time) {
+// checkNumbers is check of a world's numbers. It returns how many came again.
+func (w *world) checkNumbers(fault time.Time) (duplicates int) {
 	w.t.Helper()
 	acc, hub := w.accepted(), w.atHub()
 	problems, duplicates := check(acc, hub, fault)
@@ -96,6 +96,7 @@ func (w *world) checkNumbers(fault time.Time) {
 	gap, at := longestGap(acc)
 	w.t.Logf("%d numbers accepted, %d at the hub, %d duplicates; longest gap between two accepted ones %v, %v after the fault began",
 		len(acc), len(hub)-duplicates, duplicates, gap, at.Sub(fault).Round(time.Millisecond))
+	return duplicates
 }
 
 // longestGap returns the longest time without an accepted number, and when it began.

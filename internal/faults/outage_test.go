@@ -43,6 +43,44 @@ func TestAHubKilledAndBackAfterTenSecondsLosesNothingAndGivesADesiredChangeOnce(
 	w.recovered(fault, given)
 }
 
+func TestWhatIsInFlightAtACutIsSentAgainInOrder(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.configure(numbers("{rate: 500}"), "")
+	w.run()
+	w.awaitAccepted(200, 10*time.Second)
+	id := strings.TrimSpace(w.hubDo("fault", "add", "delay-puback", "--device", device, "--delay", "700ms"))
+	w.awaitAccepted(500, 20*time.Second)
+	if s := w.mustStatus(); s.Outbox.Messages < 100 {
+		t.Fatalf("%d messages in flight, want at least 100: nothing would be shown", s.Outbox.Messages)
+	}
+	fault := time.Now()
+	w.hubDo("fault", "add", "cut", "--device", device, "--count", "3")
+	w.hubDo("fault", "remove", id)
+	eventually(t, 30*time.Second, "a second session", func() bool { s := w.mustStatus(); return s.Counters.Sessions == 2 && s.Connection.State == "connected" })
+	w.awaitAccepted(500, 20*time.Second)
+	w.terminate(0)
+	if duplicates := w.checkNumbers(fault); duplicates == 0 {
+		t.Error("the hub got nothing twice: was anything in flight?")
+	}
+}
+
+func TestASilentLinkIsFoundAndLosesNothing(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.configure(numbers("{rate: 100}"), "connection: {keep_alive: 5s}")
+	w.run()
+	w.awaitAccepted(100, 10*time.Second)
+	fault := time.Now()
+	w.hubDo("fault", "add", "cut", "--device", device, "--mode", "black-hole", "--duration", "2m")
+	eventually(t, 45*time.Second, "a status that says so", func() bool { return w.mustStatus().Connection.State != "connected" })
+	t.Logf("found %v after it fell silent, with a keep-alive of 5 s: %s", time.Since(fault).Round(time.Millisecond), w.mustStatus().Connection.Reason)
+	w.hubDo("fault", "remove", "all")
+	w.awaitAccepted(200, 60*time.Second)
+	w.terminate(0)
+	w.checkNumbers(fault)
+}
+
 // recovered waits until the device is back and up to date, and checks what it sent and was given. given is how many
 // desired states the plugin had before.
 func (w *world) recovered(fault time.Time, given int) {
