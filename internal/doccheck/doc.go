@@ -7,7 +7,8 @@
 // # Expected behaviour
 //
 // README.md and everything below docs: a relative link leads to a file, and its fragment to a heading; what is quoted
-// from a file of this repository stands in it, line by line; a configuration in README.md is accepted by package config.
+// from a file of this repository stands in it, line by line; a configuration in README.md is accepted by package config; lists of
+// limits and faults are complete.
 // That the commands of README.md work as they stand is shown by .ci/readme.
 //
 // # Testing

@@ -5,11 +5,14 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"reflect"
 	"regexp"
 	"strings"
 	"testing"
 
 	"github.com/fairlead-iot/fairlead/config"
+	"github.com/fairlead-iot/fairlead/core"
+	"github.com/fairlead-iot/fairlead/hub/api"
 )
 
 const root = "../.."
@@ -163,5 +166,19 @@ func TestTheConfigurationInTheReadmeIsRight(t *testing.T) {
 	}
 	if len(c.Plugins) != 2 {
 		t.Errorf("it has %d plugins, and is to show two", len(c.Plugins))
+	}
+}
+
+func TestListsAreComplete(t *testing.T) {
+	architecture, hub := read(t, "docs/architecture.md"), read(t, "docs/hub.md")
+	for f := range reflect.TypeFor[core.Limits]().Fields() {
+		if !strings.Contains(architecture, "`"+f.Name+"`") {
+			t.Errorf("docs/architecture.md does not list the limit %s", f.Name)
+		}
+	}
+	for _, name := range api.FaultNames() {
+		if !strings.Contains(hub, "| `"+name) {
+			t.Errorf("docs/hub.md does not list the fault %s", name)
+		}
 	}
 }
