@@ -93,11 +93,17 @@ func settledUpTo(s stream, n int) (map[uint64]string, error) {
 	return got, nil
 }
 
-// idle reads until the stream ends.
+// idle reads until the stream ends, and does what an orderly plugin does at its end.
 func idle(s stream) error {
 	for {
-		if _, err := s.Recv(); err != nil {
+		f, err := s.Recv()
+		if err != nil {
 			return nil
+		}
+		if f.GetDrain() != nil {
+			if err := s.Send(&pluginv1.SessionResponse{Frame: &pluginv1.SessionResponse_Drained{Drained: &pluginv1.Drained{}}}); err != nil {
+				return nil
+			}
 		}
 	}
 }

@@ -30,11 +30,13 @@ func TestALaunchFailureSaysWhatIsWrong(t *testing.T) {
 	command := func(argv ...string) func(*host.Config) {
 		return func(c *host.Config) { c.Command = argv }
 	}
-	quick := func(c *host.Config) { c.StartTimeout = 700 * time.Millisecond }
+	// Long enough for a process that the race detector slows down on a busy machine to begin.
+	short := func(c *host.Config) { c.StartTimeout = 3 * time.Second }
 	tests := []struct {
 		name   string
 		role   string
 		change func(*host.Config)
+		waits  bool // until the start's timeout
 		kind   core.Kind
 		want   []string
 	}{
@@ -53,11 +55,8 @@ func TestALaunchFailureSaysWhatIsWrong(t *testing.T) {
 		{name: "not grpc", role: "netrpc", kind: core.Fatal, want: []string{"not one of Fairlead"}},
 		{name: "no certificate", role: "nocert", kind: core.Fatal, want: []string{"offers no certificate"}},
 		{name: "another program's plugin", role: "stranger", kind: core.Fatal, want: []string{"not one of Fairlead", "fairlead.plugin.v1"}},
-		{name: "silent", role: "silent", change: quick, kind: core.Transient, want: []string{"no handshake within 700ms", "thinking"}},
-		{
-			name: "never registers", role: "unregistered", change: func(c *host.Config) { c.StartTimeout = 1500 * time.Millisecond },
-			kind: core.Transient, want: []string{"did not register within 1.5s"},
-		},
+		{name: "silent", role: "silent", change: short, waits: true, kind: core.Transient, want: []string{"no handshake within 3s", "thinking"}},
+		{name: "never registers", role: "unregistered", change: short, waits: true, kind: core.Transient, want: []string{"did not register within 3s"}},
 		{
 			name: "wrong settings", role: "plugin", change: func(c *host.Config) { c.Settings = json.RawMessage(`{"telemetri":1}`) },
 			kind: core.Fatal, want: []string{"the plugin refuses to start", `unknown field "telemetri"`, "plugins.press.settings"},
@@ -65,6 +64,9 @@ func TestALaunchFailureSaysWhatIsWrong(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
+			if tt.waits {
+				t.Parallel()
+			}
 			began := time.Now()
 			_, _, err := launch(t, tt.role, tt.change)
 			if err == nil {

@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/http"
 	"os"
 	"os/exec"
 	"runtime"
@@ -132,8 +133,9 @@ func TestAStuckHandlerHoldsUpNothing(t *testing.T) {
 	p, _ := mustLaunch(t, "plugin", nil)
 	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
 	defer cancel()
-	if _, err := p.Handle(ctx, methodCall("hang", `{}`)); !errors.Is(err, context.DeadlineExceeded) {
-		t.Errorf("the stuck call: %v", err)
+	// The SDK answers 504 at the same deadline: that may be read before the host's own timer runs.
+	if a, err := p.Handle(ctx, methodCall("hang", `{}`)); !errors.Is(err, context.DeadlineExceeded) && a.Status != http.StatusGatewayTimeout {
+		t.Errorf("the stuck call: %+v, %v", a, err)
 	}
 	if status, answer := method(t, p, "panic", `{}`); status != 500 || !strings.Contains(answer, "panicked") {
 		t.Errorf("a panic: %d %s", status, answer)

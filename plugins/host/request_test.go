@@ -117,6 +117,7 @@ func TestAPatchThatTheHubWouldNotTakeIsRefused(t *testing.T) {
 			}
 			if r := f.GetReply(); r != nil {
 				replies <- r
+				return idle(s)
 			}
 		}
 	})

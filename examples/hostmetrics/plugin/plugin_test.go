@@ -113,8 +113,11 @@ func TestDesiredPropertiesChangeItAndAreConfirmed(t *testing.T) {
 	}
 	n := len(h.Device.Sent())
 	h.Desired(99, json.RawMessage(`{"hostmetrics":{"interval":"2h","select":["memory"]}}`))
-	if s := decode(t, h.WaitSent(n + 1)[n].Payload); s.CPU != nil || s.Memory == nil {
-		t.Errorf("after select=memory: %+v", s)
+	// Before it may come what the earlier changes have set off; nothing else is due for hours.
+	for ; ; n++ {
+		if s := decode(t, h.WaitSent(n + 1)[n].Payload); s.CPU == nil && s.Memory != nil {
+			break
+		}
 	}
 }
 
