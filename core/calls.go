@@ -135,9 +135,9 @@ func (m *Machine) returned(now Instant, ev Returned) {
 	case InboundMessage:
 		p.messageCall = 0
 		switch {
-		case ev.Failed:
-			c.state, c.plugin = held, NoPlugin // its start is dying; the next one gets it
-		case ev.Verdict == Abandon:
+		case ev.Failed, ev.Verdict == Abandon:
+			// Failed: the start is dying, and the next one gets it at once; or this message cannot be handed over, and
+			// trying again and again would be a hot loop.
 			c.state, c.plugin = held, NoPlugin
 			p.messageNotBefore = now.Add(m.jitter(doubling(time.Second, c.abandons, 10*time.Second)))
 			c.abandons++

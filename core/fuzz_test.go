@@ -187,10 +187,10 @@ func (w *world) answer(isGood bool) {
 			w.feed(ConnectFailed{Epoch: o.Epoch, Fault: w.fault()})
 		}
 	case Close:
-		w.feed(Closed{Epoch: o.Epoch})
+		w.feed(Closed(o))
 	case Subscribe:
 		if isGood {
-			w.feed(Subscribed{Epoch: o.Epoch, Feature: o.Feature})
+			w.feed(Subscribed(o))
 		} else {
 			w.feed(SubscribeFailed{Epoch: o.Epoch, Feature: o.Feature, Fault: w.fault()})
 		}
@@ -267,7 +267,7 @@ func (w *world) heal() {
 	w.lastOp++
 	w.ops[w.lastOp] = true
 	w.feed(ConnectRequested{Op: w.lastOp})
-	for round := 0; round < 600; round++ {
+	for round := range 600 {
 		w.kindness()
 		if w.up == 0 && !w.m.cfg.ConnectionRetry && len(w.open) == 0 {
 			w.lastOp++

@@ -120,7 +120,7 @@ func (m *Machine) startPlugin(i PluginIndex) {
 	p := &m.plugins[i]
 	p.start++
 	p.state = pluginStarting
-	p.givenChange, p.desiredCall, p.messageCall = 0, 0, 0
+	p.givenChange, p.desiredCall, p.messageCall, p.messageNotBefore = 0, 0, 0, 0
 	m.emit(StartPlugin{i, p.start})
 }
 

@@ -306,7 +306,7 @@ func (m *Machine) outage(now Instant, f Fault, wasUp bool, lasted time.Duration)
 	m.fault = f
 	b := &m.backoff
 	if wasUp && lasted >= m.lim.Stable {
-		*b = backoff{}
+		*b = backoff{route: b.route} // a loss is no reason to leave a route that works
 	}
 	if wasUp {
 		b.routesTried = 0

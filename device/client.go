@@ -1,6 +1,7 @@
 package device
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -109,8 +110,9 @@ func (c *Client) Connect(ctx context.Context) error { return c.own.Connect(ctx) 
 // is cancelled. A later operation connects again where AutoConnect is on.
 func (c *Client) Disconnect(ctx context.Context) error { return c.engine.Disconnect(ctx, false) }
 
-// Shutdown sends what it still can, ends the session and stops for good. It returns when that is done or ctx has ended;
-// the error wraps engine.ErrUnsent when messages were left. It may be called more than once.
+// Shutdown lets handlers finish, sends what it still can, ends the session and stops for good. It returns when that is
+// done or ctx has ended; the error wraps engine.ErrUnsent when messages were left. It may be called more than once, also
+// by a handler or a watcher.
 func (c *Client) Shutdown(ctx context.Context) error {
 	c.stop()
 	select {
@@ -147,7 +149,7 @@ func (c *Client) Send(ctx context.Context, m *Message) error {
 		return fmt.Errorf("send: %w: %w", core.ErrCancelled, err)
 	}
 	own := *m // the engine's from now on; the caller keeps hers
-	own.Properties = maps.Clone(m.Properties)
+	own.Properties, own.Payload = maps.Clone(m.Properties), bytes.Clone(m.Payload)
 	done := make(chan error, 1)
 	c.mu.Lock()
 	c.lastTag++
@@ -174,7 +176,12 @@ func (c *Client) Send(ctx context.Context, m *Message) error {
 		return wrapSend(err)
 	case <-c.ended:
 		c.forget(tag)
-		return fmt.Errorf("send: %w", core.ErrClosed)
+		select {
+		case err := <-done: // told at the last moment
+			return wrapSend(err)
+		default:
+			return fmt.Errorf("send: %w", core.ErrClosed)
+		}
 	}
 }
 

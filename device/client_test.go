@@ -398,3 +398,54 @@ func TestAHundredLossesLeakNothing(t *testing.T) {
 		}
 	})
 }
+
+func TestAShutdownLetsHandlersFinish(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, hub := start(t)
+		c.HandleMethod("slow", func(context.Context, json.RawMessage) (int, any, error) {
+			time.Sleep(3 * time.Second)
+			return 200, "done", nil
+		})
+		if err := c.Connect(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		hub.Push(core.Inbound{Kind: core.InboundMethod, Method: "slow", RequestID: "1"})
+		synctest.Wait()
+		if err := c.Shutdown(t.Context()); err != nil {
+			t.Errorf("shutdown: %v", err)
+		}
+		if s, _ := hub.State(); len(s.Answers) != 1 || s.Answers[0].Status != 200 {
+			t.Errorf("answers: %+v", s.Answers)
+		}
+	})
+}
+
+func TestAHandlerMayShutTheClientDownAndOneThatHangsDoesNotStopIt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, hub := start(t)
+		release, ended := make(chan struct{}), make(chan error, 1)
+		c.HandleMethod("off", func(context.Context, json.RawMessage) (int, any, error) {
+			ended <- c.Shutdown(context.WithoutCancel(t.Context()))
+			return 200, nil, nil
+		})
+		c.HandleMethod("hangs", func(context.Context, json.RawMessage) (int, any, error) {
+			<-release
+			return 200, nil, nil
+		})
+		if err := c.Connect(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		hub.Push(core.Inbound{Kind: core.InboundMethod, Method: "hangs", RequestID: "1"})
+		hub.Push(core.Inbound{Kind: core.InboundMethod, Method: "off", RequestID: "2"})
+		began := time.Now()
+		if err := <-ended; err != nil || time.Since(began) > 10*time.Second {
+			t.Errorf("shutdown took %v: %v", time.Since(began), err)
+		}
+		if s, _ := hub.State(); len(s.Answers) != 2 || s.Answers[0].Status != 503 || s.Answers[1].Status != 503 {
+			t.Errorf("answers: %+v, want that the runtime speaks for both", s.Answers)
+		}
+		close(release)
+	})
+}

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"testing"
+	"slices"
 	"time"
 
 	"github.com/fairlead-iot/fairlead/core"
@@ -28,8 +29,8 @@ func (*exampleT) Fatalf(f string, a ...any) { panic(fmt.Sprintf(f, a...)) }
 func (*exampleT) Errorf(f string, a ...any) { panic(fmt.Sprintf(f, a...)) }
 
 func (t *exampleT) end() {
-	for i := len(t.ends) - 1; i >= 0; i-- {
-		t.ends[i]()
+	for _, f := range slices.Backward(t.ends) {
+		f()
 	}
 }
 

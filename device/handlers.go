@@ -32,6 +32,8 @@ type handlers struct {
 	methods  map[string]MethodHandler
 	messages MessageHandler
 	desired  DesiredHandler
+	active   int // calls under way
+	closing  bool
 	done     chan struct{}
 	close    func()
 }
@@ -79,8 +81,47 @@ func (h *handlers) Info() core.PluginInfo {
 	return core.PluginInfo{Methods: slices.Sorted(maps.Keys(h.methods)), Messages: h.messages != nil, Desired: h.desired != nil}
 }
 
-// Handle implements core.Plugin. A panic of a handler is an error of that call only.
-func (h *handlers) Handle(ctx context.Context, d core.Delivery) (answer core.Answer, err error) {
+// Handle implements core.Plugin. It ends when ctx does; a handler that does not is left behind, so that it holds up
+// nobody else.
+func (h *handlers) Handle(ctx context.Context, d core.Delivery) (core.Answer, error) {
+	h.mu.Lock()
+	h.active++
+	h.mu.Unlock()
+	type result struct {
+		answer core.Answer
+		err    error
+	}
+	done := make(chan result, 1)
+	go func() {
+		defer h.leave()
+		answer, err := h.call(ctx, d)
+		done <- result{answer, err}
+	}()
+	select {
+	case r := <-done:
+		return r.answer, r.err
+	case <-ctx.Done():
+		select {
+		case r := <-done: // its last words
+			return r.answer, r.err
+		default:
+			return core.Answer{}, ctx.Err()
+		}
+	}
+}
+
+// leave notes the end of a call; the last one ends a plugin that is to close.
+func (h *handlers) leave() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.active--
+	if h.closing && h.active == 0 {
+		h.close()
+	}
+}
+
+// call runs the handler. A panic of a handler is an error of that call only.
+func (h *handlers) call(ctx context.Context, d core.Delivery) (answer core.Answer, err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			answer, err = failure(d, fmt.Errorf("handler panicked: %v", p)), nil
@@ -136,10 +177,21 @@ func reason(text string) []byte {
 	return body
 }
 
-// Close implements core.Plugin.
-func (h *handlers) Close(context.Context) error {
-	h.close()
-	return nil
+// Close implements core.Plugin: it waits for the calls under way, as long as ctx lets it.
+func (h *handlers) Close(ctx context.Context) error {
+	h.mu.Lock()
+	h.closing = true
+	if h.active == 0 {
+		h.close()
+	}
+	h.mu.Unlock()
+	select {
+	case <-h.done:
+		return nil
+	case <-ctx.Done():
+		h.close()
+		return fmt.Errorf("close handlers: %w", ctx.Err())
+	}
 }
 
 // Done implements core.Plugin.

@@ -61,10 +61,16 @@ func (e *Engine) handle(p *pluginSlot, start core.Start, id core.Call, c *call, 
 	ctx, cancel := context.WithCancel(p.ctx)
 	c.cancel = cancel
 	target := p.plugin
+	p.active++
 	e.background(func() {
 		defer cancel()
 		answer, err := target.Handle(ctx, d)
 		e.inbox.run(func() core.Event {
+			p.active--
+			if p.active == 0 && p.exited != nil {
+				e.inbox.post(p.exited) // after what is returned here
+				p.exited = nil
+			}
 			c.answer = answer
 			if id >= core.DesiredCall {
 				delete(e.calls, id)

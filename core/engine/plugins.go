@@ -19,6 +19,10 @@ type pluginSlot struct {
 	ctx    context.Context //nolint:containedctx // the start's life, and ends with it
 	cancel context.CancelFunc
 	info   core.PluginInfo
+	// active counts the calls under way, and exited holds the news of the start's end until they have returned: an answer
+	// that was given in time counts, also when the plugin ended right after it.
+	active int
+	exited core.Event
 
 	// What the start has been told of the desired properties, once wasGiven: the document, or where that is not known
 	// (ensure_desired_properties off) all patches but the pending one.
@@ -71,7 +75,12 @@ func (e *Engine) startPlugin(ctx context.Context, f core.StartPlugin) {
 			}
 			p.info.PID = 0
 			e.log.Log(context.WithoutCancel(startCtx), level, "plugin ended", "plugin", p.cfg.Name, "start", uint64(f.Start), "reason", err)
-			return core.PluginExited{Plugin: f.Plugin, Start: f.Start, Fault: core.FaultOf(err)}
+			ev := core.PluginExited{Plugin: f.Plugin, Start: f.Start, Fault: core.FaultOf(err)}
+			if p.active > 0 {
+				p.exited = ev
+				return nil
+			}
+			return ev
 		})
 	})
 }
