@@ -4,8 +4,8 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"testing"
 	"slices"
+	"testing"
 	"time"
 
 	"github.com/fairlead-iot/fairlead/core"

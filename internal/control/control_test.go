@@ -80,7 +80,7 @@ func (b *backend) Report(_ context.Context, patch json.RawMessage) (int64, error
 func serve(t *testing.T, b *backend) (c *Client, dir string) {
 	t.Helper()
 	b.more = make(chan struct{})
-	dir, err := os.MkdirTemp("", "fl") // t.TempDir's names are too long for a socket
+	dir, err := os.MkdirTemp("", "fl") //nolint:usetesting // t.TempDir's names are too long for a socket
 	if err != nil {
 		t.Fatal(err)
 	}
