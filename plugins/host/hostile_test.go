@@ -340,6 +340,43 @@ func (d *tellingDevice) Submit(ctx context.Context, by core.Settler, first uint6
 	return err
 }
 
+// What is not counted as credit must not be a way around it.
+func TestWhatIsOnlyInwardIsNotTakenOver(t *testing.T) {
+	_, dev := attachScript(t, host.Config{}, func(s stream) error {
+		long := strings.Repeat("x", 1<<20)
+		if err := s.Send(messages(1, &pluginv1.Message{To: long, Ack: long, Input: long, Payload: []byte("a")})); err != nil {
+			return err
+		}
+		return idle(s)
+	})
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	sent, err := dev.WaitSent(ctx, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if m := sent[0]; m.To != "" || m.Ack != "" || m.Input != "" || string(m.Payload) != "a" {
+		t.Errorf("to %d bytes, ack %d, input %d, payload %q", len(m.To), len(m.Ack), len(m.Input), m.Payload)
+	}
+}
+
+func TestLongMetricsAreDropped(t *testing.T) {
+	metrics := make(chan host.Metric, 3)
+	attachScript(t, host.Config{Metric: func(m host.Metric) { metrics <- m }}, func(s stream) error {
+		for _, m := range []*pluginv1.Metric{
+			{Name: strings.Repeat("x", 1<<20)}, {Name: "y", Labels: map[string]string{"z": strings.Repeat("x", 1<<10)}}, {Name: "good"},
+		} {
+			if err := s.Send(&pluginv1.SessionResponse{Frame: &pluginv1.SessionResponse_Metric{Metric: m}}); err != nil {
+				return err
+			}
+		}
+		return idle(s)
+	})
+	if m := <-metrics; m.Name != "good" {
+		t.Errorf("%.20s… was observed", m.Name)
+	}
+}
+
 func TestAPluginThatDoesNotReadWhatBecameOfItsMessagesIsEnded(t *testing.T) {
 	dev := &tellingDevice{Device: sdktest.NewDevice(), submitted: make(chan struct{})}
 	p := attachTo(t, dev, host.Config{}, func(s stream) error {

@@ -68,6 +68,8 @@ func (in *intake) take(f *pluginv1.Messages) error {
 	r := run{first: f.GetFirst(), messages: make([]*core.Message, len(f.GetMessages()))}
 	for i, m := range f.GetMessages() {
 		r.messages[i] = wire.ToMessage(m)
+		// Only inward, and not counted as credit: they must not be a way around it.
+		r.messages[i].Input, r.messages[i].To, r.messages[i].Ack = "", "", ""
 		r.bytes += uint64(r.messages[i].Size())
 	}
 	in.mu.Lock()

@@ -29,6 +29,8 @@ const (
 	readBurst = 4 << 20
 	// metricRate is how many observations per second a plugin may make.
 	metricRate, metricBurst = 1000, 10000
+	// metricLimit is how long the name and the labels of one may be together, in bytes: each new one is kept.
+	metricLimit = 1 << 10
 	// lastLines is how many lines of stderr are kept for the error that tells of the plugin's end.
 	lastLines = 12
 )
@@ -202,9 +204,16 @@ func cut(s string) string {
 
 // observe hands on a plugin's observation, within the rate.
 func (s *session) observe(m *pluginv1.Metric) {
-	ok, denied := s.metric.take(1)
+	size, cost := len(m.GetName()), 1.0
+	for k, v := range m.GetLabels() {
+		size += len(k) + len(v)
+	}
+	if size > metricLimit {
+		cost = metricBurst + 1 // never there
+	}
+	ok, denied := s.metric.take(cost)
 	if denied > 0 {
-		s.log.Warn("plugin metrics dropped: too many", "observations", denied)
+		s.log.Warn("plugin metrics dropped: too many, or too long", "observations", denied, "bytes_max", metricLimit)
 	}
 	if !ok {
 		time.Sleep(100 * time.Microsecond)

@@ -24,9 +24,6 @@ const (
 	// alternate; maxRuns bounds them.
 	maxFrames = 8192
 	maxRuns   = 8 * maxFrames
-	// maxMethodAnswer is the most that the hub takes as the answer to a method, in bytes: "Payloads for method requests
-	// and responses are limited to 128 KB". https://learn.microsoft.com/azure/iot-hub/iot-hub-devguide-direct-methods
-	maxMethodAnswer = 128 << 10
 )
 
 var (
@@ -435,14 +432,14 @@ func (s *session) call(ctx context.Context, d core.Delivery) (core.Answer, error
 }
 
 // answer reads a Return. A method's payload goes to the hub, which wants JSON of a bounded size and hangs up on more; so
-// what is not that becomes a refusal here.
+// what is not that becomes a refusal here, where authors see it in their tests.
 func answer(d core.Delivery, r *pluginv1.Return) core.Answer {
 	a := core.Answer{Status: int(r.GetStatus()), Payload: r.GetPayload(), Verdict: wire.ToVerdict(r.GetVerdict())}
 	switch {
 	case d.Kind != core.InboundMethod:
-	case len(a.Payload) > maxMethodAnswer:
+	case len(a.Payload) > core.MaxMethodPayload:
 		a.Status = http.StatusInternalServerError
-		a.Payload = fmt.Appendf(nil, `{"error":"the plugin's answer has %d bytes; the hub takes at most %d"}`, len(a.Payload), maxMethodAnswer)
+		a.Payload = fmt.Appendf(nil, `{"error":"the plugin's answer has %d bytes; the hub takes at most %d"}`, len(a.Payload), core.MaxMethodPayload)
 	case len(a.Payload) > 0 && !json.Valid(a.Payload):
 		a.Status, a.Payload = http.StatusInternalServerError, []byte(`{"error":"the plugin's answer is not JSON"}`)
 	}
