@@ -4,6 +4,7 @@ package faults
 
 import (
 	"encoding/json"
+	"slices"
 	"strconv"
 	"syscall"
 	"testing"
@@ -147,12 +148,7 @@ func TestNoPluginOutlivesAKilledRuntime(t *testing.T) {
 	w.runtime.kill(t)
 	killed := time.Now()
 	took := eventually(t, time.Second, "the end of the plugins and their children", func() bool {
-		for _, pid := range pids {
-			if alive(pid) {
-				return false
-			}
-		}
-		return true
+		return !slices.ContainsFunc(pids, alive)
 	})
 	t.Logf("%d processes were gone %v after the kill", len(pids), took.Round(time.Millisecond))
 	w.checkNumbers(killed)

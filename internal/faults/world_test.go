@@ -36,7 +36,7 @@ type world struct {
 // newWorld starts a hub and registers the device.
 func newWorld(t *testing.T) *world {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "faults-") // the test's own would be too long for a socket
+	dir, err := os.MkdirTemp("", "faults-") //nolint:usetesting // the test's own would be too long for a socket
 	if err != nil {
 		t.Fatal(err)
 	}
