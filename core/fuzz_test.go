@@ -3,7 +3,9 @@ package core
 import (
 	"bytes"
 	"encoding/binary"
+	"maps"
 	"math/rand/v2"
+	"slices"
 	"testing"
 	"time"
 )
@@ -86,9 +88,8 @@ func (w *world) act() {
 		}
 	case 10, 11:
 		l := Lane(w.choose(2))
-		if w.up != 0 && w.lanes[l].sent > w.lanes[l].head {
-			n := Seq(w.choose(int(w.lanes[l].sent-w.lanes[l].head))) + 1
-			w.feed(Acked{Epoch: w.up, Lane: l, Upto: w.lanes[l].head + n})
+		if owed := slices.Sorted(maps.Keys(w.lanes[l].owed)); w.up != 0 && len(owed) > 0 {
+			w.feed(Acked{Epoch: w.up, Lane: l, Upto: owed[w.choose(len(owed))]})
 		}
 	case 12:
 		w.lastOp++
@@ -259,11 +260,6 @@ func (w *world) heal() {
 	if w.stopped {
 		return
 	}
-	for i := range w.plugins { // one that failed for good is not mended by anybody here
-		if w.plugins[i].running {
-			w.feed(PluginExited{Plugin: PluginIndex(i), Start: w.plugins[i].start, Fault: Fault{Reason: "swept"}})
-		}
-	}
 	w.lastOp++
 	w.ops[w.lastOp] = true
 	w.feed(ConnectRequested{Op: w.lastOp})
@@ -304,8 +300,8 @@ func (w *world) kindness() {
 		w.giveBack(0)
 	}
 	for l := range w.lanes {
-		if lane := w.lanes[l]; w.up != 0 && lane.sent > lane.head {
-			w.feed(Acked{Epoch: w.up, Lane: Lane(l), Upto: lane.sent})
+		if owed := slices.Sorted(maps.Keys(w.lanes[l].owed)); w.up != 0 && len(owed) > 0 {
+			w.feed(Acked{Epoch: w.up, Lane: Lane(l), Upto: owed[len(owed)-1]})
 		}
 	}
 }

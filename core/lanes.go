@@ -1,6 +1,7 @@
 package core
 
 import (
+	"cmp"
 	"slices"
 	"sort"
 )
@@ -15,11 +16,22 @@ type lane struct {
 	everSent Seq // sent in any session
 	doomed   Seq // cancelled at the next close (see doomPending)
 	// gone are the numbers after acked that were given up one by one, rising.
-	gone []Seq
+	gone []gone
 	// progressed is when the hub last acknowledged something of the lane, or when it first had something to.
 	progressed Instant
 	// marks gives the bytes submitted up to some of the numbers: one mark for each Submitted that is not yet acknowledged.
 	marks []mark
+}
+
+// gone is a given-up number. owed: it was sent in the present session before, so that the hub will acknowledge it.
+type gone struct {
+	seq  Seq
+	owed bool
+}
+
+// findGone returns the place of s among the given-up numbers, or where it would stand.
+func (l *lane) findGone(s Seq) (int, bool) {
+	return slices.BinarySearchFunc(l.gone, s, func(g gone, s Seq) int { return cmp.Compare(g.seq, s) })
 }
 
 // mark: all messages up to seq have bytes in total, counted since the lane began.
@@ -56,7 +68,7 @@ func (m *Machine) submitted(now Instant, ev Submitted) {
 		return
 	}
 	for s := from; s <= ev.Upto; s++ {
-		l.gone = append(l.gone, s)
+		l.gone = append(l.gone, gone{seq: s})
 	}
 	m.emit(GiveUp{Lane: ev.Lane, From: from, To: ev.Upto, Why: NotConnected})
 }
@@ -69,11 +81,11 @@ func (m *Machine) withdrawn(ev Withdrawn) {
 	if ev.Seq <= l.acked || ev.Seq > l.last {
 		return
 	}
-	i, isGone := slices.BinarySearch(l.gone, ev.Seq)
+	i, isGone := l.findGone(ev.Seq)
 	if isGone {
 		return
 	}
-	l.gone = slices.Insert(l.gone, i, ev.Seq)
+	l.gone = slices.Insert(l.gone, i, gone{ev.Seq, ev.Seq <= l.sent})
 	m.emit(GiveUp{Lane: ev.Lane, From: ev.Seq, To: ev.Seq, Sent: ev.Seq <= l.everSent, Why: Cancelled})
 	m.skipGone(ev.Lane)
 }
@@ -91,10 +103,11 @@ func (m *Machine) skipGone(n Lane) {
 	l.moveHead(upto)
 }
 
-// afterGone returns the last of the given-up numbers that follow s without a gap; s if none does.
+// afterGone returns the last of the given-up numbers that follow s without a gap, as far as the hub owes nothing for
+// them; s if none does.
 func (l *lane) afterGone(s Seq) Seq {
-	i, _ := slices.BinarySearch(l.gone, s+1)
-	for ; i < len(l.gone) && l.gone[i] == s+1; i++ {
+	i, _ := l.findGone(s + 1)
+	for ; i < len(l.gone) && l.gone[i] == (gone{seq: s + 1}); i++ {
 		s++
 	}
 	return s
@@ -123,7 +136,7 @@ func (m *Machine) acked(now Instant, ev Acked) {
 func (l *lane) moveHead(upto Seq) {
 	l.acked = upto
 	l.sent = max(l.sent, upto)
-	passed, _ := slices.BinarySearch(l.gone, upto+1)
+	passed, _ := l.findGone(upto + 1)
 	l.gone = slices.Delete(l.gone, 0, passed)
 	n := sort.Search(len(l.marks), func(i int) bool { return l.marks[i].seq > upto })
 	if n > 1 {
@@ -140,6 +153,16 @@ func (m *Machine) giveUpLane(n Lane, upto Seq, why Outcome) {
 	m.emit(GiveUp{Lane: n, From: l.acked + 1, To: upto, Sent: l.everSent > l.acked, Why: why})
 	m.emit(Forget{n, upto})
 	l.moveHead(upto)
+	m.skipGone(n)
+}
+
+// detach takes back what is in flight at a session's end: nobody will acknowledge it any more.
+func (m *Machine) detach(n Lane) {
+	l := m.lane(n)
+	l.sent = l.acked
+	for i := range l.gone {
+		l.gone[i].owed = false
+	}
 	m.skipGone(n)
 }
 

@@ -295,8 +295,7 @@ func (m *Machine) sessionGone() {
 		m.requests[i].asked = false
 	}
 	for i := range m.lanes {
-		m.lanes[i].sent = m.lanes[i].acked
-		m.skipGone(Lane(i))
+		m.detach(Lane(i))
 	}
 	m.callsDetached()
 }

@@ -2,6 +2,7 @@ package core
 
 import (
 	"bytes"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -55,11 +56,13 @@ type world struct {
 }
 
 type worldLane struct {
+	owed                                  map[Seq]bool // sent in this session, to be acknowledged by the hub
 	last, sent, head, resolved, forgotten Seq
 	waiting                               map[Seq]bool // not told yet
 }
 
 type worldCall struct {
+	start              Start
 	isMethod           bool
 	plugin             PluginIndex
 	came               Instant
@@ -83,7 +86,7 @@ func newWorld(t *testing.T, story *bytes.Reader) *world {
 		calls: map[Call]*worldCall{}, desired: DesiredCall, version: 1,
 	}
 	for i := range w.lanes {
-		w.lanes[i].waiting = map[Seq]bool{}
+		w.lanes[i].waiting, w.lanes[i].owed = map[Seq]bool{}, map[Seq]bool{}
 	}
 	flags := w.choose(256)
 	cfg := Config{
@@ -148,6 +151,11 @@ func (w *world) feed(ev Event) {
 	if after, has := w.m.Deadline(); after != before || has != had {
 		w.failf("a second look moves the deadline from %v to %v", time.Duration(before), time.Duration(after))
 	}
+	for i, l := range w.lanes {
+		if w.up != 0 && l.sent > l.head && len(l.owed) == 0 {
+			w.failf("lane %d waits for an acknowledgement that nobody owes: %+v", i, l)
+		}
+	}
 	for id, c := range w.calls {
 		if c.isMethod && w.up != 0 && c.isResponding == 0 && w.now.Sub(c.came) > 26*time.Second {
 			w.failf("method call %d is not being answered after %v", id, w.now.Sub(c.came))
@@ -169,7 +177,7 @@ func (w *world) step(ev Event) {
 func (w *world) sessionGone() {
 	w.up, w.session, w.asked, w.arrivals = 0, 0, map[Feature]bool{}, nil
 	for i := range w.lanes {
-		w.lanes[i].sent = w.lanes[i].head
+		w.lanes[i].sent, w.lanes[i].owed = w.lanes[i].head, map[Seq]bool{}
 	}
 	for _, c := range w.calls {
 		c.isResponding = 0
@@ -222,6 +230,7 @@ func (w *world) know(ev Event) {
 	case Acked:
 		if l := &w.lanes[ev.Lane]; ev.Epoch == w.session && ev.Upto <= l.sent {
 			l.head = max(l.head, ev.Upto)
+			maps.DeleteFunc(l.owed, func(s Seq, _ bool) bool { return s <= ev.Upto })
 		}
 	case Responded:
 		if c := w.calls[ev.Call]; c != nil && c.isResponding == ev.Epoch {
@@ -230,7 +239,7 @@ func (w *world) know(ev Event) {
 			c.isResponding = 0
 		}
 	case Returned:
-		if c := w.calls[ev.Call]; c != nil && c.isGiven {
+		if c := w.calls[ev.Call]; c != nil && c.isGiven && c.plugin == ev.Plugin && c.start == ev.Start {
 			c.isGiven, c.hasAnswer = false, c.hasAnswer || !ev.Failed
 		}
 	case PluginReady:
@@ -340,6 +349,11 @@ func (w *world) checkLane(e Effect) {
 		if w.up != e.Epoch || e.From != l.sent+1 || e.To < e.From || e.To > l.last || e.To > l.head+Seq(w.m.lim.Window) {
 			w.failf("%v: the session is %d, the lane %+v", e, w.up, *l)
 		}
+		for s := e.From; s <= e.To; s++ {
+			if l.waiting[s] { // a session is not given what was given up
+				l.owed[s] = true
+			}
+		}
 		l.sent = e.To
 	case Resolve:
 		l := &w.lanes[e.Lane]
@@ -357,8 +371,10 @@ func (w *world) checkLane(e Effect) {
 		if e.Upto <= l.forgotten || e.Upto > l.last {
 			w.failf("%v: the lane is %+v", e, *l)
 		}
-		if w.session != 0 && l.sent > l.head && e.Upto > l.sent {
-			w.failf("%v: what is in flight was passed over: %+v", e, *l)
+		for s := range l.owed {
+			if s <= e.Upto {
+				w.failf("%v: the hub still owes the acknowledgement of %d", e, s)
+			}
 		}
 		l.forgotten, l.head, l.sent = e.Upto, max(l.head, e.Upto), max(l.sent, e.Upto)
 		for s := range l.waiting {
@@ -373,6 +389,9 @@ func (w *world) checkLane(e Effect) {
 		}
 		for s := e.From; s <= e.To; s++ {
 			delete(l.waiting, s)
+			if e.Why == Stopped { // the end: nobody waits for the hub any more
+				delete(l.owed, s)
+			}
 		}
 	}
 }
@@ -384,7 +403,7 @@ func (w *world) checkCall(e Effect) {
 		if c == nil || !p.isReady || p.start != e.Start || c.isGiven || c.isMethod && c.wasGiven {
 			w.failf("%v: call %+v, plugin %+v", e, c, p)
 		}
-		c.isGiven, c.wasGiven, c.plugin = true, true, e.Plugin
+		c.isGiven, c.wasGiven, c.plugin, c.start = true, true, e.Plugin, e.Start
 		w.given = append(w.given, e)
 	case DeliverDesired:
 		p := w.plugins[e.Plugin]
