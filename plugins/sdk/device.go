@@ -25,6 +25,7 @@ type Device struct {
 	settings json.RawMessage
 	log      *slog.Logger
 	events   *worker
+	known    chan struct{} // closed when state is the host's word
 
 	mu       sync.Mutex
 	state    Connection
@@ -400,6 +401,11 @@ func (d *Device) setState(c core.Connection) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.state = c
+	select {
+	case <-d.known:
+	default:
+		close(d.known)
+	}
 	for id := range d.watchers {
 		d.events.add(func() { d.tell(id, c) })
 	}

@@ -338,6 +338,22 @@ func TestRequests(t *testing.T) {
 
 func second[T any](_ T, err error) error { return err }
 
+// A loop that begins with a look at the connection must not be told "disconnected" because it was quick.
+func TestTheLoopFindsTheConnectionsStateTrue(t *testing.T) {
+	for range 50 {
+		found := make(chan sdk.Connection, 1)
+		p := sdk.New("test")
+		p.Run(func(_ context.Context, dev *sdk.Device) error { found <- dev.State(); return nil })
+		h := sdktest.Start(t, p, sdktest.Config{})
+		if c := <-found; c.State != core.StateConnected || c.Reason != "test" {
+			t.Fatalf("the loop found %+v", c)
+		}
+		if err := h.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 func TestConnectionState(t *testing.T) {
 	h, dev := withDevice(t, sdk.New("test"), sdktest.Config{})
 	ctx, cancel := h.Context()

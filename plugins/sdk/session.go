@@ -105,7 +105,7 @@ func (p *Plugin) session(stream grpc.BidiStreamingServer[pluginv1.SessionRequest
 	s.dev = &Device{
 		s: s, name: init.GetPluginName(), identity: wire.ToIdentity(init.GetIdentity()), settings: json.RawMessage(init.GetSettingsJson()),
 		log:    slog.New(&logHandler{out: s.out, level: wire.ToLevel(init.GetLogLevel())}),
-		events: newWorker(), watchers: make(map[int]func(Connection)), errs: make(map[int]func(error)), tokens: make(map[int]func()),
+		events: newWorker(), known: make(chan struct{}), watchers: make(map[int]func(Connection)), errs: make(map[int]func(error)), tokens: make(map[int]func()),
 	}
 
 	messages, desired := newWorker(), newWorker()
@@ -124,6 +124,12 @@ func (p *Plugin) session(stream grpc.BidiStreamingServer[pluginv1.SessionRequest
 	}()
 	all.Go(func() {
 		defer close(s.loopDone)
+		// The host tells the connection's state right after Register; the loop is to find it true.
+		select {
+		case <-s.dev.known:
+		case <-loopCtx.Done():
+			return
+		}
 		if err := s.runLoop(loopCtx); err != nil {
 			s.dev.log.Error("the plugin's loop ended", "error", err)
 			cancel(&loopError{err})

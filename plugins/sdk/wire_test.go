@@ -70,6 +70,7 @@ func (h *rawHost) init() *pluginv1.Register {
 	if r == nil {
 		h.t.Fatal("the first frame is no Register")
 	}
+	h.send(&pluginv1.SessionRequest{Frame: &pluginv1.SessionRequest_Connection{Connection: &pluginv1.ConnectionState{}}})
 	return r
 }
 
