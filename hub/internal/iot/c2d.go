@@ -105,7 +105,7 @@ func checkC2D(m *api.C2D, now time.Time) (time.Time, error) {
 func (s *Service) deliver(ident *identity, reconnected bool) {
 	s.sweep(ident)
 	se := ident.live
-	if se == nil || !se.started || !se.features[FeatureC2D] {
+	if se == nil || !se.features[FeatureC2D] {
 		return
 	}
 	now := time.Now().UTC()

@@ -90,7 +90,7 @@ func (s *Service) tryMethod(id api.ID, r api.MethodRequest) (*call, string, <-ch
 		return nil, "", nil, err
 	}
 	se := ident.live
-	if se == nil || !se.started || !se.features[FeatureMethods] {
+	if se == nil || !se.features[FeatureMethods] {
 		return nil, "", ident.changed, nil
 	}
 	inFlight := 0

@@ -28,6 +28,9 @@ const (
 // Link is a front's end of a live connection. Every method queues and returns;
 // none may call the Service or the Session.
 type Link interface {
+	// Accept tells the device that the session begins, and whether a persistent one
+	// was found. It comes before anything else.
+	Accept(present bool)
 	// Method sends a direct method call.
 	Method(rid, name string, payload []byte)
 	// Desired sends a desired-property patch, $version included.
@@ -61,25 +64,25 @@ type Session struct {
 	features map[Feature]bool
 	qos      map[Feature]byte
 	parse    func(filter string) (Feature, bool)
-	started  bool
 }
 
 // Attach makes link the connection of the identity; an older one is dropped, as
 // the hub does with "ConnectionForcefullyClosedOnNewConnection" (400027).
-// feature says what a topic filter means. present tells whether a persistent
-// session was found. Deliveries begin with Start.
-func (s *Service) Attach(id api.ID, link Link, clean bool, cred Credential, model string, feature func(filter string) (Feature, bool)) (se *Session, present bool, err error) {
+// feature says what a topic filter means. Deliveries and waiting method calls
+// follow Link.Accept at once: there is no moment in which the device counts as
+// connected and what is sent to it gets lost.
+func (s *Service) Attach(id api.ID, link Link, clean bool, cred Credential, model string, feature func(filter string) (Feature, bool)) (*Session, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
-		return nil, false, errors.New("iot: the hub stops")
+		return nil, errors.New("iot: the hub stops")
 	}
 	ident, err := s.find(id)
 	if err != nil {
-		return nil, false, err
+		return nil, err
 	}
 	if s.disabled(ident) { // since it was authenticated
-		return nil, false, api.Refuse(api.CodeDeviceDisabled, "device %s is disabled", id.Device)
+		return nil, api.Refuse(api.CodeDeviceDisabled, "device %s is disabled", id.Device)
 	}
 	if old := ident.live; old != nil {
 		ident.counters.TakeOvers++
@@ -89,35 +92,39 @@ func (s *Service) Attach(id api.ID, link Link, clean bool, cred Credential, mode
 	if _, lost := s.strike(api.FaultLoseSession, id); lost || clean {
 		// "Connecting with CleanSession=1 discards the enqueued messages".
 		if err := s.forgetSession(ident, clean && !lost); err != nil {
-			return nil, false, err
+			return nil, err
 		}
 	}
-	se = &Session{
+	se := &Session{
 		svc: s, ident: ident, link: link, clean: clean, cred: cred, model: model, authGen: ident.device.GenerationID,
 		subs: map[string]byte{}, features: map[Feature]bool{}, qos: map[Feature]byte{}, parse: feature,
 	}
-	if present = !clean && ident.session != nil; present {
+	present := !clean && ident.session != nil
+	if present {
 		for filter, qos := range ident.session.Subscriptions {
 			se.add(filter, qos)
 		}
 	} else if !clean {
 		s.releaseQueue(ident)
 		if err := se.store(); err != nil {
-			return nil, false, err
+			return nil, err
 		}
 	}
 	if model != "" && ident.twin.ModelID != model {
 		next := ident.twin
 		next.ModelID = model
 		if err := s.setTwin(ident, next); err != nil {
-			return nil, false, err
+			return nil, err
 		}
 	}
 	now := time.Now().UTC()
 	ident.live = se // nothing fails from here on: the front ends only a session that it was given
 	ident.device.ConnectionState, ident.device.ConnectionStateUpdatedTime, ident.device.LastActivityTime = api.Connected, now, now
 	ident.counters.Connects++
-	return se, present, nil
+	link.Accept(present)
+	ident.signal()
+	s.deliver(ident, true)
+	return se, nil
 }
 
 // forgetSession forgets the persistent session, and the queue if told to.
@@ -145,19 +152,6 @@ func (s *Service) Refused(id api.ID) {
 	if ident, ok := s.identities[id]; ok {
 		ident.counters.ConnectsRefused++
 	}
-}
-
-// Start begins deliveries: what is queued, and method calls that wait. The front
-// calls it once CONNACK is queued.
-func (se *Session) Start() {
-	se.svc.mu.Lock()
-	defer se.svc.mu.Unlock()
-	if !se.isLive() {
-		return
-	}
-	se.started = true
-	se.ident.signal()
-	se.svc.deliver(se.ident, true)
 }
 
 // End closes the session. The front calls it once, whatever ended it.

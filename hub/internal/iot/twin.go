@@ -111,7 +111,7 @@ func (s *Service) changeTwin(id api.ID, p api.TwinPatch, match Match, whole bool
 	if err := s.setTwin(ident, next); err != nil {
 		return api.Twin{}, err
 	}
-	if push != nil && ident.live != nil && ident.live.started && ident.live.features[FeatureDesired] {
+	if push != nil && ident.live != nil && ident.live.features[FeatureDesired] {
 		body := maps.Clone(push)
 		body["$version"] = next.Desired.Version
 		text, err := json.Marshal(body)

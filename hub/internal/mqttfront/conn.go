@@ -30,6 +30,8 @@ type conn struct {
 	will   *mqttwire.Will
 	idle   time.Duration // reading deadline, 0 before CONNECT
 	expiry *time.Timer   // of the credential
+	// present is what CONNACK said of a persistent session.
+	present bool
 	// What the packets of one read brought; keep empties them. The records alias
 	// the reading buffer.
 	records []msglog.Record
@@ -291,7 +293,7 @@ func (c *conn) handleFirst(p mqttwire.Packet, err error) error {
 
 func (c *conn) accept(in *mqttwire.ConnectInfo, u user, cred iot.Credential) error {
 	feature := func(filter string) (iot.Feature, bool) { return featureOf(c.id, filter) }
-	sess, present, err := c.f.svc.Attach(c.id, c, in.Clean, cred, u.model, feature)
+	sess, err := c.f.svc.Attach(c.id, c, in.Clean, cred, u.model, feature)
 	if err != nil {
 		if iot.AsError(err).Code == api.CodeServerError {
 			c.f.log.Error("begin session", "device", c.id.String(), "err", err)
@@ -304,9 +306,7 @@ func (c *conn) accept(in *mqttwire.ConnectInfo, u user, cred iot.Credential) err
 		c.idle = min(time.Duration(in.KeepAlive)*time.Second*3/2, maxKeepAlive)
 	}
 	c.expiry = time.AfterFunc(time.Until(cred.Expiry.Add(c.f.svc.Grace())), func() { c.Drop("the token expired") })
-	c.f.log.Info("device connected", "device", c.id.String(), "clean", in.Clean, "session_present", present, "keep_alive", in.KeepAlive)
-	c.send(0, func(out []byte) []byte { return mqttwire.AppendConnack(out, present, 0) })
-	sess.Start()
+	c.f.log.Info("device connected", "device", c.id.String(), "clean", in.Clean, "session_present", c.present, "keep_alive", in.KeepAlive)
 	return nil
 }
 

@@ -210,6 +210,12 @@ func (c *conn) Silence(d time.Duration) {
 	}
 }
 
+// Accept sends CONNACK. It is called within Attach, so by the reader.
+func (c *conn) Accept(present bool) {
+	c.present = present
+	c.send(0, func(out []byte) []byte { return mqttwire.AppendConnack(out, present, 0) })
+}
+
 // Method sends a direct method call, QoS 0.
 func (c *conn) Method(rid, name string, payload []byte) {
 	c.publish(methodTopic(rid, name), payload, 0, false, 0)
