@@ -1,0 +1,78 @@
+// A device made of Microsoft's SDK that does what it is told: one JSON object a line on standard input,
+// {"id":1,"do":"send",…}, answered on standard output by {"id":1,…} or {"id":1,"error":…}. What comes by itself is a line
+// {"event":…}.
+'use strict';
+const fs = require('fs');
+const readline = require('readline');
+const { Client, Message } = require('azure-iot-device');
+const protocols = { mqtt: require('azure-iot-device-mqtt').Mqtt, mqttws: require('azure-iot-device-mqtt').MqttWs };
+
+let client, twin;
+const say = (line) => process.stdout.write(JSON.stringify(line) + '\n');
+
+const commands = {
+  async connect({ connectionString, protocol, ca, filters }) {
+    client = Client.fromConnectionString(connectionString, protocols[protocol]);
+    if (ca) await client.setOptions({ ca: fs.readFileSync(ca, 'utf8') });
+    client.on('error', (err) => say({ event: 'error', error: String(err) }));
+    client.on('connect', () => say({ event: 'connect' }));
+    client.on('disconnect', (err) => say({ event: 'disconnect', error: String(err) }));
+    client.on('message', (m) => {
+      const properties = {};
+      for (let i = 0; i < m.properties.count(); i++) {
+        const p = m.properties.getItem(i);
+        properties[p.key] = p.value;
+      }
+      client.complete(m, (err) => say({
+        event: 'message', body: m.getData().toString(), messageId: m.messageId, correlationId: m.correlationId,
+        contentType: m.contentType, properties, error: err ? String(err) : undefined,
+      }));
+    });
+    await client.open();
+  },
+  async send({ body, messageId, properties }) {
+    const m = new Message(body);
+    m.messageId = messageId;
+    m.contentType = 'application/json';
+    m.contentEncoding = 'utf-8';
+    for (const [key, value] of Object.entries(properties || {})) m.properties.add(key, value);
+    await client.sendEvent(m);
+  },
+  async sendBatch({ bodies }) {
+    await Promise.all(bodies.map((b) => client.sendEvent(new Message(b))));
+  },
+  async method({ name, status }) {
+    client.onDeviceMethod(name, (request, response) => {
+      response.send(status, { name: request.methodName, echo: request.payload }, (err) => {
+        if (err) say({ event: 'error', error: String(err) });
+      });
+    });
+  },
+  async twin() {
+    if (!twin) {
+      twin = await client.getTwin();
+      twin.on('properties.desired', (delta) => say({ event: 'desired', delta }));
+    } else {
+      await new Promise((resolve, reject) => twin.get((err) => (err ? reject(err) : resolve())));
+    }
+    return { desired: twin.properties.desired, reported: twin.properties.reported };
+  },
+  report({ patch }) {
+    return new Promise((resolve, reject) => twin.properties.reported.update(patch, (err) => (err ? reject(err) : resolve())));
+  },
+  async close() {
+    await client.close();
+  },
+};
+
+const input = readline.createInterface({ input: process.stdin });
+input.on('line', async (line) => {
+  const command = JSON.parse(line);
+  try {
+    const result = await commands[command.do](command);
+    say({ id: command.id, result: result === undefined ? null : result });
+  } catch (err) {
+    say({ id: command.id, error: `${err.constructor.name}: ${err.message}` });
+  }
+});
+input.on('close', () => process.exit(0));

@@ -1,0 +1,283 @@
+//go:build interop
+
+package interop_test
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/fairlead-iot/fairlead/hub/api"
+	"github.com/fairlead-iot/fairlead/hub/hubtest"
+)
+
+// nodePackages is where node/install has put Microsoft's clients.
+func nodePackages(t *testing.T) string {
+	t.Helper()
+	if _, err := exec.LookPath("node"); err != nil {
+		t.Skip("node is not installed here: apt-get install nodejs npm")
+	}
+	dir := os.Getenv("FAIRLEAD_INTEROP_NODE")
+	if dir == "" {
+		cache, err := os.UserCacheDir()
+		if err != nil {
+			t.Skipf("no cache directory: %v", err)
+		}
+		dir = filepath.Join(cache, "fairlead-interop-node")
+	}
+	want, err := os.ReadFile(filepath.Join("node", "package-lock.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if have, err := os.ReadFile(filepath.Join(dir, "installed.json")); err != nil || !bytes.Equal(have, want) {
+		t.Skip("Microsoft's clients for Node are not installed here: run internal/interop/node/install")
+	}
+	return dir
+}
+
+// nodeCommand runs a script of ./node with the packages.
+func nodeCommand(ctx context.Context, t *testing.T, script string, env ...string) *exec.Cmd {
+	t.Helper()
+	packages := nodePackages(t)
+	cmd := exec.CommandContext(ctx, "node", filepath.Join("node", script))
+	cmd.Env = append(os.Environ(), append(env, "NODE_PATH="+filepath.Join(packages, "node_modules"))...)
+	return cmd
+}
+
+// nodeDevice is node/device.js.
+type nodeDevice struct {
+	t      *testing.T
+	in     io.Writer
+	answer chan nodeLine
+	events chan nodeLine
+	lastID int
+}
+
+// nodeLine is what the script says.
+type nodeLine struct {
+	ID            int             `json:"id"`
+	Result        json.RawMessage `json:"result"`
+	Error         string          `json:"error"`
+	Event         string          `json:"event"`
+	Delta         map[string]any  `json:"delta"`
+	Body          string          `json:"body"`
+	MessageID     string          `json:"messageId"`
+	CorrelationID string          `json:"correlationId"`
+	ContentType   string          `json:"contentType"`
+	Properties    map[string]any  `json:"properties"`
+}
+
+func startNodeDevice(t *testing.T, env ...string) *nodeDevice {
+	t.Helper()
+	cmd := nodeCommand(t.Context(), t, "device.js", env...)
+	cmd.Stderr = t.Output()
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	d := &nodeDevice{t: t, in: in, answer: make(chan nodeLine, 1), events: make(chan nodeLine, 1000)}
+	read := make(chan struct{})
+	go func() {
+		defer close(read)
+		for lines := bufio.NewScanner(out); lines.Scan(); {
+			var l nodeLine
+			if err := json.Unmarshal(lines.Bytes(), &l); err != nil {
+				t.Errorf("the script wrote %q", lines.Text())
+				continue
+			}
+			if l.Event == "" {
+				d.answer <- l
+			} else {
+				d.events <- l
+			}
+		}
+	}()
+	t.Cleanup(func() {
+		_ = in.Close() // the script ends with its input
+		<-read
+		_ = cmd.Wait() // killed or ended: the test has asserted what it wants
+	})
+	return d
+}
+
+// do sends a command and returns its answer's result, or its error.
+func (d *nodeDevice) do(what string, arguments map[string]any) (json.RawMessage, error) {
+	d.t.Helper()
+	d.lastID++
+	line := map[string]any{"id": d.lastID, "do": what}
+	for key, value := range arguments {
+		line[key] = value
+	}
+	if err := json.NewEncoder(d.in).Encode(line); err != nil {
+		d.t.Fatal(err)
+	}
+	select {
+	case l := <-d.answer:
+		if l.ID != d.lastID {
+			d.t.Fatalf("%s: answer %d, want %d", what, l.ID, d.lastID)
+		}
+		if l.Error != "" {
+			return nil, fmt.Errorf("%s: %s", what, l.Error)
+		}
+		return l.Result, nil
+	case <-time.After(30 * time.Second):
+		d.t.Fatalf("%s: the SDK does not answer", what)
+		return nil, nil
+	}
+}
+
+func (d *nodeDevice) must(what string, arguments map[string]any) json.RawMessage {
+	d.t.Helper()
+	result, err := d.do(what, arguments)
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	return result
+}
+
+// event waits for an event by its name; those of the connection itself may come in between.
+func (d *nodeDevice) event(name string) nodeLine {
+	d.t.Helper()
+	deadline := time.After(30 * time.Second)
+	for {
+		select {
+		case l := <-d.events:
+			if l.Event == name {
+				return l
+			}
+			if l.Event != "connect" && l.Event != "disconnect" {
+				d.t.Fatalf("event %+v, want %s", l, name)
+			}
+		case <-deadline:
+			d.t.Fatalf("no event %s within 30 s", name)
+		}
+	}
+}
+
+func TestMicrosoftsDeviceOverMQTT(t *testing.T) {
+	nodePackages(t)
+	h := hubtest.Start(t)
+	ca := filepath.Join(t.TempDir(), "ca.pem")
+	if err := os.WriteFile(ca, h.CAPEM(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	text := strings.Replace(h.AddDevice("node"), "HostName=localhost", fmt.Sprintf("HostName=localhost:%d", h.MQTTPort()), 1)
+	d := startNodeDevice(t)
+	d.must("connect", map[string]any{"connectionString": text, "protocol": "mqtt", "ca": ca})
+	checkNodeDevice(t, h, d)
+}
+
+// checkNodeDevice goes through everything that a device has of the hub.
+func checkNodeDevice(t *testing.T, h *hubtest.Hub, d *nodeDevice) {
+	// # telemetry with properties
+	d.must("send", map[string]any{"body": `{"x":1}`, "messageId": "m/1 ü", "properties": map[string]any{"a&b": "1=2/3 + ä", "empty": ""}})
+	m := h.WaitCount("node", 1)[0]
+	if diff := cmp.Diff(map[string]string{"a&b": "1=2/3 + ä", "empty": ""}, m.Properties); diff != "" {
+		t.Errorf("properties (-want +got):\n%s", diff)
+	}
+	if m.System["message-id"] != "m/1 ü" || m.System["content-type"] != "application/json" || m.System["content-encoding"] != "utf-8" || string(m.Body) != `{"x":1}` {
+		t.Errorf("message %+v", m)
+	}
+
+	// # cloud-to-device messages: one that waited, one that comes at once; both completed
+	value := "a/b c"
+	send := func(id string) {
+		t.Helper()
+		if err := h.SendC2D("node", api.C2D{
+			MessageID: id, CorrelationID: "c/1", ContentType: "text/plain", Body: []byte("hello " + id), Properties: map[string]*string{"k/1": &value},
+		}); err != nil {
+			t.Fatal(err)
+		}
+		l := d.event("message")
+		if l.Body != "hello "+id || l.MessageID != id || l.CorrelationID != "c/1" || l.ContentType != "text/plain" || l.Properties["k/1"] != value || l.Error != "" {
+			t.Errorf("message %+v", l)
+		}
+	}
+	send("m1")
+	send("m2")
+	h.WaitCounters("node", func(c api.Counters) bool { return c.C2DCompleted == 2 && c.C2DSent == 2 })
+
+	// # a direct method
+	d.must("method", map[string]any{"name": "read", "status": 207})
+	call := func() {
+		t.Helper()
+		wait := 30 // the SDK subscribes when the handler is set, and does not say when it has
+		got, err := h.CallMethod(t.Context(), "node", api.MethodRequest{MethodName: "read", Payload: json.RawMessage(`{"v":[1,null]}`), ConnectTimeoutInSeconds: &wait})
+		if err != nil || got.Status != 207 || string(got.Payload) != `{"name":"read","echo":{"v":[1,null]}}` {
+			t.Errorf("method answered %d %s, %v", got.Status, got.Payload, err)
+		}
+	}
+	call()
+
+	// # the twin: read, reported accepted and refused, desired
+	patch := func(n int) int64 {
+		t.Helper()
+		twin, err := h.PatchTwin("node", fmt.Appendf(nil, `{"properties":{"desired":{"interval":%d}}}`, n))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return twin.Properties.Desired["$version"].(int64)
+	}
+	wantDesired := func(n int) {
+		t.Helper()
+		if l := d.event("desired"); l.Delta["interval"] != float64(n) {
+			t.Errorf("desired %v, want %d", l.Delta, n)
+		}
+	}
+	patch(1)
+	var twin struct{ Desired, Reported map[string]any }
+	if err := json.Unmarshal(d.must("twin", nil), &twin); err != nil || twin.Desired["interval"] != 1.0 || twin.Desired["$version"] != 2.0 {
+		t.Errorf("twin %+v, %v", twin, err)
+	}
+	wantDesired(1) // the SDK gives what is there to a new listener
+	d.must("report", map[string]any{"patch": map[string]any{"state": map[string]any{"ok": true}}})
+	if _, err := d.do("report", map[string]any{"patch": map[string]any{"too": strings.Repeat("x", 5000)}}); err == nil || !strings.Contains(err.Error(), "longer than 4096 bytes") {
+		t.Errorf("a patch that the hub refuses: %v", err)
+	}
+	seen, err := h.Twin("node")
+	if err != nil || fmt.Sprint(seen.Properties.Reported["state"]) != "map[ok:true]" || seen.Properties.Reported["too"] != nil {
+		t.Errorf("reported %v, %v", seen.Properties.Reported, err)
+	}
+	patch(2)
+	wantDesired(2)
+
+	// # a cut link, and two attempts that are cut as well: the SDK comes back by itself and subscribes to a part only; the
+	// rest the hub has kept
+	before, err := h.Counters("node")
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.Fault(api.Fault{Name: api.FaultCut, Device: "node", Count: 2})
+	h.WaitCounters("node", func(c api.Counters) bool { return c.Connects > before.Connects })
+	patch(3)
+	wantDesired(3)
+	d.must("report", map[string]any{"patch": map[string]any{"after": 1}})
+	call()
+	send("m3")
+	bodies := make([]string, 200)
+	for i := range bodies {
+		bodies[i] = fmt.Sprint(i)
+	}
+	d.must("sendBatch", map[string]any{"bodies": bodies})
+	h.WaitCounters("node", func(c api.Counters) bool { return c.TelemetryReceived == 201 && c.C2DCompleted == 3 })
+	d.must("close", nil)
+	h.WaitConnected("node", false)
+}
