@@ -38,18 +38,7 @@ func TestAPluginKilledDuringACallIsAnsweredForAtOnceAndComesBack(t *testing.T) {
 	w := newWorld(t)
 	w.configure(numbers("{rate: 50}"), "")
 	w.run()
-	answered := make(chan answer, 1)
-	called := make(chan struct{})
-	go func() {
-		close(called)
-		stdout, stderr, code := w.cli("hub", "method", device, "sleep", "--payload", "20", "--dir", w.path("hub"))
-		var a answer
-		if err := json.Unmarshal([]byte(stdout), &a); err != nil || code != 0 {
-			t.Errorf("method: %d %s%s", code, stdout, stderr)
-		}
-		answered <- a
-	}()
-	<-called
+	answered := w.call("sleep", "20")
 	eventually(t, 10*time.Second, "the open call", func() bool { return w.calls() > 0 })
 	pid := w.signalPlugin("numbers", syscall.SIGKILL)
 	killed := time.Now()

@@ -75,6 +75,20 @@ func TestASecondSIGTERMEndsAtOnce(t *testing.T) {
 	t.Logf("ended %v after the second SIGTERM", took.Round(time.Millisecond))
 }
 
+func TestACallThatIsOpenAtSIGTERMIsAnswered(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.configure(numbers("{rate: 20}"), "")
+	w.run()
+	answered := w.call("sleep", "1.5")
+	eventually(t, 10*time.Second, "the open call", func() bool { return w.calls() > 0 })
+	took := w.terminate(0)
+	if a := <-answered; a.Status != 200 || string(a.Payload) != `"slept"` {
+		t.Errorf("the caller got %d %s", a.Status, a.Payload)
+	}
+	t.Logf("ended %v after SIGTERM, the call answered", took.Round(time.Millisecond))
+}
+
 // The plugin waits for its Send, and takes the message back when it is asked to stop.
 func TestSIGTERMWithNothingLeftWaitsForNoHub(t *testing.T) {
 	t.Parallel()

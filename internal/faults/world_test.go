@@ -233,6 +233,20 @@ func (w *world) method(name, payload string, flags ...string) answer {
 	return a
 }
 
+// call calls a direct method in the background.
+func (w *world) call(name, payload string) <-chan answer {
+	answered := make(chan answer, 1)
+	go func() {
+		var a answer
+		stdout, stderr, code := w.cli("hub", "method", device, name, "--payload", payload, "--dir", w.path("hub"))
+		if err := json.Unmarshal([]byte(stdout), &a); err != nil || code != 0 {
+			w.t.Errorf("method %s: %d %s%s", name, code, stdout, stderr)
+		}
+		answered <- a
+	}()
+	return answered
+}
+
 // pluginFile returns the lines of a file that a plugin keeps; none if there is no file.
 func (w *world) pluginFile(plugin, name string) []string {
 	w.t.Helper()
