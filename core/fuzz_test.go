@@ -264,6 +264,12 @@ func (w *world) heal() {
 	w.ops[w.lastOp] = true
 	w.feed(ConnectRequested{Op: w.lastOp})
 	for round := range 600 {
+		if round == 80 { // and everything still works
+			for range 3 {
+				w.sendMessage("", false)
+				w.callMethod("a")
+			}
+		}
 		w.kindness()
 		if w.up == 0 && !w.m.cfg.ConnectionRetry && len(w.open) == 0 {
 			w.lastOp++

@@ -74,9 +74,10 @@ type worldCall struct {
 }
 
 type worldPlugin struct {
-	start   Start
-	running bool
-	isReady bool
+	applying Call // the desired state that it has and has not returned
+	start    Start
+	running  bool
+	isReady  bool
 }
 
 func newWorld(t *testing.T, story *bytes.Reader) *world {
@@ -242,13 +243,16 @@ func (w *world) know(ev Event) {
 		if c := w.calls[ev.Call]; c != nil && c.isGiven && c.plugin == ev.Plugin && c.start == ev.Start {
 			c.isGiven, c.hasAnswer = false, c.hasAnswer || !ev.Failed
 		}
+		if p := &w.plugins[ev.Plugin]; p.start == ev.Start && p.applying == ev.Call {
+			p.applying = 0
+		}
 	case PluginReady:
 		if p := &w.plugins[ev.Plugin]; p.start == ev.Start && p.running {
 			p.isReady = true
 		}
 	case PluginExited:
 		if p := &w.plugins[ev.Plugin]; p.start == ev.Start {
-			p.running, p.isReady = false, false
+			p.running, p.isReady, p.applying = false, false, 0
 			for _, c := range w.calls {
 				c.isGiven = c.isGiven && c.plugin != ev.Plugin
 			}
@@ -406,15 +410,18 @@ func (w *world) checkCall(e Effect) {
 		c.isGiven, c.wasGiven, c.plugin, c.start = true, true, e.Plugin, e.Start
 		w.given = append(w.given, e)
 	case DeliverDesired:
-		p := w.plugins[e.Plugin]
-		if e.Call != w.desired+1 || !p.isReady || p.start != e.Start {
-			w.failf("%v: after %d, plugin %+v", e, w.desired, p)
+		p := &w.plugins[e.Plugin]
+		if e.Call != w.desired+1 || !p.isReady || p.start != e.Start || p.applying != 0 {
+			w.failf("%v: after %d, plugin %+v", e, w.desired, *p)
 		}
-		w.desired = e.Call
+		w.desired, p.applying = e.Call, e.Call
 		w.given = append(w.given, Deliver{e.Plugin, e.Start, e.Call})
 	case Abort:
 		if c := w.calls[e.Call]; c != nil {
 			c.isGiven = false
+		}
+		if p := &w.plugins[e.Plugin]; p.applying == e.Call {
+			p.applying = 0
 		}
 	case Respond:
 		c := w.calls[e.Call]
