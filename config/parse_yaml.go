@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -98,11 +99,9 @@ func (c *yamlConverter) convert(y *yaml.Node, depth int) *node {
 		}
 		return c.convert(y.Content[0], depth)
 	case yaml.AliasNode:
-		for _, o := range c.open {
-			if o == y.Alias {
-				c.add(n.pos, "the alias *"+y.Value+" stands inside its own anchor")
-				return n
-			}
+		if slices.Contains(c.open, y.Alias) {
+			c.add(n.pos, "the alias *"+y.Value+" stands inside its own anchor")
+			return n
 		}
 		c.open = append(c.open, y.Alias)
 		// The position stays that of the anchor: there the value can be mended.

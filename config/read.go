@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 )
@@ -251,10 +252,8 @@ func (r *reader) text(f *field, n *node, key string) any {
 	}
 	switch f.kind {
 	case enumKind:
-		for _, e := range f.enum {
-			if s == e {
-				return s
-			}
+		if slices.Contains(f.enum, s) {
+			return s
 		}
 		r.add(n.pos, key, "%s is not known here: write %s%s", quote(s), orList(f.enum), didYouMean(nearest(s, f.enum)))
 		return nil

@@ -36,7 +36,7 @@ func TestEveryKeyIsExplained(t *testing.T) {
 // The table and the struct name the same keys, so that nothing can be written that nobody reads.
 func TestTableAndStructAgree(t *testing.T) {
 	var want []string
-	schema().walk("", func(key string, f *field) {
+	schema().walk("", func(key string, _ *field) {
 		if !strings.Contains(key, ".proxy_options.") { // read by hand
 			want = append(want, key)
 		}

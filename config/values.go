@@ -19,12 +19,12 @@ func parseDuration(s string) (time.Duration, error) {
 	}
 	var days float64
 	rest := s
-	if i := strings.IndexByte(s, 'd'); i >= 0 {
-		n, err := strconv.ParseFloat(s[:i], 64)
-		if err != nil || !(n >= 0) || n > 100*365 || strings.ContainsAny(s[:i], "xXpPeE_+nN") {
+	if text, after, ok := strings.Cut(s, "d"); ok {
+		n, err := strconv.ParseFloat(text, 64)
+		if err != nil || !(n >= 0) || n > 100*365 || strings.ContainsAny(text, "xXpPeE_+nN") {
 			return 0, bad
 		}
-		days, rest = n, s[i+1:]
+		days, rest = n, after
 	}
 	d := time.Duration(days * float64(day))
 	if rest == "" && rest != s {

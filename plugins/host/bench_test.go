@@ -21,10 +21,10 @@ type nullDevice struct {
 	done chan struct{}
 }
 
-func (*nullDevice) Identity() core.Identity              { return core.Identity{DeviceID: "null"} }
-func (*nullDevice) Watch(func(core.Connection)) func()   { return func() {} }
-func (*nullDevice) OnError(func(error)) func()           { return func() {} }
-func (*nullDevice) Withdraw(by core.Settler, tag uint64) {}
+func (*nullDevice) Identity() core.Identity            { return core.Identity{DeviceID: "null"} }
+func (*nullDevice) Watch(func(core.Connection)) func() { return func() {} }
+func (*nullDevice) OnError(func(error)) func()         { return func() {} }
+func (*nullDevice) Withdraw(core.Settler, uint64)      {}
 func (d *nullDevice) Submit(_ context.Context, by core.Settler, first uint64, batch []*core.Message) error {
 	by.Settled(first, first+uint64(len(batch))-1, nil)
 	if d.n -= len(batch); d.n <= 0 {

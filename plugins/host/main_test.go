@@ -120,7 +120,7 @@ func testPlugin() *sdk.Plugin {
 		_ = syscall.Kill(os.Getpid(), syscall.SIGSTOP)
 		select {} // the signal may take a moment
 	})
-	p.HandleMethod("hang", func(ctx context.Context, _ *sdk.MethodRequest) (any, error) { select {} })
+	p.HandleMethod("hang", func(context.Context, *sdk.MethodRequest) (any, error) { select {} })
 	p.HandleMethod("print", func(context.Context, *sdk.MethodRequest) (any, error) {
 		fmt.Println("on stdout " + strings.Repeat("y", 200_000))
 		cmd := exec.Command("/bin/sh", "-c", "echo child on stdout")

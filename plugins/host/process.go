@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -120,7 +121,7 @@ func (p *process) readStdout(r io.Reader) {
 		p.mu.Lock()
 		p.first, p.seen = strings.TrimRight(string(line), "\r\n"), true
 		p.mu.Unlock()
-		_, _ = p.toPlugin.Write(append(line[:len(line):len(line)], '\n'))
+		_, _ = p.toPlugin.Write(append(slices.Clip(line), '\n'))
 	}
 	_ = p.toPlugin.Close()
 	if err == nil || errors.Is(err, bufio.ErrBufferFull) {

@@ -38,7 +38,7 @@ func (g *group) startGuard() {
 		return
 	}
 	defer func() { _ = r.Close() }()
-	guard := exec.Command("/bin/sh", "-c", guardScript)
+	guard := exec.Command("/bin/sh", "-c", guardScript) //nolint:noctx // it lives as long as its group, and ends with it
 	guard.Env = []string{}
 	guard.Stdin = r
 	guard.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pgid: g.pgid}
