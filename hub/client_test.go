@@ -98,12 +98,12 @@ func tryConnect(t *testing.T, h *hubtest.Hub, o options) (*device, error) {
 	tlsConfig := &tls.Config{RootCAs: h.CAPool(), ServerName: "localhost", MinVersion: tls.VersionTLS12}
 	opts := mqtt.NewClientOptions().SetClientID(o.id).SetUsername(o.username).SetPassword(o.password).
 		SetProtocolVersion(4).SetCleanSession(o.clean).SetAutoReconnect(false).SetConnectRetry(false).
-		SetConnectTimeout(5 * time.Second).SetKeepAlive(o.keepAlive).SetAutoAckDisabled(o.manualAck).
+		SetConnectTimeout(20 * time.Second).SetKeepAlive(o.keepAlive).SetAutoAckDisabled(o.manualAck).
 		SetDefaultPublishHandler(func(_ mqtt.Client, m mqtt.Message) { d.got <- m }).
 		SetConnectionLostHandler(func(_ mqtt.Client, err error) { d.lost <- err }).
 		AddBroker("tls://hub")
 	opts.SetCustomOpenConnectionFn(func(*url.URL, mqtt.ClientOptions) (net.Conn, error) {
-		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 		defer cancel()
 		if o.ws {
 			return dialWebSocket(ctx, h, tlsConfig)
@@ -119,7 +119,7 @@ func tryConnect(t *testing.T, h *hubtest.Hub, o options) (*device, error) {
 	}
 	d.Client = mqtt.NewClient(opts)
 	tok := d.Connect()
-	if !tok.WaitTimeout(10 * time.Second) {
+	if !tok.WaitTimeout(20 * time.Second) {
 		t.Fatalf("connect %s: no answer", o.id)
 	}
 	if tok.Error() != nil {
@@ -173,7 +173,7 @@ func (s *wsStream) SetDeadline(t time.Time) error {
 
 func (d *device) wait(tok mqtt.Token, what string) {
 	d.t.Helper()
-	if !tok.WaitTimeout(10 * time.Second) {
+	if !tok.WaitTimeout(20 * time.Second) {
 		d.t.Fatalf("%s: no answer", what)
 	}
 	if tok.Error() != nil {
@@ -206,7 +206,7 @@ func (d *device) receive() mqtt.Message {
 		return m
 	case err := <-d.lost:
 		d.t.Fatalf("the connection was lost while waiting for a message: %v", err)
-	case <-time.After(10 * time.Second):
+	case <-time.After(20 * time.Second):
 		d.t.Fatal("no message came")
 	}
 	return nil
@@ -237,7 +237,7 @@ func (d *device) wantLost() {
 	d.t.Helper()
 	select {
 	case <-d.lost:
-	case <-time.After(10 * time.Second):
+	case <-time.After(20 * time.Second):
 		d.t.Fatal("the hub did not close the connection")
 	}
 }

@@ -201,6 +201,9 @@ func (s *Service) Close() error {
 	return errors.Join(s.msgs.Close(), s.journal.Close())
 }
 
+// Done is closed when the hub stops.
+func (s *Service) Done() <-chan struct{} { return s.done }
+
 // put writes one value to the journal. A failure is the hub's own trouble: a
 // 500001 for whoever asked.
 func (s *Service) put(key string, value any) error {

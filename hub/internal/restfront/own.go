@@ -1,6 +1,7 @@
 package restfront
 
 import (
+	"context"
 	"encoding/json"
 	"net/http"
 	"strconv"
@@ -84,6 +85,7 @@ func (f *Front) monitor(w http.ResponseWriter, r *http.Request) {
 	}
 	w.Header().Set("Content-Type", "application/x-ndjson")
 	out := http.NewResponseController(w)
+	defer f.endWithHub(r, out)()
 	write := func(m api.Message) error {
 		line, err := json.Marshal(m)
 		if err != nil {
@@ -111,5 +113,24 @@ func (f *Front) monitor(w http.ResponseWriter, r *http.Request) {
 	err := f.svc.ReadMessages(r.Context(), filter, write, out.Flush)
 	if err != nil && r.Context().Err() == nil {
 		f.log.Warn("monitor ended", "err", err)
+	}
+}
+
+// endWithHub makes writes fail once the hub stops: a client that does not read
+// would hold up its end. The returned function ends that.
+func (f *Front) endWithHub(r *http.Request, out *http.ResponseController) (done func()) {
+	ctx, cancel := context.WithCancel(r.Context())
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		select {
+		case <-f.svc.Done():
+			_ = out.SetWriteDeadline(time.Now()) // the connection is given up
+		case <-ctx.Done():
+		}
+	}()
+	return func() {
+		cancel()
+		<-ended
 	}
 }
