@@ -32,8 +32,8 @@ func (r *refusal) Error() string { return r.reason }
 func (l *launcher) diagnose(err error, p *process, out *output) (core.Kind, error) {
 	path := p.cmd.Path
 	switch {
-	case errors.Is(err, context.Canceled):
-		return core.Transient, err
+	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
+		return core.Transient, err // the caller's word
 	case !p.begun():
 		return l.diagnoseExec(err, path)
 	}
@@ -53,10 +53,10 @@ func (l *launcher) diagnose(err error, p *process, out *output) (core.Kind, erro
 		return core.Fatal, fmt.Errorf("%s is a go-plugin plugin, but not one of Fairlead: it does not speak grpc", path)
 	case errors.Is(err, errNoCertificate):
 		return core.Fatal, fmt.Errorf("%s offers no certificate (PLUGIN_CLIENT_CERT asks for one); rebuild it with a current SDK", path)
+	case errors.Is(err, errStartTimeout): // a busy machine may be to blame, even if the handshake has just come
+		return core.Transient, fmt.Errorf("%s printed no handshake within %s and was killed%s", path, l.cfg.StartTimeout, out.tail())
 	case seen:
 		return core.Fatal, fmt.Errorf("%s: handshake %s cannot be used: %w", path, quote(line), err)
-	case errors.Is(err, errStartTimeout):
-		return core.Transient, fmt.Errorf("%s printed no handshake within %s and was killed%s", path, l.cfg.StartTimeout, out.tail())
 	}
 	return core.Transient, fmt.Errorf("%s ended before the handshake: %s%s", path, p.exit(), out.tail())
 }
