@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -192,5 +193,31 @@ func TestWaitEndsWithItsContext(t *testing.T) {
 	}
 	if err := h.Start(); err == nil {
 		t.Error("a closed hub started")
+	}
+}
+
+func TestDirectoryOfANewerVersionStaysAsItIs(t *testing.T) {
+	for name, text := range map[string]string{
+		"state.journal":                      `{"format":"fairlead-hub-state","version":99}` + "\n",
+		"telemetry-00000000000000000001.log": "FLHUBMSG\x63\x00\x00\x00\x00\x00\x00\x00and more",
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := hub.New(hub.Config{Dir: dir}); err == nil || !strings.Contains(err.Error(), "version 99") || !strings.Contains(err.Error(), name) {
+				t.Errorf("New: %v", err)
+			}
+			if after, err := os.ReadFile(filepath.Join(dir, name)); err != nil || string(after) != text {
+				t.Errorf("the file is %q, %v", after, err)
+			}
+			if _, err := os.Stat(filepath.Join(dir, hub.CAFile)); err == nil {
+				t.Error("an authority was made")
+			}
+			if _, err := hub.New(hub.Config{Dir: dir}); errors.Is(err, hub.ErrInUse) {
+				t.Error("the directory stays locked")
+			}
+		})
 	}
 }

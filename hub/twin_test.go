@@ -154,6 +154,9 @@ func TestServiceSideOfATwin(t *testing.T) {
 	if after.ETag == before.ETag || len(after.ETag) != 12 {
 		t.Errorf("etag %q after %q", after.ETag, before.ETag)
 	}
+	if same, err := h.PatchTwin("dev1", []byte(`{"properties":{"reported":{"mine":1}}}`)); err != nil || same.ETag != after.ETag || same.Version != after.Version {
+		t.Errorf("a patch that changes nothing: etag %s after %s, version %d after %d, %v", same.ETag, after.ETag, same.Version, after.Version, err)
+	}
 	for _, bad := range []string{`{"tags":[]}`, `{"properties":{"desired":7}}`, `{"tags":{"a":"` + strings.Repeat("x", 4097) + `"}}`, `[]`} {
 		_, err := c.PatchTwin(t.Context(), "dev1", json.RawMessage(bad))
 		if e, ok := errors.AsType[*api.Error](err); !ok || e.HTTPStatus != 400 {

@@ -150,6 +150,9 @@ func (s *Service) load() error {
 		if err := json.Unmarshal(value, m); err != nil {
 			return err
 		}
+		if latest := time.Now().UTC().Add(c2dLock); m.Locked.After(latest) { // the clock was ahead when it was written
+			m.Locked = latest
+		}
 		ident.queue = append(ident.queue, m)
 		ident.nextC2D = max(ident.nextC2D, m.Number)
 		return nil

@@ -82,6 +82,9 @@ func (s *Service) changeTwin(id api.ID, p api.TwinPatch, match Match, whole bool
 	if !match.fits(ident.twin.ETag) {
 		return api.Twin{}, api.Refuse(api.CodePreconditionFailed, "PreconditionFailed, ETag may be invalid.")
 	}
+	if p.Tags == nil && desired == nil {
+		return s.viewTwin(ident), nil
+	}
 	next, now := ident.twin, time.Now()
 	if p.Tags != nil {
 		tags := section{Doc: next.Tags, Meta: map[string]any{}}

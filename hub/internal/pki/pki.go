@@ -29,6 +29,18 @@ const (
 	skew = time.Hour
 )
 
+// era is when this program was written. A clock before it has not been set yet;
+// what is made then must still be good when it is.
+var era = time.Date(2026, 11, 1, 0, 0, 0, 0, time.UTC)
+
+// end is when something that is made now ends.
+func end(now time.Time, lifetime time.Duration) time.Time {
+	if now.Before(era) {
+		now = era
+	}
+	return now.Add(lifetime)
+}
+
 // CAFile is the name of the authority's certificate inside the directory.
 const CAFile = "ca.pem"
 
@@ -54,7 +66,7 @@ func Load(dir string, names []string, now time.Time) (Identity, error) {
 		template := &x509.Certificate{
 			Subject:               pkix.Name{CommonName: "Fairlead hub CA"},
 			NotBefore:             now.Add(-skew),
-			NotAfter:              now.Add(caLifetime),
+			NotAfter:              end(now, caLifetime),
 			IsCA:                  true,
 			BasicConstraintsValid: true,
 			MaxPathLenZero:        true,
@@ -86,7 +98,7 @@ func loadServer(dir, kind string, ca *pair, names []string, now time.Time) (*pai
 	template := &x509.Certificate{
 		Subject:     pkix.Name{CommonName: names[0]},
 		NotBefore:   now.Add(-skew),
-		NotAfter:    now.Add(serverLifetime),
+		NotAfter:    end(now, serverLifetime),
 		KeyUsage:    x509.KeyUsageDigitalSignature,
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 	}

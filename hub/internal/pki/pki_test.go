@@ -61,3 +61,15 @@ func TestCertificatesStayAndFollowTheNames(t *testing.T) {
 func TestMemoryOnly(t *testing.T) {
 	verify(t, load(t, "", now, "localhost"), "localhost", now)
 }
+
+// A machine without a battery begins in 1970 and jumps when it has asked for the
+// time.
+func TestCertificatesOfAnUnsetClockAreGoodLater(t *testing.T) {
+	dir, later := t.TempDir(), era.AddDate(0, 6, 0)
+	made := load(t, dir, time.Unix(60, 0), "localhost")
+	verify(t, made, "localhost", time.Unix(120, 0))
+	verify(t, made, "localhost", later)
+	if again := load(t, dir, later, "localhost"); string(again.CA) != string(made.CA) {
+		t.Error("the authority changed when the clock was set")
+	}
+}
