@@ -7,7 +7,7 @@ LINT       = $(GO) tool -modfile=tools/lint/go.mod golangci-lint
 PLATFORMS  = linux/amd64 linux/arm64 linux/arm darwin/amd64 darwin/arm64 windows/amd64
 
 .DEFAULT_GOAL := help
-.PHONY: help build cross demo test race lint fmt generate fuzz bench check
+.PHONY: help build cross demo test race faults interop lint fmt generate fuzz bench check
 
 help: ## show this
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,6 +30,12 @@ test: ## the tests, as the README says
 
 race: ## the tests with the race detector, shuffled
 	$(GO) test -race -shuffle=on ./...
+
+faults: ## the built program killed, stopped and cut off (two minutes)
+	$(GO) test -tags faults -timeout 15m ./internal/faults
+
+interop: ## against others' programs: mosquitto, Microsoft's SDKs
+	$(GO) test -tags interop ./internal/interop
 
 lint: ## formatting, vet, staticcheck and the linters of .golangci.yml, go.mod
 	$(LINT) run

@@ -124,7 +124,7 @@ func missing(quotation, source string) string {
 func TestQuotationsAreTrue(t *testing.T) {
 	// What a quotation leaves out may be left out; what it says must be there, in the same order.
 	quotes := []struct{ document, language, begins, source string }{
-		{"README.md", "go", `	p := sdk.New("thermostat")`, "examples/thermostat/plugin/plugin.go"},
+		{"README.md", "go", "// Package plugin is a thermostat", "examples/thermostat/plugin/plugin.go"},
 		{"docs/architecture.md", "", "# One that has left already", "core/testdata/seed_05_a_failed_message_is_not_sent_later.txt"},
 	}
 	for _, q := range quotes {
@@ -141,6 +141,9 @@ func TestQuotationsAreTrue(t *testing.T) {
 		if !found {
 			t.Errorf("%s has no quotation that begins with %q", q.document, q.begins)
 		}
+	}
+	if whole := read(t, "examples/thermostat/plugin/plugin.go"); !strings.Contains(read(t, "README.md"), "```go\n"+whole+"```\n") {
+		t.Error("README.md says that it has the whole of examples/thermostat/plugin/plugin.go, and has not")
 	}
 	if missing("a\nb", "b\na") != "b" {
 		t.Error("lines in another order pass for a quotation")
