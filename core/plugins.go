@@ -35,7 +35,8 @@ type plugin struct {
 	crashes    int       // in a row, without a sound start between
 	crashTimes []Instant // those within Limits.CrashLoopWithin
 	restarts   int
-	reason     string
+	reason     string // of its present state
+	lastExit   string // why the last start ended
 
 	givenChange uint64 // the desired state that this start was given
 	desiredCall Call   // the hand-over under way
@@ -176,12 +177,12 @@ func (m *Machine) pluginExited(now Instant, ev PluginExited) {
 		p.state = pluginStopped
 		return
 	}
-	p.reason = ev.Fault.Reason
-	m.emit(Warn{Fault{Kind: ev.Fault.Kind, Reason: fmt.Sprintf("plugin %s: %s", p.cfg.Name, ev.Fault.Reason)}})
+	p.reason, p.lastExit = ev.Fault.Reason, ev.Fault.Reason
 	if ev.Fault.Kind == Fatal {
 		m.failPlugin(ev.Plugin, ev.Fault.Reason)
 		return
 	}
+	m.emit(Warn{Fault{Kind: ev.Fault.Kind, Reason: fmt.Sprintf("plugin %s: %s", p.cfg.Name, ev.Fault.Reason)}})
 	p.notBefore = now.Add(m.restartWait(now, p))
 	p.state = pluginWaiting
 	m.counters.PluginExits++

@@ -38,6 +38,8 @@ type PluginStatus struct {
 	Start    Start
 	Restarts int
 	Reason   string
+	// LastExit is why the last start ended; "" before the first end.
+	LastExit string
 	Methods  []string
 	// Degraded: it crashes again and again, and is tried rarely.
 	Degraded  bool
@@ -63,7 +65,7 @@ func (m *Machine) Status() Status {
 	for i := range m.plugins {
 		p := &m.plugins[i]
 		ps := PluginStatus{
-			Name: p.cfg.Name, State: pluginStateNames[p.state], Start: p.start, Restarts: p.restarts, Reason: p.reason,
+			Name: p.cfg.Name, State: pluginStateNames[p.state], Start: p.start, Restarts: p.restarts, Reason: p.reason, LastExit: p.lastExit,
 			Methods: append([]string(nil), p.methods()...), Degraded: len(p.crashTimes) > m.lim.CrashLoop && p.state != pluginReady,
 		}
 		if p.state == pluginWaiting {

@@ -133,8 +133,11 @@ func printStatus(out io.Writer, s control.Status) error {
 		if len(p.Methods) > 0 {
 			text += ", methods " + strings.Join(p.Methods, " ")
 		}
-		if p.Reason != "" {
+		switch {
+		case p.Reason != "":
 			text += ": " + p.Reason
+		case p.LastExit != "":
+			text += "; the last start ended: " + p.LastExit
 		}
 		row("plugin "+p.Name, "%s", text)
 	}

@@ -94,7 +94,7 @@ func (rt *running) Status(ctx context.Context) (control.Status, error) {
 			continue // this process itself
 		}
 		s.Plugins = append(s.Plugins, control.Plugin{
-			Name: p.Name, State: p.State, PID: e.Plugins[i].PID, Start: uint64(p.Start), Restarts: p.Restarts, Reason: p.Reason,
+			Name: p.Name, State: p.State, PID: e.Plugins[i].PID, Start: uint64(p.Start), Restarts: p.Restarts, Reason: p.Reason, LastExit: p.LastExit,
 			Degraded: p.Degraded, Methods: append([]string{}, p.Methods...), Metrics: rt.metrics.of(p.Name),
 		})
 	}

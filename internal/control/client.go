@@ -210,6 +210,7 @@ type Plugin struct {
 	Start    uint64   `json:"start"`
 	Restarts int      `json:"restarts"`
 	Reason   string   `json:"reason,omitempty"`
+	LastExit string   `json:"last_exit,omitempty"`
 	Degraded bool     `json:"degraded,omitempty"`
 	Methods  []string `json:"methods"`
 	// Metrics are the newest values of what the plugin measures.
