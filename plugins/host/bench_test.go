@@ -21,10 +21,14 @@ type nullDevice struct {
 	done chan struct{}
 }
 
-func (*nullDevice) Identity() core.Identity            { return core.Identity{DeviceID: "null"} }
-func (*nullDevice) Watch(func(core.Connection)) func() { return func() {} }
-func (*nullDevice) OnError(func(error)) func()         { return func() {} }
-func (*nullDevice) Withdraw(core.Settler, uint64)      {}
+func (*nullDevice) Identity() core.Identity       { return core.Identity{DeviceID: "null"} }
+func (*nullDevice) OnError(func(error)) func()    { return func() {} }
+func (*nullDevice) Withdraw(core.Settler, uint64) {}
+func (*nullDevice) Watch(f func(core.Connection)) func() {
+	f(core.Connection{State: core.StateConnected})
+	return func() {}
+}
+
 func (d *nullDevice) Submit(_ context.Context, by core.Settler, first uint64, batch []*core.Message) error {
 	by.Settled(first, first+uint64(len(batch))-1, nil)
 	if d.n -= len(batch); d.n <= 0 {

@@ -20,6 +20,9 @@ import (
 	"github.com/fairlead-iot/fairlead/plugins/pluginv1"
 )
 
+// stateWait is how long the loop waits to hear how the connection stands. Only a host that never says so needs it.
+const stateWait = time.Second
+
 // service serves the one session of a plugin.
 type service struct {
 	pluginv1.UnimplementedPluginServiceServer
@@ -125,8 +128,11 @@ func (p *Plugin) session(stream grpc.BidiStreamingServer[pluginv1.SessionRequest
 	all.Go(func() {
 		defer close(s.loopDone)
 		// The host tells the connection's state right after Register; the loop is to find it true.
+		limit := time.NewTimer(stateWait)
+		defer limit.Stop()
 		select {
 		case <-s.dev.known:
+		case <-limit.C:
 		case <-loopCtx.Done():
 			return
 		}

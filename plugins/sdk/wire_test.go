@@ -207,3 +207,20 @@ func TestAnUnknownCallIsAnswered(t *testing.T) {
 		t.Errorf("return: %v", r)
 	}
 }
+
+// The loop waits for the connection's state, but not for ever.
+func TestAHostThatNeverTellsTheStateDoesNotHoldUpTheLoop(t *testing.T) {
+	p := sdk.New("test")
+	began := make(chan bool, 1)
+	p.Run(func(_ context.Context, dev *sdk.Device) error { began <- dev.Connected(); return nil })
+	h := dialRaw(t, p)
+	h.send(&pluginv1.SessionRequest{Frame: &pluginv1.SessionRequest_Init{Init: &pluginv1.Init{PluginName: "raw"}}})
+	select {
+	case connected := <-began:
+		if connected {
+			t.Error("connected, although nobody said so")
+		}
+	case <-time.After(10 * time.Second):
+		t.Error("the loop did not begin")
+	}
+}
