@@ -236,7 +236,10 @@ func (d *device) wantNothing() {
 func (d *device) wantLost() {
 	d.t.Helper()
 	select {
-	case <-d.lost:
+	case err := <-d.lost:
+		if err == nil {
+			d.t.Error("the connection was lost without an error")
+		}
 	case <-time.After(20 * time.Second):
 		d.t.Fatal("the hub did not close the connection")
 	}

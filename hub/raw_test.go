@@ -56,7 +56,7 @@ func TestPacketsInPiecesAndTogether(t *testing.T) {
 	all := r.connectPacket(h, "dev1", 0xc2, 0, time.Hour) +
 		packet(0x32, events+"\x00\x01a") + packet(0x30, events+"b") + packet(0x32, events+"\x00\x02"+strings.Repeat("c", 100_000)) +
 		packet(0x32, events+"\x00\x02again") + packet(0xe0, "")
-	for i := 0; i < 300; i++ {
+	for i := range 300 {
 		r.send(all[i : i+1])
 	}
 	r.send(all[300:])

@@ -246,7 +246,7 @@ func TestHubClosesUnderAMonitor(t *testing.T) {
 	if err := h.Close(context.Background()); err != nil {
 		t.Fatal(err)
 	}
-	<-ended // with an error or without: its connection may not have been up
+	<-ended //nolint:errcheck // with an error or without: its connection may not have been up
 }
 
 func TestServiceConnectionStringErrors(t *testing.T) {

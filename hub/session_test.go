@@ -2,6 +2,7 @@ package hub_test
 
 import (
 	"fmt"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -281,4 +282,32 @@ func TestC2DTopicAndLimits(t *testing.T) {
 		}
 	}
 	wantCode(t, h.SendC2D("dev1", api.C2D{}), api.CodeQueueFull)
+}
+
+// From the moment in which a device counts as connected it gets what is sent to it.
+func TestNothingIsLostAsASessionBegins(t *testing.T) {
+	h := hubtest.Start(t)
+	h.AddDevice("dev1")
+	r := dialRaw(t, h)
+	r.send(r.connectPacket(h, "dev1", 0xc0, 0, time.Hour))
+	r.want(connack)
+	r.send(packet(0x82, "\x00\x01"+str(desired)+"\x01"))
+	r.want("\x90\x03\x00\x01\x01")
+	for i := range 100 {
+		next := dialRaw(t, h)
+		next.send(next.connectPacket(h, "dev1", 0xc0, 0, time.Hour))
+		for {
+			if c, err := h.Counters("dev1"); err != nil || c.Connects == int64(i+2) {
+				break
+			}
+			runtime.Gosched()
+		}
+		if _, err := h.PatchTwin("dev1", fmt.Appendf(nil, `{"properties":{"desired":{"i":%d}}}`, i)); err != nil {
+			t.Fatal(err)
+		}
+		next.want("\x20\x02\x01\x00")
+		if p := next.readPublish(); !strings.Contains(p, fmt.Sprintf(`"i":%d`, i)) {
+			t.Fatalf("%d: %s", i, p)
+		}
+	}
 }

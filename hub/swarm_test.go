@@ -5,7 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
+	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -97,7 +97,7 @@ func TestOneOfManyConnectionsRemains(t *testing.T) {
 		text := make([]byte, 6)
 		if n, err := io.ReadFull(r, text); err == nil && strings.HasSuffix(string(text), "\xd0\x00") {
 			alive++
-		} else if e, ok := err.(net.Error); ok && e.Timeout() {
+		} else if errors.Is(err, os.ErrDeadlineExceeded) {
 			t.Errorf("a connection is open and silent after %x", text[:n])
 		}
 	}

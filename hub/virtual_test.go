@@ -3,8 +3,10 @@ package hub_test
 import (
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"io"
 	"net"
+	"os"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -97,7 +99,7 @@ func (r *raw) wantEnd(within time.Duration) time.Duration {
 		r.t.Fatal(err)
 	}
 	rest, err := io.ReadAll(r)
-	if e, ok := err.(net.Error); ok && e.Timeout() {
+	if errors.Is(err, os.ErrDeadlineExceeded) {
 		r.t.Fatalf("open after %v", within)
 	}
 	if len(rest) > 0 {

@@ -9,6 +9,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -123,9 +124,7 @@ func (d *nodeDevice) do(what string, arguments map[string]any) (json.RawMessage,
 	d.t.Helper()
 	d.lastID++
 	line := map[string]any{"id": d.lastID, "do": what}
-	for key, value := range arguments {
-		line[key] = value
-	}
+	maps.Copy(line, arguments)
 	if err := json.NewEncoder(d.in).Encode(line); err != nil {
 		d.t.Fatal(err)
 	}

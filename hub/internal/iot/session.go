@@ -2,6 +2,7 @@ package iot
 
 import (
 	"errors"
+	"maps"
 	"slices"
 	"time"
 
@@ -230,10 +231,7 @@ func (se *Session) store() error {
 	if se.clean {
 		return nil
 	}
-	stored := &storedSession{Subscriptions: map[string]byte{}}
-	for filter, qos := range se.subs {
-		stored.Subscriptions[filter] = qos
-	}
+	stored := &storedSession{Subscriptions: maps.Clone(se.subs)}
 	if err := se.svc.put("session/"+se.ident.id.String(), stored); err != nil {
 		return err
 	}

@@ -58,7 +58,9 @@ func scan(in string) ([]token, error) {
 			i += n
 		case c >= '0' && c <= '9' || c == '-' && i+1 < len(in) && in[i+1] >= '0' && in[i+1] <= '9':
 			start := i
-			for i++; i < len(in) && (in[i] >= '0' && in[i] <= '9' || strings.IndexByte(".eE+-", in[i]) >= 0); i++ {
+			i++
+			for i < len(in) && (in[i] >= '0' && in[i] <= '9' || strings.IndexByte(".eE+-", in[i]) >= 0) {
+				i++
 			}
 			if !json.Valid([]byte(in[start:i])) {
 				return nil, fmt.Errorf("%q is not a number", in[start:i])

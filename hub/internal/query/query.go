@@ -151,14 +151,14 @@ func (c comparison) eval(doc map[string]any) truth {
 	if !okA || !okB {
 		return unknown
 	}
-	order, comparable := compare(a, b)
+	order, alike := compare(a, b)
 	switch c.op {
 	case "=":
-		return truthOf(comparable && order == 0)
+		return truthOf(alike && order == 0)
 	case "!=", "<>":
-		return truthOf(!comparable || order != 0)
+		return truthOf(!alike || order != 0)
 	}
-	if !comparable {
+	if !alike {
 		return unknown
 	}
 	switch c.op {
@@ -229,8 +229,8 @@ func (m membership) eval(doc map[string]any) truth {
 	found := false
 	for _, item := range m.list {
 		b, ok := item.get(doc)
-		order, comparable := compare(a, b)
-		found = found || ok && comparable && order == 0
+		order, alike := compare(a, b)
+		found = found || ok && alike && order == 0
 	}
 	return truthOf(found != m.negate)
 }

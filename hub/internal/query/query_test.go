@@ -99,7 +99,7 @@ func TestParseErrors(t *testing.T) {
 
 func FuzzParse(f *testing.F) {
 	f.Add("SELECT a.b AS c FROM devices WHERE NOT (a >= -1.5 AND b IN ['x']) OR STARTSWITH(c, 'd')")
-	f.Fuzz(func(t *testing.T, text string) {
+	f.Fuzz(func(_ *testing.T, text string) {
 		if q, err := Parse(text); err == nil {
 			q.Match(map[string]any{"a": map[string]any{"b": "c"}})
 		}

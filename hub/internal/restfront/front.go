@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -76,11 +77,9 @@ func (f *Front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // serveWebSocket chooses by subprotocol; AMQP (AMQPWSB10) shares the path.
 func (f *Front) serveWebSocket(w http.ResponseWriter, r *http.Request) {
-	for _, offered := range websocket.Subprotocols(r) {
-		if offered == mqttfront.Subprotocol {
-			f.mqtt.ServeWebSocket(w, r)
-			return
-		}
+	if slices.Contains(websocket.Subprotocols(r), mqttfront.Subprotocol) {
+		f.mqtt.ServeWebSocket(w, r)
+		return
 	}
 	http.Error(w, "no subprotocol that the hub speaks; it speaks "+mqttfront.Subprotocol, http.StatusBadRequest)
 }
