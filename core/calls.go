@@ -130,7 +130,7 @@ func (m *Machine) returned(now Instant, ev Returned) {
 		}
 		m.owe(now, c, status)
 	case InboundDesired:
-		p.desiredCall = 0
+		p.desiredCall, p.isSetUp = 0, true
 		m.dropCall(c.id)
 	case InboundMessage:
 		p.messageCall = 0
@@ -278,7 +278,7 @@ func (m *Machine) pluginGone(now Instant, i PluginIndex) {
 			m.dropCall(c.id)
 		}
 	}
-	p.desiredCall, p.messageCall, p.givenChange = 0, 0, 0
+	p.desiredCall, p.messageCall, p.givenChange, p.isSetUp = 0, 0, 0, false
 }
 
 func (m *Machine) planCalls(now Instant) {
@@ -324,7 +324,8 @@ func (m *Machine) expire(now Instant, c *call) {
 		}
 		m.bury(c, "no verdict within "+m.lim.MessageVerdict.String())
 	case InboundDesired:
-		m.plugins[c.plugin].desiredCall = 0
+		p := &m.plugins[c.plugin]
+		p.desiredCall, p.isSetUp = 0, true
 		m.dropCall(c.id)
 	}
 }
@@ -350,6 +351,9 @@ func (m *Machine) route(now Instant, c *call) {
 	c.plugin = i
 	switch p.state {
 	case pluginReady:
+		if m.mustWait(now, p, c) {
+			return
+		}
 		if c.kind == InboundMessage {
 			if p.messageCall != 0 || m.isBehind(c, i) {
 				c.deadline = now.Add(m.lim.MessageVerdict) // the limit is the plugin's, not the queue's

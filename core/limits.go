@@ -56,6 +56,8 @@ type Limits struct {
 	MessageVerdict time.Duration
 	// DesiredApply is how long a plugin may take for a desired state.
 	DesiredApply time.Duration
+	// SetUp is how long calls wait for a plugin's start to apply the desired properties that it is given first.
+	SetUp time.Duration
 	// OpenCalls is how many method calls may be open at once; more are answered 429.
 	OpenCalls int
 
@@ -77,7 +79,7 @@ func DefaultLimits() Limits {
 		ThrottledMin: 10 * time.Second, UnauthorizedMin: 30 * time.Second, FatalMin: time.Minute, TakenOverMin: 2 * time.Minute,
 		TakeOverWithin: 10 * time.Second, TakeOverCount: 3,
 		DisconnectDrain: 5 * time.Second, PluginStop: 5 * time.Second, Shutdown: 9 * time.Second, ShutdownClose: 500 * time.Millisecond,
-		Method: 25 * time.Second, MethodAnswer: 5 * time.Minute, MessageVerdict: 50 * time.Second, DesiredApply: time.Minute,
+		Method: 25 * time.Second, MethodAnswer: 5 * time.Minute, MessageVerdict: 50 * time.Second, DesiredApply: time.Minute, SetUp: 5 * time.Second,
 		OpenCalls:        256,
 		PluginRetryFirst: time.Second, PluginRetryMax: time.Minute, PluginStable: 10 * time.Minute,
 		CrashLoop: 5, CrashLoopWithin: 10 * time.Minute, CrashLoopRetry: 5 * time.Minute,

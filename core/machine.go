@@ -217,8 +217,8 @@ func (m *Machine) plan(now Instant) {
 	m.planTwin(now)
 	m.planRequests(now)
 	m.planLanes(now)
+	m.planDesired(now) // before the calls: a plugin's start is given the desired properties first
 	m.planCalls(now)
-	m.planDesired(now)
 	m.planStop(now)
 	m.announce(now)
 }

@@ -39,6 +39,7 @@ type plugin struct {
 	lastExit   string // why the last start ended
 
 	givenChange uint64 // the desired state that this start was given
+	isSetUp     bool   // its first hand-over of the desired properties is over
 	desiredCall Call   // the hand-over under way
 	messageCall Call   // the message it has; one at a time keeps their order
 	// messageNotBefore is when an abandoned message is handed out again.
@@ -73,6 +74,19 @@ func (p *plugin) matches(properties map[string]string) bool {
 		}
 	}
 	return true
+}
+
+// mustWait reports whether a call must wait because its plugin's start is busy with the desired properties that it was
+// given first. It does not wait for ever: a handler that takes its time would cost the calls their limit.
+func (m *Machine) mustWait(now Instant, p *plugin, c *call) bool {
+	if p.desiredCall == 0 || p.isSetUp {
+		return false
+	}
+	over := p.readySince.Add(m.lim.SetUp)
+	if now < over && over < c.deadline {
+		m.at(over) // else the call's own limit comes first
+	}
+	return now < over
 }
 
 func (m *Machine) anyPlugin(f func(*plugin) bool) bool {
@@ -121,7 +135,7 @@ func (m *Machine) startPlugin(i PluginIndex) {
 	p := &m.plugins[i]
 	p.start++
 	p.state = pluginStarting
-	p.givenChange, p.desiredCall, p.messageCall, p.messageNotBefore = 0, 0, 0, 0
+	p.givenChange, p.desiredCall, p.messageCall, p.messageNotBefore, p.isSetUp = 0, 0, 0, 0, false
 	m.emit(StartPlugin{i, p.start})
 }
 
