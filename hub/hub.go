@@ -236,7 +236,9 @@ func (h *Hub) Close(ctx context.Context) error {
 		h.closeErr = h.svc.Close() // ends waiting calls and monitors too
 		h.mqtt.Close()
 		if started {
-			ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+			// Requests under way may finish. A connection that has asked nothing yet is not waited for: Shutdown alone
+			// would give it 5 seconds, and clients open one to spare now and then.
+			ctx, cancel := context.WithTimeout(ctx, httpGrace)
 			if err := h.http.Shutdown(ctx); err != nil && !errors.Is(err, net.ErrClosed) {
 				h.closeErr = errors.Join(h.closeErr, h.http.Close())
 			}
@@ -259,6 +261,9 @@ func (h *Hub) CAPEM() []byte { return slices.Clone(h.identity.CA) }
 
 // Hostname is the hub's own name.
 func (h *Hub) Hostname() string { return h.svc.Hostname() }
+
+// httpGrace is how long Close waits for HTTP requests under way.
+const httpGrace = time.Second
 
 // CAFile is the name of the authority's certificate below Config.Dir.
 const CAFile = pki.CAFile

@@ -2,6 +2,7 @@ package hub_test
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -130,6 +131,11 @@ func TestCloseWithSilentClients(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer bare.Close() //nolint:errcheck // the hub has closed it
+	spare, err := tls.Dial("tcp", h.HTTPSAddr().String(), &tls.Config{RootCAs: h.CAPool(), ServerName: "localhost"}) // asks nothing
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer spare.Close() //nolint:errcheck // the hub has closed it
 	d := connect(t, h, options{id: "dev3"})
 	d.telemetry("", strings.Repeat("x", 200_000))
 	for range 100 {
