@@ -130,7 +130,7 @@ func TestCloseWithSilentClients(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer bare.Close() //nolint:errcheck // the hub has closed it
+	defer bare.Close()                                                                                               //nolint:errcheck // the hub has closed it
 	spare, err := tls.Dial("tcp", h.HTTPSAddr().String(), &tls.Config{RootCAs: h.CAPool(), ServerName: "localhost"}) // asks nothing
 	if err != nil {
 		t.Fatal(err)
