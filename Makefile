@@ -56,8 +56,9 @@ fuzz: ## each fuzz target for T (10s)
 	  done; \
 	done
 
-bench: ## the benchmarks
-	$(GO) test -run '^$$' -bench . -benchmem ./...
+R ?= 7
+bench: ## the figures of docs/benchmarks.md beside a peer's, R rounds (7; four minutes)
+	$(GO) test -count=1 -timeout 60m -run '^TestFigures$$' -v ./internal/bench -figures -rounds $(R)
 
 check: ## what CI runs
 	./.ci/run

@@ -1,0 +1,293 @@
+//go:build linux
+
+package bench
+
+import (
+	"fmt"
+	"os"
+	"runtime"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/fairlead-iot/fairlead/internal/bench/load"
+)
+
+// plan says how much is measured.
+type plan struct {
+	rounds   int
+	messages int           // per round at full speed
+	slow     int           // per round at 1,000 a second
+	single   int           // per round with one in flight
+	methods  int           // per round
+	settle   time.Duration // before memory is read after connecting
+	rest     time.Duration // before it is read after 100,000 messages
+}
+
+// window is the machine's own (core.DefaultLimits), and the peer's.
+const window = 1000
+
+// row is one line of the table. Every value has one entry per round.
+type row struct {
+	name, unit  string
+	ours, peers []float64
+	// more says that more is better.
+	more bool
+}
+
+// table collects rows in the order in which they were first seen.
+type table struct{ rows []*row }
+
+func (tb *table) row(name, unit string, more bool) *row {
+	for _, r := range tb.rows {
+		if r.name == name {
+			return r
+		}
+	}
+	r := &row{name: name, unit: unit, more: more}
+	tb.rows = append(tb.rows, r)
+	return r
+}
+
+func (r *row) add(isOurs bool, v float64) {
+	if isOurs {
+		r.ours = append(r.ours, v)
+	} else {
+		r.peers = append(r.peers, v)
+	}
+}
+
+func quantile(values []float64, q float64) float64 {
+	sorted := slices.Sorted(slices.Values(values))
+	return sorted[min(int(float64(len(sorted))*q), len(sorted)-1)]
+}
+
+func median(values []float64) float64 {
+	sorted := slices.Sorted(slices.Values(values))
+	n := len(sorted)
+	return (sorted[(n-1)/2] + sorted[n/2]) / 2
+}
+
+// number writes a figure with three digits that count.
+func number(v float64) string {
+	switch {
+	case v >= 100:
+		return fmt.Sprintf("%.0f", v)
+	case v >= 10:
+		return fmt.Sprintf("%.1f", v)
+	default:
+		return fmt.Sprintf("%.2f", v)
+	}
+}
+
+func cell(values []float64) string {
+	if len(values) == 0 {
+		return "–"
+	}
+	if len(values) == 1 {
+		return number(values[0])
+	}
+	return fmt.Sprintf("%s (%s–%s)", number(median(values)), number(slices.Min(values)), number(slices.Max(values)))
+}
+
+// String writes the table in Markdown: medians, the range in brackets, and ours divided by the peer's.
+func (tb *table) String() string {
+	var b strings.Builder
+	b.WriteString("| figure | unit | better | fairlead | paho | ratio |\n|---|---|---|---|---|---|\n")
+	for _, r := range tb.rows {
+		ratio, better := "–", "less"
+		if len(r.ours) > 0 && len(r.peers) > 0 && median(r.peers) != 0 {
+			ratio = fmt.Sprintf("%.2f", median(r.ours)/median(r.peers))
+		}
+		if r.more {
+			better = "more"
+		}
+		fmt.Fprintf(&b, "| %s | %s | %s | %s | %s | %s |\n", r.name, r.unit, better, cell(r.ours), cell(r.peers), ratio)
+	}
+	return b.String()
+}
+
+// both calls f for each side, the first one changing from round to round.
+func (w *world) both(round int, f func(s *side, isOurs bool)) {
+	if round%2 == 0 {
+		f(w.ours, true)
+		f(w.peers, false)
+	} else {
+		f(w.peers, false)
+		f(w.ours, true)
+	}
+}
+
+// measure carries out the plan. Both sides are started by it and run when it returns.
+func (w *world) measure(t *testing.T, p plan) *table {
+	t.Helper()
+	tb := &table{}
+	w.starts(tb, p)
+	w.memory(t, tb, p) // its messages warm up as well
+	for round := range p.rounds {
+		w.telemetry(tb, p, round)
+		w.methods(tb, p, round)
+		w.null(tb, p, round)
+	}
+	for round := range min(p.rounds, 3) {
+		w.slow(tb, p, round)
+	}
+	return tb
+}
+
+// starts measures from exec to connected. The last start stays up.
+func (w *world) starts(tb *table, p plan) {
+	for round := range p.rounds + 1 {
+		w.both(round, func(s *side, isOurs bool) {
+			s.up()
+			if round > 0 { // the first one warms the page cache
+				tb.row("start of the program to connected", "ms", false).add(isOurs, s.starting.Seconds()*1e3)
+			}
+			if round < p.rounds {
+				s.down()
+			}
+		})
+	}
+}
+
+// memory measures the resident memory after connecting, and after 100,000 messages.
+func (w *world) memory(t *testing.T, tb *table, p plan) {
+	t.Helper()
+	const mib = 1 << 20
+	read := func(when string) {
+		for i, who := range []string{"runtime", "plugin"} {
+			m := memory(t, w.ours.pids[i])
+			anonymous := tb.row("anonymous memory of the "+who+", "+when, "MiB", false)
+			total := tb.row("resident memory of the "+who+", "+when, "MiB", false)
+			anonymous.add(true, m.anonymous/mib)
+			total.add(true, m.total/mib)
+			if i == 0 { // the peer is one process
+				m := memory(t, w.peers.pids[0])
+				anonymous.add(false, m.anonymous/mib)
+				total.add(false, m.total/mib)
+			}
+		}
+	}
+	time.Sleep(p.settle) // part of what is measured
+	read("idle after connecting")
+	w.both(0, func(s *side, _ bool) { s.send(load.Job{Count: p.messages, Size: 256, Window: window}) })
+	time.Sleep(p.rest)
+	read(fmt.Sprintf("%v after %d messages", p.rest, p.messages))
+}
+
+// telemetry measures at full speed and with one message in flight.
+func (w *world) telemetry(tb *table, p plan, round int) {
+	for _, size := range []int{256, 4096} {
+		j := load.Job{Count: p.messages, Size: size, Window: window}
+		if size > 256 {
+			j.Count /= 2
+		}
+		w.both(round, func(s *side, isOurs bool) {
+			r := s.send(j)
+			tb.row(fmt.Sprintf("telemetry of %d B, rate", size), "k/s", true).add(isOurs, float64(j.Count)/r.seconds/1e3)
+			tb.row(fmt.Sprintf("telemetry of %d B, CPU", size), "s per 100k", false).add(isOurs, r.cpu/float64(j.Count)*1e5)
+		})
+	}
+	j := load.Job{Count: p.single, Size: 256, Window: 1}
+	w.both(round, func(s *side, isOurs bool) {
+		r := s.send(j)
+		tb.row("telemetry of 256 B, one in flight", "µs each", false).add(isOurs, r.seconds/float64(j.Count)*1e6)
+	})
+}
+
+// methods measures direct methods, one after the other, timed inside the hub.
+func (w *world) methods(tb *table, p plan, round int) {
+	w.both(round, func(s *side, isOurs bool) {
+		took := w.hub.do(hubOrder{Methods: &methods{Device: s.device, Count: p.methods}}).Took
+		us := make([]float64, len(took))
+		for i, d := range took {
+			us[i] = float64(d) / 1e3
+		}
+		tb.row("direct method, median", "µs", false).add(isOurs, median(us))
+		tb.row("direct method, p99", "µs", false).add(isOurs, quantile(us, 0.99))
+	})
+}
+
+// null measures the generator alone.
+func (w *world) null(tb *table, p plan, round int) {
+	j := load.Job{Count: p.messages, Size: 256, Window: window, Null: true}
+	w.both(round, func(s *side, isOurs bool) {
+		r := s.send(j)
+		tb.row("load generator into nothing, rate", "k/s", true).add(isOurs, float64(j.Count)/r.seconds/1e3)
+		tb.row("load generator into nothing, CPU", "s per 100k", false).add(isOurs, r.cpu/float64(j.Count)*1e5)
+	})
+}
+
+// slow measures at 1,000 messages a second, evenly and 5 every 5 ms.
+func (w *world) slow(tb *table, p plan, round int) {
+	for _, bunch := range []int{1, 5} {
+		j := load.Job{Count: p.slow, Size: 256, Window: window, Rate: 1000, Bunch: bunch}
+		name := "1,000 a second, one each ms, CPU"
+		if bunch > 1 {
+			name = fmt.Sprintf("1,000 a second, %d each %d ms, CPU", bunch, bunch)
+		}
+		w.both(round, func(s *side, isOurs bool) {
+			tb.row(name, "s per 100k", false).add(isOurs, s.send(j).cpu/float64(j.Count)*1e5)
+		})
+	}
+}
+
+// check compares what the hub has of a side with what it was sent: a fast client that loses messages is none.
+func (w *world) check(t *testing.T, p plan) {
+	t.Helper()
+	want := int64(p.messages + p.rounds*(p.messages+p.messages/2+p.single) + min(p.rounds, 3)*2*p.slow)
+	for _, s := range []*side{w.ours, w.peers} {
+		c := w.hub.do(hubOrder{Counters: s.device}).Counters
+		if c.TelemetryReceived != want || c.TelemetryAcked != want {
+			t.Errorf("%s: the hub received %d messages and acknowledged %d, want %d", s.device, c.TelemetryReceived, c.TelemetryAcked, want)
+		}
+	}
+}
+
+func TestSmoke(t *testing.T) {
+	if testing.Short() {
+		t.Skip("builds and runs programs")
+	}
+	w := newWorld(t, "")
+	p := plan{rounds: 1, messages: 2000, slow: 100, single: 20, methods: 20}
+	tb := w.measure(t, p)
+	w.check(t, p)
+	for _, r := range tb.rows {
+		for _, v := range slices.Concat(r.ours, r.peers) {
+			if v <= 0 {
+				t.Errorf("%s: %v", r.name, v)
+			}
+		}
+	}
+	if t.Failed() {
+		t.Logf("\n%s", tb)
+	}
+}
+
+// TestFigures prints the table of docs/benchmarks.md.
+func TestFigures(t *testing.T) {
+	if !*figures {
+		t.Skip("measures only with -figures: make bench")
+	}
+	w := newWorld(t, "")
+	p := plan{
+		rounds: *rounds, messages: 100_000, slow: 5000, single: 2000, methods: 2000,
+		settle: 3 * time.Second, rest: time.Minute,
+	}
+	before := loadAverage()
+	tb := w.measure(t, p)
+	w.check(t, p)
+	fmt.Printf("%s, %s/%s, %d CPUs, %d rounds, load average %s before and %s after\n\n%s",
+		runtime.Version(), runtime.GOOS, runtime.GOARCH, runtime.NumCPU(), p.rounds, before, loadAverage(), tb)
+}
+
+// loadAverage is that of the last minute: who else was at work on this machine.
+func loadAverage() string {
+	text, err := os.ReadFile("/proc/loadavg")
+	if err != nil {
+		return "unknown"
+	}
+	one, _, _ := strings.Cut(string(text), " ")
+	return one
+}

@@ -1,0 +1,257 @@
+//go:build linux
+
+package bench
+
+import (
+	"bufio"
+	"encoding/json"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/fairlead-iot/fairlead/internal/bench/load"
+)
+
+// patience is how long anything may take before the run fails.
+const patience = 2 * time.Minute
+
+// cpu returns the CPU time that processes have used so far, threads that have ended included, to the nanosecond.
+func cpu(t *testing.T, pids ...int) (total time.Duration) {
+	t.Helper()
+	for _, pid := range pids {
+		// The CPU clock of another process: clock_getcpuclockid(3), CPUCLOCK_SCHED in <linux/posix-timers_types.h>.
+		var ts unix.Timespec
+		if err := unix.ClockGettime(int32(^pid)<<3|2, &ts); err != nil {
+			t.Fatalf("read the CPU clock of process %d: %v", pid, err)
+		}
+		total += time.Duration(ts.Nano())
+	}
+	return total
+}
+
+// resident is the memory of a process in bytes: what it has for itself, and with the pages of files.
+type resident struct{ anonymous, total float64 }
+
+func memory(t *testing.T, pid int) (r resident) {
+	t.Helper()
+	f, err := os.Open("/proc/" + strconv.Itoa(pid) + "/status")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close() //nolint:errcheck // it was read
+	for s := bufio.NewScanner(f); s.Scan(); {
+		name, value, _ := strings.Cut(s.Text(), ":")
+		kib, _ := strconv.ParseFloat(strings.TrimSuffix(strings.TrimSpace(value), " kB"), 64)
+		switch name {
+		case "RssAnon":
+			r.anonymous = kib * 1024
+		case "VmRSS":
+			r.total = kib * 1024
+		}
+	}
+	if r.total == 0 {
+		t.Fatalf("process %d: no memory in its status", pid)
+	}
+	return r
+}
+
+// start starts a program that is killed when the test ends, and its log printed if that failed. change may be nil.
+func start(t *testing.T, name string, cmd *exec.Cmd, change func(*exec.Cmd)) *exec.Cmd {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), name+".log")
+	log, err := os.Create(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer log.Close() //nolint:errcheck // the child has its own
+	cmd.Stdout, cmd.Stderr = log, log
+	if change != nil {
+		change(cmd)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		stop(cmd)
+		if text, err := os.ReadFile(file); t.Failed() && err == nil {
+			t.Logf("log of %s:\n%s", name, text[max(0, len(text)-4000):])
+		}
+	})
+	return cmd
+}
+
+// stop ends a program in order and waits for it; it may have ended.
+func stop(cmd *exec.Cmd) {
+	if cmd.ProcessState != nil {
+		return
+	}
+	_ = cmd.Process.Signal(syscall.SIGTERM)
+	kill := time.AfterFunc(15*time.Second, func() { _ = cmd.Process.Kill() })
+	_ = cmd.Wait()
+	kill.Stop()
+}
+
+// hubProcess is the hub in a process of its own.
+type hubProcess struct {
+	hubReady
+	t   *testing.T
+	dir string
+	in  *json.Encoder
+	out *json.Decoder
+}
+
+func startHub(t *testing.T) *hubProcess {
+	t.Helper()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := &hubProcess{t: t, dir: t.TempDir()}
+	cmd := exec.Command(self)
+	cmd.Env = append(os.Environ(), roleVar+"=hub", dirVar+"="+h.dir)
+	var in, out *os.File
+	start(t, "hub", cmd, func(c *exec.Cmd) {
+		var inner [2]*os.File
+		if inner[0], in, err = os.Pipe(); err != nil {
+			t.Fatal(err)
+		}
+		if out, inner[1], err = os.Pipe(); err != nil {
+			t.Fatal(err)
+		}
+		c.Stdin, c.Stdout = inner[0], inner[1]
+		t.Cleanup(func() { _ = inner[0].Close(); _ = inner[1].Close() })
+	})
+	h.in, h.out = json.NewEncoder(in), json.NewDecoder(out)
+	if err := h.out.Decode(&h.hubReady); err != nil {
+		t.Fatalf("the hub did not start: %v", err)
+	}
+	return h
+}
+
+func (h *hubProcess) do(o hubOrder) hubAnswer {
+	h.t.Helper()
+	var a hubAnswer
+	if err := h.in.Encode(o); err != nil {
+		h.t.Fatalf("ask the hub: %v", err)
+	}
+	if err := h.out.Decode(&a); err != nil {
+		h.t.Fatalf("read the hub's answer: %v", err)
+	}
+	if a.Error != "" {
+		h.t.Fatalf("the hub: %s", a.Error)
+	}
+	return a
+}
+
+// add registers a device and returns the file with its connection string.
+func (h *hubProcess) add(id string) string {
+	h.t.Helper()
+	file := filepath.Join(h.dir, id+".cs")
+	if err := os.WriteFile(file, []byte(h.do(hubOrder{Add: id}).ConnectionString), 0o600); err != nil {
+		h.t.Fatal(err)
+	}
+	return file
+}
+
+// side is one of the two that are compared.
+type side struct {
+	t        *testing.T
+	device   string
+	launch   func(socket string) *exec.Cmd
+	cmd      *exec.Cmd
+	conn     net.Conn
+	in       *json.Encoder
+	out      *json.Decoder
+	pids     []int // whose CPU time counts: the runtime and its plugin, or the peer
+	starting time.Duration
+}
+
+// up starts the side and waits until it is connected to the hub.
+func (s *side) up() {
+	s.t.Helper()
+	// Not t.TempDir: a socket's path is short.
+	dir, err := os.MkdirTemp("", "fl-bench-")
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	socket := filepath.Join(dir, "s")
+	l, err := net.Listen("unix", socket)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	defer l.Close() //nolint:errcheck // one connection is enough
+	cmd := s.launch(socket)
+	began := time.Now()
+	s.cmd = start(s.t, s.device, cmd, nil)
+	if err := l.(*net.UnixListener).SetDeadline(began.Add(patience)); err != nil {
+		s.t.Fatal(err)
+	}
+	if s.conn, err = l.Accept(); err != nil {
+		s.t.Fatalf("%s did not come up: %v", s.device, err)
+	}
+	s.in, s.out = json.NewEncoder(s.conn), json.NewDecoder(s.conn)
+	var hello load.Hello
+	if err := s.out.Decode(&hello); err != nil {
+		s.t.Fatalf("%s did not greet: %v", s.device, err)
+	}
+	s.starting = time.Since(began)
+	s.pids = []int{s.cmd.Process.Pid}
+	if hello.PID != s.cmd.Process.Pid {
+		s.pids = append(s.pids, hello.PID)
+	}
+}
+
+// down ends the side in order.
+func (s *side) down() {
+	_ = s.conn.Close()
+	stop(s.cmd)
+}
+
+// sent is what a job cost.
+type sent struct {
+	seconds float64
+	cpu     float64 // seconds of all processes of the side
+}
+
+// send has the side carry out a job.
+func (s *side) send(j load.Job) sent {
+	s.t.Helper()
+	before := cpu(s.t, s.pids...)
+	if err := s.in.Encode(j); err != nil {
+		s.t.Fatalf("order %s: %v", s.device, err)
+	}
+	_ = s.conn.SetReadDeadline(time.Now().Add(patience))
+	var r load.Result
+	if err := s.out.Decode(&r); err != nil {
+		s.t.Fatalf("result of %s: %v", s.device, err)
+	}
+	if r.Error != "" {
+		s.t.Fatalf("%s: %s", s.device, r.Error)
+	}
+	return sent{r.Seconds, (cpu(s.t, s.pids...) - before).Seconds()}
+}
+
+// build builds packages of this module into dir, as `make build` does, and returns the files.
+func build(dir, tags string, packages ...string) ([]string, error) {
+	files := make([]string, 0, len(packages))
+	for _, p := range packages {
+		file := filepath.Join(dir, filepath.Base(p))
+		cmd := exec.Command("go", "build", "-trimpath", "-tags", tags, "-ldflags", "-s -w", "-o", file, p)
+		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+		if out, err := cmd.CombinedOutput(); err != nil {
+			return nil, fmt.Errorf("build %s: %w\n%s", p, err, out)
+		}
+		files = append(files, file)
+	}
+	return files, nil
+}
