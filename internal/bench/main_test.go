@@ -69,7 +69,7 @@ func (w *world) newOurs(t *testing.T, device, runtime, plugin string) *side {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &side{t: t, device: device, launch: func(socket string) *exec.Cmd {
+	return &side{t: t, hub: w.hub, device: device, launch: func(socket string) *exec.Cmd {
 		file := filepath.Join(dir, "fairlead.yaml")
 		text := `version: 1
 device:
@@ -94,7 +94,7 @@ state_dir: ` + strconv.Quote(filepath.Join(dir, "state")) + "\n"
 func (w *world) newPeer(t *testing.T, device, peer string) *side {
 	t.Helper()
 	cs := w.hub.add(device)
-	return &side{t: t, device: device, launch: func(socket string) *exec.Cmd {
+	return &side{t: t, hub: w.hub, device: device, launch: func(socket string) *exec.Cmd {
 		return exec.Command(peer, socket, w.hub.Address, w.hub.CAFile, cs)
 	}}
 }

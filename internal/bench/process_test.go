@@ -24,18 +24,15 @@ import (
 // patience is how long anything may take before the run fails.
 const patience = 2 * time.Minute
 
-// cpu returns the CPU time that processes have used so far, threads that have ended included, to the nanosecond.
-func cpu(t *testing.T, pids ...int) (total time.Duration) {
+// cpu returns the CPU time that a process has used so far, threads that have ended included, to the nanosecond.
+func cpu(t *testing.T, pid int) time.Duration {
 	t.Helper()
-	for _, pid := range pids {
-		// The CPU clock of another process: clock_getcpuclockid(3), CPUCLOCK_SCHED in <linux/posix-timers_types.h>.
-		var ts unix.Timespec
-		if err := unix.ClockGettime(int32(^pid)<<3|2, &ts); err != nil {
-			t.Fatalf("read the CPU clock of process %d: %v", pid, err)
-		}
-		total += time.Duration(ts.Nano())
+	// The CPU clock of another process: clock_getcpuclockid(3), CPUCLOCK_SCHED in <linux/posix-timers_types.h>.
+	var ts unix.Timespec
+	if err := unix.ClockGettime(int32(^pid)<<3|2, &ts); err != nil {
+		t.Fatalf("read the CPU clock of process %d: %v", pid, err)
 	}
-	return total
+	return time.Duration(ts.Nano())
 }
 
 // resident is the memory of a process in bytes: what it has for itself, and with the pages of files.
@@ -105,6 +102,7 @@ type hubProcess struct {
 	hubReady
 	t   *testing.T
 	dir string
+	pid int
 	in  *json.Encoder
 	out *json.Decoder
 }
@@ -119,7 +117,7 @@ func startHub(t *testing.T) *hubProcess {
 	cmd := exec.Command(self)
 	cmd.Env = append(os.Environ(), roleVar+"=hub", dirVar+"="+h.dir)
 	var in, out *os.File
-	start(t, "hub", cmd, func(c *exec.Cmd) {
+	h.pid = start(t, "hub", cmd, func(c *exec.Cmd) {
 		var inner [2]*os.File
 		if inner[0], in, err = os.Pipe(); err != nil {
 			t.Fatal(err)
@@ -129,7 +127,7 @@ func startHub(t *testing.T) *hubProcess {
 		}
 		c.Stdin, c.Stdout = inner[0], inner[1]
 		t.Cleanup(func() { _ = inner[0].Close(); _ = inner[1].Close() })
-	})
+	}).Process.Pid
 	h.in, h.out = json.NewEncoder(in), json.NewDecoder(out)
 	if err := h.out.Decode(&h.hubReady); err != nil {
 		t.Fatalf("the hub did not start: %v", err)
@@ -165,6 +163,7 @@ func (h *hubProcess) add(id string) string {
 // side is one of the two that are compared.
 type side struct {
 	t        *testing.T
+	hub      *hubProcess
 	device   string
 	launch   func(socket string) *exec.Cmd
 	cmd      *exec.Cmd
@@ -217,16 +216,22 @@ func (s *side) down() {
 	stop(s.cmd)
 }
 
-// sent is what a job cost.
+// sent is what a job cost, in seconds.
 type sent struct {
-	seconds float64
-	cpu     float64 // seconds of all processes of the side
+	wall float64
+	// cpu is that of all processes of the side; runtime and plugin are its parts (the peer has one).
+	cpu, runtime, plugin float64
+	hub                  float64
 }
 
 // send has the side carry out a job.
 func (s *side) send(j load.Job) sent {
 	s.t.Helper()
-	before := cpu(s.t, s.pids...)
+	clocks := append([]int{s.hub.pid}, s.pids...)
+	before := make([]float64, 3)
+	for i, pid := range clocks {
+		before[i] = cpu(s.t, pid).Seconds()
+	}
 	if err := s.in.Encode(j); err != nil {
 		s.t.Fatalf("order %s: %v", s.device, err)
 	}
@@ -238,7 +243,11 @@ func (s *side) send(j load.Job) sent {
 	if r.Error != "" {
 		s.t.Fatalf("%s: %s", s.device, r.Error)
 	}
-	return sent{r.Seconds, (cpu(s.t, s.pids...) - before).Seconds()}
+	var used [3]float64
+	for i, pid := range clocks {
+		used[i] = cpu(s.t, pid).Seconds() - before[i]
+	}
+	return sent{wall: r.Seconds, cpu: used[1] + used[2], runtime: used[1], plugin: used[2], hub: used[0]}
 }
 
 // build builds packages of this module into dir, as `make build` does, and returns the files.

@@ -137,7 +137,7 @@ func TestProfile(t *testing.T) {
 	w := &world{hub: startHub(t)}
 	w.peers = w.newPeer(t, "peer", files[1])
 	cs, dir := w.hub.add("ours"), t.TempDir()
-	w.ours = &side{t: t, device: "ours", launch: func(socket string) *exec.Cmd {
+	w.ours = &side{t: t, hub: w.hub, device: "ours", launch: func(socket string) *exec.Cmd {
 		text, err := json.Marshal(profiled{w.hub.Address, w.hub.CAFile, cs, files[0], socket, filepath.Join(out, "runtime.pprof")})
 		if err == nil {
 			err = os.WriteFile(filepath.Join(dir, "profiled.json"), text, 0o600)
@@ -166,5 +166,5 @@ func TestProfile(t *testing.T) {
 	j.Profile = filepath.Join(out, "peer.pprof")
 	peers := w.peers.send(j)
 	fmt.Printf("CPU s per 100k, profiled: fairlead %.2f, paho %.2f; rate k/s: %.0f, %.0f; profiles in %s\n",
-		ours.cpu/10, peers.cpu/10, 1e3/ours.seconds, 1e3/peers.seconds, out)
+		ours.cpu/10, peers.cpu/10, 1e3/ours.wall, 1e3/peers.wall, out)
 }

@@ -3,13 +3,14 @@
 //
 // # Usage
 //
-//	err := load.Serve(ctx, socket, func(ctx context.Context, m *load.Message, done func(error)) error { … })
+//	err := load.Serve(ctx, socket, load.Sender{Send: func(ctx context.Context, m *load.Message, done func(error)) error { … }})
 //
 // Serve dials the benchmark's unix socket, says that it is ready, and carries out one Job after the other.
 //
 // # Concurrency
 //
-// Jobs run one at a time. A Send is called from one goroutine; its done may be called from any.
+// Jobs run one at a time. Send is called from one goroutine and its done may be called from any; SendBatch is called from
+// several.
 //
 // # Expected behaviour of the other side
 //
@@ -34,6 +35,7 @@ import (
 	"os"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -52,9 +54,14 @@ type Message struct {
 	Payload []byte
 }
 
-// Send begins to send a message; done is told, once, when the hub has acknowledged it. It may block while the client takes
-// no more. After an error done is not called.
-type Send func(ctx context.Context, m *Message, done func(error)) error
+// Sender is a client of the hub.
+type Sender struct {
+	// Send begins to send a message; done is told, once, when the hub has acknowledged it. It may block while the client
+	// takes no more. After an error done is not called.
+	Send func(ctx context.Context, m *Message, done func(error)) error
+	// SendBatch sends messages and returns when the hub has acknowledged all; nil if the client has nothing like it.
+	SendBatch func(ctx context.Context, ms []*Message) error
+}
 
 // Hello is said once the sender is connected to the hub.
 type Hello struct {
@@ -71,6 +78,8 @@ type Job struct {
 	// a pause; 0 is 1.
 	Rate  int `json:"rate,omitempty"`
 	Bunch int `json:"bunch,omitempty"`
+	// Batch sends by SendBatch, so many at once, from as many goroutines as fill the window. Rate does not apply.
+	Batch int `json:"batch,omitempty"`
 	// Null sends into nothing.
 	Null bool `json:"null,omitempty"`
 	// Profile writes the job's CPU profile to a file. Only with the build tag profile.
@@ -85,7 +94,7 @@ type Result struct {
 }
 
 // Serve carries out the jobs that come over the unix socket until its other end closes it (nil) or ctx ends.
-func Serve(ctx context.Context, socket string, send Send) error {
+func Serve(ctx context.Context, socket string, s Sender) error {
 	var d net.Dialer
 	conn, err := d.DialContext(ctx, "unix", socket)
 	if err != nil {
@@ -105,7 +114,7 @@ func Serve(ctx context.Context, socket string, send Send) error {
 			return fmt.Errorf("read job: %w", err)
 		}
 		var r Result
-		if took, err := j.run(ctx, send); err != nil {
+		if took, err := j.run(ctx, s); err != nil {
 			r.Error = err.Error()
 		} else {
 			r.Seconds = took.Seconds()
@@ -116,10 +125,10 @@ func Serve(ctx context.Context, socket string, send Send) error {
 	}
 }
 
-// run carries out a job and returns the time from its first Send to its last acknowledgement.
-func (j Job) run(ctx context.Context, send Send) (time.Duration, error) {
+// run carries out a job and returns the time from its first message to its last acknowledgement.
+func (j Job) run(ctx context.Context, s Sender) (time.Duration, error) {
 	if j.Null {
-		send = func(_ context.Context, _ *Message, done func(error)) error { done(nil); return nil }
+		s.Send = func(_ context.Context, _ *Message, done func(error)) error { done(nil); return nil }
 	}
 	if j.Profile != "" {
 		stop, err := profile(j.Profile)
@@ -128,25 +137,37 @@ func (j Job) run(ctx context.Context, send Send) (time.Duration, error) {
 		}
 		defer stop()
 	}
+	payload := make([]byte, j.Size)
+	for i := range payload {
+		payload[i] = byte('a' + i%26)
+	}
+	prefix := "bench-" + strconv.FormatInt(time.Now().UnixNano(), 36) + "-"
+	message := func(i int) *Message { return &Message{ID: prefix + strconv.Itoa(i), Payload: payload} }
+	began := time.Now()
+	var err error
+	if j.Batch > 0 {
+		err = j.batches(ctx, s, message)
+	} else {
+		err = j.stream(ctx, s, began, message)
+	}
+	return time.Since(began), err
+}
+
+// stream sends one message after the other, as many as the window holds.
+func (j Job) stream(ctx context.Context, s Sender, began time.Time, message func(int) *Message) error {
 	var (
-		payload = make([]byte, j.Size)
 		window  = make(chan struct{}, max(j.Window, 1))
-		prefix  = "bench-" + strconv.FormatInt(time.Now().UnixNano(), 36) + "-"
 		bunch   = max(j.Bunch, 1)
 		once    sync.Once
 		failure error
 		failed  = make(chan struct{})
 	)
-	for i := range payload {
-		payload[i] = byte('a' + i%26)
-	}
 	done := func(err error) {
 		if err != nil {
 			once.Do(func() { failure = err; close(failed) })
 		}
 		<-window
 	}
-	began := time.Now()
 	for i := range j.Count {
 		if j.Rate > 0 && i%bunch == 0 {
 			time.Sleep(time.Until(began.Add(time.Duration(i) * time.Second / time.Duration(j.Rate))))
@@ -154,19 +175,46 @@ func (j Job) run(ctx context.Context, send Send) (time.Duration, error) {
 		select {
 		case window <- struct{}{}:
 		case <-failed:
-			return 0, failure
+			return failure
 		}
-		m := &Message{ID: prefix + strconv.Itoa(i), Payload: payload}
-		if err := send(ctx, m, done); err != nil {
-			return 0, fmt.Errorf("send message %d: %w", i, err)
+		if err := s.Send(ctx, message(i), done); err != nil {
+			return fmt.Errorf("send message %d: %w", i, err)
 		}
 	}
 	for range cap(window) { // full again when nothing is open
-		select {
-		case window <- struct{}{}:
-		case <-failed:
-			return 0, failure
-		}
+		window <- struct{}{}
 	}
-	return time.Since(began), nil
+	select {
+	case <-failed:
+		return failure
+	default:
+		return nil
+	}
+}
+
+// batches sends batches from several goroutines, which together fill the window.
+func (j Job) batches(ctx context.Context, s Sender, message func(int) *Message) error {
+	if s.SendBatch == nil {
+		return errors.New("this client has no batches")
+	}
+	var next atomic.Int64
+	errs := make([]error, max(j.Window/j.Batch, 1))
+	var workers sync.WaitGroup
+	for w := range errs {
+		workers.Go(func() {
+			for errs[w] == nil {
+				from := int(next.Add(int64(j.Batch))) - j.Batch
+				if from >= j.Count {
+					return
+				}
+				ms := make([]*Message, min(j.Batch, j.Count-from))
+				for i := range ms {
+					ms[i] = message(from + i)
+				}
+				errs[w] = s.SendBatch(ctx, ms)
+			}
+		})
+	}
+	workers.Wait()
+	return errors.Join(errs...)
 }

@@ -69,10 +69,10 @@ func run(ctx context.Context, socket, address, caFile, csFile string) error {
 			s.done(s.token.Error())
 		}
 	}()
-	return load.Serve(ctx, socket, func(_ context.Context, m *load.Message, done func(error)) error {
+	return load.Serve(ctx, socket, load.Sender{Send: func(_ context.Context, m *load.Message, done func(error)) error {
 		tokens <- sent{c.Publish(topic(m), 1, false, m.Payload), done}
 		return nil
-	})
+	}})
 }
 
 // options returns paho's options, and the topic of a message: the one that the runtime uses, system properties first.

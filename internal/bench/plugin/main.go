@@ -23,14 +23,28 @@ func main() {
 		if err := connected(ctx, dev); err != nil {
 			return nil //nolint:nilerr // it is to stop
 		}
-		return load.Serve(ctx, s.Socket, func(ctx context.Context, m *load.Message, done func(error)) error {
-			return dev.SendAsync(ctx, &sdk.Message{
-				ID: m.ID, ContentType: load.ContentType, ContentEncoding: load.ContentEncoding,
-				Properties: map[string]string{load.PropertyName: load.PropertyValue}, Payload: m.Payload,
-			}, done)
+		return load.Serve(ctx, s.Socket, load.Sender{
+			Send: func(ctx context.Context, m *load.Message, done func(error)) error {
+				return dev.SendAsync(ctx, telemetry(m), done)
+			},
+			SendBatch: func(ctx context.Context, ms []*load.Message) error {
+				batch := make([]*sdk.Message, len(ms))
+				for i, m := range ms {
+					batch[i] = telemetry(m)
+				}
+				return dev.SendBatch(ctx, batch)
+			},
 		})
 	})
 	p.Serve()
+}
+
+// telemetry adds the properties that every message has.
+func telemetry(m *load.Message) *sdk.Message {
+	return &sdk.Message{
+		ID: m.ID, ContentType: load.ContentType, ContentEncoding: load.ContentEncoding,
+		Properties: map[string]string{load.PropertyName: load.PropertyValue}, Payload: m.Payload,
+	}
 }
 
 // connected waits until there is a session with the hub.
