@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"slices"
 	"strings"
 	"time"
@@ -29,6 +28,9 @@ func newHubC2DCommand() *cobra.Command {
 			if err := target.needsEmbedded(cmd, "c2d", "az iot device c2d-message send -d "+args[0]+" --data …"); err != nil {
 				return err
 			}
+			if strings.Contains(args[0], "/") {
+				return usagef("%s is a module: cloud-to-device messages go to devices only; a module has methods and a twin", args[0])
+			}
 			for _, p := range properties {
 				key, value, ok := strings.Cut(p, "=")
 				if !ok || key == "" {
@@ -39,13 +41,9 @@ func newHubC2DCommand() *cobra.Command {
 				}
 				m.Properties[key] = &value
 			}
-			m.Body = []byte(args[1])
-			if args[1] == "-" {
-				body, err := io.ReadAll(cmd.InOrStdin())
-				if err != nil {
-					return fmt.Errorf("read body: %w", err)
-				}
-				m.Body = body
+			var err error
+			if m.Body, err = readBody(cmd, args[1]); err != nil {
+				return err
 			}
 			if ttl != 0 {
 				m.TTL = ttl.String()

@@ -113,6 +113,7 @@ func TestHubCommands(t *testing.T) {
 		{[]string{"method", "dev1", "reboot", "--payload", "text"}, 2, "not JSON"},
 		{[]string{"c2d", "dev1", "hello", "--property", "a=b", "--message-id", "m1", "--ttl", "5m"}, 0, ""},
 		{[]string{"c2d", "dev1", "hello", "--property", "a"}, 2, "KEY=VALUE"},
+		{[]string{"c2d", "dev1/mod", "hello"}, 2, "dev1/mod is a module"},
 		{[]string{"fault", "add", "connack", "5", "--count", "1", "--device", "devX"}, 0, "1\n"},
 		{[]string{"fault", "add", "earthquake"}, 2, "there are connack, cut"},
 		{[]string{"fault", "list"}, 0, "devX"},

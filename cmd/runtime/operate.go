@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"path/filepath"
@@ -55,11 +56,26 @@ func operation(use, short string, args cobra.PositionalArgs, do func(ctx context
 				return err
 			}
 			defer cancel()
-			return do(ctx, c, cmd, args)
+			err = do(ctx, c, cmd, args)
+			if errors.Is(err, core.ErrTimeout) {
+				err = explainTimeout(cmd.Context(), c, err)
+			}
+			return err
 		},
 	}
 	flags.add(cmd)
 	return cmd
+}
+
+// explainTimeout adds the state of the connection to the error of an operation that took too long: mostly that is why.
+func explainTimeout(ctx context.Context, c *control.Client, err error) error {
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	s, statusErr := c.Status(ctx)
+	if statusErr != nil {
+		return err // the runtime hangs, or is gone: there is nothing to add
+	}
+	return fmt.Errorf("%w; the device is %s: %s", err, s.Connection.State, s.Connection.Reason)
 }
 
 func newStatusCommand() *cobra.Command {
@@ -214,9 +230,12 @@ func newDisconnectCommand() *cobra.Command {
 func newSendCommand() *cobra.Command {
 	var m core.Message
 	var properties []string
-	cmd := operation("send BODY", "Send a message as the running device, and wait until the hub has it", cobra.ExactArgs(1),
+	cmd := operation("send BODY", "Send a message as the running device, and wait until the hub has it (BODY - reads stdin)", cobra.ExactArgs(1),
 		func(ctx context.Context, c *control.Client, cmd *cobra.Command, args []string) error {
-			m.Payload = []byte(args[0])
+			var err error
+			if m.Payload, err = readBody(cmd, args[0]); err != nil {
+				return err
+			}
 			for _, p := range properties {
 				key, value, ok := strings.Cut(p, "=")
 				if !ok {
@@ -233,7 +252,7 @@ func newSendCommand() *cobra.Command {
 			if err := c.Send(ctx, &m); err != nil {
 				return err
 			}
-			_, err := fmt.Fprintln(cmd.OutOrStdout(), "acknowledged by the hub")
+			_, err = fmt.Fprintln(cmd.OutOrStdout(), "acknowledged by the hub")
 			return err
 		})
 	f := cmd.Flags()
@@ -243,6 +262,22 @@ func newSendCommand() *cobra.Command {
 	f.StringVar(&m.ContentType, "content-type", "", "as in application/json")
 	f.StringVar(&m.ContentEncoding, "content-encoding", "", "as in utf-8")
 	return cmd
+}
+
+// maxBody bounds what is read from stdin, in bytes. It is above every limit of a hub, which has to refuse the rest.
+const maxBody = 1 << 20
+
+// readBody returns the body of a message as the argument gives it: the text itself, or - for what stdin has. Arguments
+// end at 128 KiB on Linux, messages at 256 KiB.
+func readBody(cmd *cobra.Command, arg string) ([]byte, error) {
+	if arg != "-" {
+		return []byte(arg), nil
+	}
+	body, err := io.ReadAll(io.LimitReader(cmd.InOrStdin(), maxBody))
+	if err != nil {
+		return nil, fmt.Errorf("read body: %w", err)
+	}
+	return body, nil
 }
 
 func newTwinCommand() *cobra.Command {
