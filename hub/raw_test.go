@@ -1,7 +1,12 @@
 package hub_test
 
 import (
+	"bytes"
+	"context"
 	"crypto/tls"
+	"fmt"
+	"log/slog"
+	"net"
 	"net/http"
 	"strings"
 	"testing"
@@ -9,6 +14,7 @@ import (
 
 	"github.com/gorilla/websocket"
 
+	"github.com/fairlead-iot/fairlead/hub"
 	"github.com/fairlead-iot/fairlead/hub/hubtest"
 )
 
@@ -97,5 +103,36 @@ func TestWebSocketIsChosenBySubprotocol(t *testing.T) {
 			t.Error("a text message was answered")
 		}
 		_ = ws.Close()
+	}
+}
+
+// Who may not bind port 443, or finds it taken, gets the other one, as the documents promise.
+func TestHTTPSPortThatCannotBeHadGivesWay(t *testing.T) {
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close() //nolint:errcheck // nothing was written
+	free, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	other := free.Addr().(*net.TCPAddr).Port
+	if err := free.Close(); err != nil {
+		t.Fatal(err)
+	}
+	var log bytes.Buffer
+	h := hubtest.Start(t, hubtest.WithConfig(func(c *hub.Config) {
+		c.HTTPSPort, c.HTTPSFallbackPort = taken.Addr().(*net.TCPAddr).Port, other
+		c.Logger = slog.New(slog.NewTextHandler(&log, nil))
+	}))
+	if h.HTTPSPort() != other {
+		t.Errorf("HTTPS is at port %d, want %d", h.HTTPSPort(), other)
+	}
+	if err := h.Close(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	if want := fmt.Sprintf("other=%d", other); !strings.Contains(log.String(), want) {
+		t.Errorf("the log does not say %s:\n%s", want, log.String())
 	}
 }
