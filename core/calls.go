@@ -240,7 +240,11 @@ func (m *Machine) callsDetached() {
 		}
 	}
 	m.arrivals = nil
-	m.maybe, m.settled = m.settled, nil
+	// Those of earlier sessions are kept beside them: this one may have ended before the hub handed anything out again.
+	for _, id := range m.settled {
+		m.maybe = appendBounded(m.maybe, id)
+	}
+	m.settled = nil
 	for _, c := range slices.Clone(m.calls) {
 		switch {
 		case c.kind == InboundMethod && c.state == responding:

@@ -200,6 +200,9 @@ func (m *Machine) attemptFailed(now Instant, e Epoch, p phase, f Fault) {
 	}
 	wasRenewal, upSince := a.renewal, a.upSince
 	*a = attempt{}
+	if p == connecting {
+		m.sessionGone() // the hub may have taken the session, and have sent messages already
+	}
 	if wasRenewal {
 		// The session was closed for this one: now it is a loss like any other.
 		m.counters.Losses++
