@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -170,6 +171,40 @@ func TestWhatIsSentDuringACutArrivesInOrder(t *testing.T) {
 		}
 		if fmt.Sprint(versions) != "[1 2]" {
 			t.Errorf("desired versions handed over: %v", versions)
+		}
+	})
+}
+
+// The bubble does not end before each goroutine of the hundred sessions has.
+func TestAHundredCutsOfARealSessionLeakNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, hub := startOnHub(t, time.Hour)
+		c.HandleMethod("m", func(context.Context, json.RawMessage) (int, any, error) { return 200, nil, nil })
+		c.HandleDesired(func(context.Context, core.Desired) error { return nil })
+		if err := c.Send(t.Context(), text("0")); err != nil {
+			t.Fatal(err)
+		}
+		settled := func() int {
+			time.Sleep(2 * time.Minute) // whatever still waits for a limit, and the back-off
+			synctest.Wait()
+			return runtime.NumGoroutine()
+		}
+		before := settled()
+		for i := range 100 {
+			hub.Fault(api.Fault{Name: api.FaultCut, Device: "dev1"})
+			if err := c.Send(t.Context(), text(strconv.Itoa(i+1))); err != nil {
+				t.Fatalf("send after cut %d: %v", i+1, err)
+			}
+		}
+		if after := settled(); after > before {
+			t.Errorf("%d goroutines after a hundred cuts, %d before", after, before)
+		}
+		s, err := c.Engine().Status(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n := s.Machine.Counters; n.Losses < 100 || n.Sessions < 101 {
+			t.Errorf("%d losses and %d sessions: not every cut was one", n.Losses, n.Sessions)
 		}
 	})
 }
