@@ -4,7 +4,7 @@
 //
 //	make bench                                                       the figures, as a table in Markdown
 //	go test -run TestFigures ./internal/bench -figures -v -rounds 3  fewer rounds
-//	go test -run TestProfile ./internal/bench -profile DIR -v        CPU profiles of runtime, plugin and peer
+//	go test -run TestProfile ./internal/bench -profile DIR -v        CPU profiles of runtime, plugin and peer; -size, -rate
 //
 // docs/benchmarks.md has one run's table and says what the figures mean.
 //

@@ -17,6 +17,8 @@ var (
 	figures    = flag.Bool("figures", false, "measure, and print the table")
 	rounds     = flag.Int("rounds", 7, "how often each figure is taken; its median counts")
 	profileDir = flag.String("profile", "", "directory for CPU profiles")
+	size       = flag.Int("size", 256, "bytes of a message that is profiled")
+	rate       = flag.Int("rate", 0, "messages per second that are profiled; 0 is as many as can be")
 )
 
 // The roles of this test binary beside its own.

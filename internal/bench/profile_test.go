@@ -114,7 +114,7 @@ func (p profiled) assemble(dir string) (*device.Client, error) {
 	return device.New(cfg)
 }
 
-// TestProfile writes CPU profiles of runtime, plugin and peer at full speed.
+// TestProfile writes CPU profiles of runtime, plugin and peer at work.
 func TestProfile(t *testing.T) {
 	if *profileDir == "" {
 		t.Skip("profiles only with -profile DIR")
@@ -149,7 +149,7 @@ func TestProfile(t *testing.T) {
 		cmd.Env = append(os.Environ(), roleVar+"=runtime", dirVar+"="+dir)
 		return cmd
 	}}
-	j := load.Job{Count: 100_000, Size: 256, Window: window}
+	j := load.Job{Count: 100_000, Size: *size, Window: window}
 	mark := func() {
 		if err := w.ours.cmd.Process.Signal(syscall.SIGUSR1); err != nil {
 			t.Fatal(err)
@@ -158,13 +158,16 @@ func TestProfile(t *testing.T) {
 	w.ours.up()
 	w.peers.up()
 	w.both(0, func(s *side, _ bool) { s.send(j) }) // to warm up
-	j.Count = 1_000_000
+	j.Count, j.Rate = 1_000_000, *rate
+	if j.Rate > 0 {
+		j.Count = 20 * j.Rate // 20 s
+	}
 	j.Profile = filepath.Join(out, "plugin.pprof")
 	mark()
 	ours := w.ours.send(j)
 	mark()
 	j.Profile = filepath.Join(out, "peer.pprof")
 	peers := w.peers.send(j)
-	fmt.Printf("CPU s per 100k, profiled: fairlead %.2f, paho %.2f; rate k/s: %.0f, %.0f; profiles in %s\n",
-		ours.cpu/10, peers.cpu/10, 1e3/ours.wall, 1e3/peers.wall, out)
+	fmt.Printf("CPU s per 100k, profiled: fairlead %.2f, paho %.2f; rate k/s: %.1f, %.1f; profiles in %s\n",
+		ours.cpu/float64(j.Count)*1e5, peers.cpu/float64(j.Count)*1e5, float64(j.Count)/ours.wall/1e3, float64(j.Count)/peers.wall/1e3, out)
 }
