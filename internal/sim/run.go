@@ -1,0 +1,190 @@
+package sim
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/fairlead-iot/fairlead/core"
+)
+
+// Stats count what happened, so that a test can see that a world was not idle.
+type Stats struct {
+	Steps, Sessions                          int
+	Submitted, Messages                      int // Messages came to the hub, each counted once
+	Methods, Answers, CloudMessages, Changes int
+	Faults                                   map[string]int
+}
+
+// Result is the end of a story.
+type Result struct {
+	// Violation is nil if every promise was kept.
+	Violation *Violation
+	Stats     Stats
+	// Transcript has a line for each event, effect and passage of time, as core/testdata has them, if asked for.
+	Transcript []string
+}
+
+// Run plays one world from its start to the machine's end: a faulty phase, a healed one in which everything has to
+// drain, some work, a shutdown. It reads no clock and starts no goroutine; equal options give equal results.
+func Run(o Options) Result {
+	w := newWorld(o)
+	w.live()
+	if w.broken == nil {
+		w.heal()
+	}
+	if w.broken == nil {
+		w.prove()
+	}
+	if w.broken == nil {
+		w.shutDown()
+	}
+	return Result{w.broken, w.stats, w.trace}
+}
+
+// live is the faulty phase.
+func (w *world) live() {
+	o, f := w.opts, w.faults
+	for i := range w.lanes {
+		w.every(o.SubmitEvery, func() {
+			count := 1 + w.rng.IntN(3)
+			if w.rng.IntN(20) == 0 {
+				count = 20 + w.rng.IntN(60)
+			}
+			w.submit(i, count)
+		})
+		w.every(f.WithdrawnEvery, func() { w.withdraw(i) })
+	}
+	for _, p := range w.plugins {
+		w.every(f.PluginCrashedEvery, p.crash)
+		w.every(f.PluginHungEvery, p.hang)
+	}
+	w.every(o.MethodEvery, func() {
+		w.hub.callMethod()
+		if w.rng.IntN(10) == 0 {
+			for range 5 {
+				w.hub.callMethod()
+			}
+		}
+	})
+	w.every(o.MessageEvery, func() { w.hub.sendMessage(w.plugins[w.rng.IntN(plugins)].method()) })
+	w.every(o.DesiredEvery, func() {
+		for range 1 + w.rng.IntN(3) {
+			w.hub.changeDesired()
+		}
+	})
+	w.every(o.ReportEvery, w.report)
+	w.every(f.SessionLostEvery, w.lose)
+	w.every(f.HubAwayEvery, w.hub.away)
+	w.every(f.TakenOverEvery, w.hub.stolen)
+	w.every(f.StaleEvery, w.tellStale)
+	w.every(f.TwinRecreatedEvery, w.hub.recreate)
+	w.every(f.OperatorEvery, w.operate)
+	w.feed(core.Started{})
+	w.runUntil(core.Instant(o.Duration))
+}
+
+func (w *world) newOp() core.Op {
+	w.lastOp++
+	w.ops[w.lastOp] = true
+	return w.lastOp
+}
+
+func (w *world) report() {
+	if len(w.ops) > 100 {
+		return
+	}
+	op := w.newOp()
+	if w.isHeld {
+		w.wakes++ // it may connect again
+	}
+	w.feed(core.Requested{Op: op})
+}
+
+// operate is an operator who disconnects for a while. Without hold the next operation connects again.
+func (w *world) operate() {
+	if w.isHeld {
+		return
+	}
+	w.fault("operator")
+	w.isHeld = true
+	w.wakes++
+	isHold := w.rng.IntN(2) == 0
+	w.cancels = w.cancels || !isHold
+	w.feed(core.DisconnectRequested{Op: w.newOp(), Hold: isHold})
+	w.after(w.some(time.Second, 5*time.Minute), w.reconnect)
+}
+
+func (w *world) reconnect() {
+	if w.isHeld {
+		w.isHeld = false
+		w.wakes++
+		w.feed(core.ConnectRequested{Op: w.newOp()})
+	}
+}
+
+// heal ends all faults and waits until everything has drained.
+func (w *world) heal() {
+	w.healed, w.faults = true, Faults{}
+	w.hub.isAway, w.hub.isStolen = false, false
+	w.reconnect()
+	for _, p := range w.plugins {
+		if p.isHung && p.isAlive {
+			p.exit("killed: it did not answer")
+		}
+	}
+	if left := w.rest(HealTime); left != "" {
+		w.fail(Drained, "%v after healing: %s", HealTime, left)
+	}
+}
+
+// rest lets time pass and says what is then left to do. A renewal at that very moment is given its seconds.
+func (w *world) rest(d time.Duration) (left string) {
+	w.runUntil(w.now.Add(d))
+	for range 10 {
+		if left = w.undrained(); left == "" || w.broken != nil {
+			return ""
+		}
+		w.runUntil(w.now.Add(time.Second))
+	}
+	return left
+}
+
+// prove does some of everything, and looks whether it works.
+func (w *world) prove() {
+	for i, p := range w.plugins {
+		w.submit(i, 3)
+		w.hub.invoke(p.method())
+		w.hub.sendMessage(p.method())
+	}
+	w.hub.changeDesired()
+	w.report()
+	if left := w.rest(time.Minute); left != "" {
+		w.fail(Drained, "something does not work any more: %s", left)
+	}
+}
+
+// shutDown asks for the end in the midst of work.
+func (w *world) shutDown() {
+	w.submit(0, 3)
+	w.hub.invoke("p0")
+	w.report()
+	w.feed(core.ShutdownRequested{})
+	w.runUntil(w.now.Add(10 * time.Second))
+	left := ""
+	switch {
+	case w.broken != nil:
+		return
+	case !w.stopped:
+		left = "not stopped after 10 s"
+	case len(w.ops) > 0:
+		left = fmt.Sprintf("operations %v", w.ops)
+	}
+	for i := range w.lanes {
+		if n := w.lanes[i].pending(); n > 0 {
+			left = fmt.Sprintf("nobody was told of %d messages of lane %d", n, i)
+		}
+	}
+	if left != "" {
+		w.fail(Shutdown, "%s", left)
+	}
+}

@@ -1,0 +1,133 @@
+package sim
+
+import (
+	"flag"
+	"os/exec"
+	"runtime"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+var (
+	oneSeed = flag.Uint64("sim.seed", 0, "play this seed alone, and print its transcript if it fails")
+	seeds   = flag.Uint64("sim.seeds", 0, "how many seeds to play; 0 is 2000, or 300 with the race detector, or 200 with -short")
+)
+
+// TestSeeds plays many worlds. A failure names the seed; -sim.seed plays it again.
+func TestSeeds(t *testing.T) {
+	if *oneSeed != 0 {
+		report(t, Draw(*oneSeed))
+		return
+	}
+	n := *seeds
+	switch {
+	case n > 0:
+	case testing.Short():
+		n = 200
+	case isRace:
+		n = 300
+	default:
+		n = 2000
+	}
+	var next, failures atomic.Uint64
+	sums := make(chan Stats, runtime.GOMAXPROCS(0))
+	for range cap(sums) {
+		go func() {
+			sum := Stats{Faults: map[string]int{}}
+			for seed := next.Add(1); seed <= n && failures.Load() < 5; seed = next.Add(1) {
+				r := Run(Draw(seed))
+				if r.Violation != nil {
+					failures.Add(1)
+					report(t, Draw(seed))
+				}
+				sum.add(r.Stats)
+			}
+			sums <- sum
+		}()
+	}
+	total := Stats{Faults: map[string]int{}}
+	for range cap(sums) {
+		total.add(<-sums)
+	}
+	t.Logf("%d seeds: %+v", n, total)
+	if failures.Load() == 0 && n >= 200 {
+		checkBusy(t, n, total)
+	}
+}
+
+func (s *Stats) add(o Stats) {
+	s.Steps += o.Steps
+	s.Sessions += o.Sessions
+	s.Submitted += o.Submitted
+	s.Messages += o.Messages
+	s.Methods += o.Methods
+	s.Answers += o.Answers
+	s.CloudMessages += o.CloudMessages
+	s.Changes += o.Changes
+	for name, n := range o.Faults {
+		s.Faults[name] += n
+	}
+}
+
+// checkBusy sees to it that the worlds were not idle: promises are easily kept where nothing happens.
+func checkBusy(t *testing.T, seeds uint64, s Stats) {
+	t.Helper()
+	for _, name := range []string{
+		"credential fails", "dial refused", "dial hangs", "dial blocked", "token rejected", "throttled", "subscription refused",
+		"session forgotten", "answer lost", "answer late", "answer doubled", "session lost", "hub away", "taken over", "stale event",
+		"plugin crashed", "plugin hung", "plugin start fails", "handler slow", "twin re-created", "operator", "withdrawn",
+	} {
+		if s.Faults[name] < int(seeds)/10 {
+			t.Errorf("fault %q happened %d times in %d seeds", name, s.Faults[name], seeds)
+		}
+	}
+	for name, n := range map[string]int{
+		"sessions": s.Sessions, "messages": s.Messages, "methods": s.Methods, "answers": s.Answers, "cloud messages": s.CloudMessages, "changes": s.Changes,
+	} {
+		if n < int(seeds)*5 {
+			t.Errorf("%d %s in %d seeds", n, name, seeds)
+		}
+	}
+}
+
+// report plays a failing seed again for its transcript.
+func report(t *testing.T, o Options) {
+	t.Helper()
+	o.Trace = true
+	r := Run(o)
+	if r.Violation == nil {
+		return
+	}
+	lines := r.Transcript
+	if keep := 150; *oneSeed == 0 && len(lines) > keep {
+		lines = append([]string{"…"}, lines[len(lines)-keep:]...)
+	}
+	t.Errorf("seed %d at commit %s: %v\n%s\nplay it again with: go test ./internal/sim -run TestSeeds -sim.seed=%d", o.Seed, commit(), r.Violation, strings.Join(lines, "\n"), o.Seed)
+}
+
+func commit() string {
+	out, err := exec.Command("git", "describe", "--always", "--dirty").Output()
+	if err != nil {
+		return "unknown"
+	}
+	return strings.TrimSpace(string(out))
+}
+
+// TestAWorldIsItsSeed: the same seed is the same story to the letter, or no failure could be played again.
+func TestAWorldIsItsSeed(t *testing.T) {
+	for seed := range uint64(5) {
+		o := Draw(seed)
+		o.Trace = true
+		first := Run(o)
+		if diff := cmp.Diff(first, Run(o)); diff != "" {
+			t.Errorf("seed %d: the second time (-first +second):\n%s", seed, diff)
+		}
+		o.Trace = false
+		if diff := cmp.Diff(first.Stats, Run(o).Stats); diff != "" {
+			t.Errorf("seed %d: without a transcript (-with +without):\n%s", seed, diff)
+		}
+	}
+}
