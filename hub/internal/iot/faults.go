@@ -157,6 +157,9 @@ func (s *Service) strike(name string, id api.ID) (api.Fault, bool) {
 		if f.Name != name || !matches(f.Device, id) {
 			continue
 		}
+		if !f.Expires.IsZero() && !time.Now().Before(f.Expires) {
+			continue // over: its timer has yet to take it away
+		}
 		f.Struck++
 		hit := f.Fault
 		if f.Count > 0 && f.Struck >= f.Count {

@@ -259,7 +259,11 @@ func (c *conn) handleFirst(p mqttwire.Packet, err error) error {
 	if fault, hit := svc.Strike(api.FaultCut, c.id); hit {
 		svc.Refused(c.id)
 		if fault.Mode == "black-hole" {
-			c.Silence(time.Until(fault.Expires))
+			var left time.Duration // 0 is for ever
+			if !fault.Expires.IsZero() {
+				left = max(time.Until(fault.Expires), 1)
+			}
+			c.Silence(left)
 			return nil
 		}
 		return c.giveUp("fault: cut")

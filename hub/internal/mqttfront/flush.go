@@ -199,7 +199,7 @@ func (c *conn) drop(reason string) {
 	c.work.Broadcast()
 }
 
-// Silence leaves the connection open and neither reads nor writes it.
+// Silence leaves the connection open and neither reads nor writes it, for that long, or for ever if d is 0.
 func (c *conn) Silence(d time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
