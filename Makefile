@@ -57,7 +57,7 @@ fuzz: ## each fuzz target for T (10s)
 	done
 
 R ?= 7
-bench: ## the figures of docs/benchmarks.md beside a peer's, R rounds (7; four minutes)
+bench: ## the figures of docs/benchmarks.md beside a peer's, R rounds (7; three minutes)
 	$(GO) test -count=1 -timeout 60m -run '^TestFigures$$' -v ./internal/bench -figures -rounds $(R)
 
 check: ## what CI runs
