@@ -87,6 +87,18 @@ type call struct {
 	isClosed  bool       // the device knows that its answer has arrived, or was refused
 }
 
+// String returns what a violation wants to show.
+func (c *call) String() string {
+	switch {
+	case c == nil:
+		return "no such call"
+	case c.message != nil:
+		return fmt.Sprintf("message %s of epoch %d", c.message.id, c.epoch)
+	default:
+		return fmt.Sprintf("method %s, answered by the plugin %v, sent in %d, arrived in %d, closed %v", c.name, c.hasAnswer, c.sentIn, c.gotIn, c.isClosed)
+	}
+}
+
 func (h *hub) connect(l *link) {
 	w := h.w
 	refuse := func(k core.Kind, why string) {
@@ -117,7 +129,6 @@ func (h *hub) connect(l *link) {
 	h.session, l.session = s, s
 	h.kept = s.subscribed
 	w.stats.Sessions++
-	w.dialsInRow = 0
 	w.at(l.tokenEnd, func() {
 		if h.session != s {
 			return
@@ -160,7 +171,6 @@ func (h *hub) drop(s *session, f core.Fault) {
 func (h *hub) sessionEnds(s *session) {
 	if h.session == s {
 		h.session = nil
-		h.w.hubDownSince, h.w.dialsInRow = h.w.now, 0
 	}
 }
 
@@ -270,7 +280,7 @@ func (w *world) respond(e core.Respond) {
 		return
 	}
 	if c == nil || c.message != nil || e.Status == 0 && !c.hasAnswer || c.isClosed {
-		w.fail(Methods, "%v: %+v", e, c)
+		w.fail(Methods, "%v: %v", e, c)
 		return
 	}
 	c.sentIn = e.Epoch
@@ -333,7 +343,7 @@ func (w *world) acknowledge(e core.Acknowledge) {
 	}
 	switch s := l.session; {
 	case c == nil || c.message == nil || c.epoch != e.Epoch:
-		w.fail(Messages, "%v: %+v", e, c)
+		w.fail(Messages, "%v: %v", e, c)
 		return
 	case len(s.unacked) == 0 || s.unacked[0] != c.message:
 		w.fail(Messages, "message %s is acknowledged out of order", c.message.id)

@@ -103,11 +103,19 @@ func (w *world) end(l *link, ev core.Event) {
 		return
 	}
 	l.isEnded = true
+	w.sessionOver(l)
 	w.answer(ev)
 	for e, old := range w.links {
 		if old.isEnded && e+16 < w.epoch {
 			delete(w.links, e)
 		}
+	}
+}
+
+// sessionOver takes note that the device has no session any more, as far as it knows.
+func (w *world) sessionOver(l *link) {
+	if l.isConnected {
+		w.outageSince, w.dialsInRow = w.now, 0
 	}
 }
 
@@ -185,6 +193,7 @@ func (w *world) close(e core.Epoch) {
 		return
 	}
 	l.isClosed, l.isAnswered = true, true
+	w.sessionOver(l)
 	w.up(l, func(s *session) { w.hub.sessionEnds(s) })
 	wait := w.way()
 	if l.toHub > w.now {

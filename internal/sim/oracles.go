@@ -109,11 +109,13 @@ func (w *world) sawDial() {
 	if most := 30*routes + 4*w.wakes; inMinute > most {
 		w.fail(Dials, "%d attempts within a minute", inMinute)
 	}
-	if w.hub.session != nil {
-		return
+	for _, l := range w.links {
+		if l.isConnected && !l.isClosed && !l.isEnded {
+			return // a renewal: the end of the token bounds its attempts
+		}
 	}
 	w.dialsInRow++
-	lasted := w.now.Sub(w.hubDownSince)
+	lasted := w.now.Sub(w.outageSince)
 	early, late := min(lasted, 5*time.Minute), max(0, lasted-5*time.Minute)
 	most := routes*(10+int(early/(5*time.Second))+int(late/(5*time.Minute))) + 4*w.wakes
 	if w.dialsInRow > most {

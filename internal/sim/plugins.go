@@ -71,7 +71,8 @@ func (p *plugin) exit(why string) {
 	if p.message != nil {
 		p.message.isHeld = false
 	}
-	p.isAlive, p.isReady = false, false
+	p.isAlive, p.isReady, p.message, p.applies = false, false, nil, 0
+	clear(p.open)
 	p.w.answer(core.PluginExited{Plugin: p.index, Start: s, Fault: core.Fault{Reason: why}})
 }
 
@@ -112,7 +113,7 @@ func (p *plugin) deliver(e core.Deliver) {
 		return
 	}
 	if c == nil || p.open[e.Call] {
-		w.fail(Plugins, "%v: %+v", e, c)
+		w.fail(Plugins, "%v: %v", e, c)
 		return
 	}
 	p.open[e.Call] = true

@@ -57,11 +57,11 @@ type world struct {
 	past     []core.Event
 	pastNext int
 
-	dials        [64]core.Instant // the last ones
-	dialCount    int
-	dialsInRow   int // since a session last lived
-	fetches      int
-	hubDownSince core.Instant
+	dials       [64]core.Instant // the last ones
+	dialCount   int
+	dialsInRow  int // since the device last had a session
+	fetches     int
+	outageSince core.Instant
 }
 
 func newWorld(o Options) *world {
