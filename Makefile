@@ -1,13 +1,12 @@
 # Fairlead. `make` explains itself.
 GO        ?= go
-VERSION   ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
 # One static, reproducible binary: no cgo, no paths of this machine.
 BUILD      = CGO_ENABLED=0 $(GO) build -trimpath -ldflags "-s -w"
 LINT       = $(GO) tool -modfile=tools/lint/go.mod golangci-lint
 PLATFORMS  = linux/amd64 linux/arm64 linux/arm darwin/amd64 darwin/arm64 windows/amd64
 
 .DEFAULT_GOAL := help
-.PHONY: help build cross demo test race faults interop lint fmt generate fuzz bench check
+.PHONY: help build cross demo test race sim faults interop lint fmt generate fuzz bench check
 
 help: ## show this
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,6 +29,9 @@ test: ## the tests, as the README says
 
 race: ## the tests with the race detector, shuffled
 	$(GO) test -race -shuffle=on ./...
+
+sim: ## one world of the simulator again, with its transcript (SEED=n)
+	$(GO) test ./internal/sim -run TestSeeds -sim.seed=$(SEED)
 
 faults: ## the built program killed, stopped and cut off (two minutes)
 	$(GO) test -tags faults -timeout 15m ./internal/faults

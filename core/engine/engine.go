@@ -62,7 +62,7 @@ const (
 )
 
 // ErrUnsent is what Run returns when messages were left at the end.
-var ErrUnsent = errors.New("messages left unsent")
+var ErrUnsent = errors.New("left unsent")
 
 // Engine runs one device. Make it with New, call Run once; every other method may be called from any goroutine.
 type Engine struct {
@@ -176,7 +176,11 @@ func (e *Engine) Run(ctx context.Context) error {
 	e.watch.close()
 	close(e.done)
 	if e.unsent > 0 {
-		return fmt.Errorf("%d %w", e.unsent, ErrUnsent)
+		noun := "messages"
+		if e.unsent == 1 {
+			noun = "message"
+		}
+		return fmt.Errorf("%d %s %w", e.unsent, noun, ErrUnsent)
 	}
 	return nil
 }

@@ -46,7 +46,7 @@ func TestSIGTERMWithTheHubGoneSaysWhatIsLeft(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	line := regexp.MustCompile(`(?m)^fairlead: (\d+) messages left unsent: the outbox is in memory, and they are lost$`).FindSubmatch(text)
+	line := regexp.MustCompile(`(?m)^fairlead: (\d+) messages? left unsent: the outbox is in memory, and they are lost$`).FindSubmatch(text)
 	if line == nil {
 		t.Fatal("the log does not say how many messages are left")
 	}
