@@ -1,146 +1,188 @@
 package mqtt
 
 import (
-	"errors"
-	"runtime"
 	"sync"
-
-	paho "github.com/eclipse/paho.mqtt.golang"
 
 	"github.com/fairlead-iot/fairlead/core"
 )
 
-// lanes tracks what the hub has acknowledged, lane by lane.
-type lanes struct {
-	s *session
+// Packet ids. Those from ownIDs up are the session's, for what it publishes past paho; those below are paho's, which
+// counts its SUBSCRIBEs from 1.
+const (
+	ownIDs   = 1 << 15
+	ownCount = 1<<16 - ownIDs
+	// maxFlight is how many of its own may be open, so that an id comes again long after it was acknowledged. The
+	// machine's window is far below.
+	maxFlight = 1 << 14
+)
 
+// flight is what has been published and awaits its PUBACK.
+type flight struct {
 	mu      sync.Mutex
-	byID    map[core.Lane]*lane
+	changed sync.Cond // ids became free, or the end came
 	ended   bool
-	waiters sync.WaitGroup
+	last    uint16                // the index of the id given last
+	open    [ownCount / 64]uint64 // a bit for each own id in use
+	count   int                   // of the open ones, and of the entries of lanes
+	lanes   []*lane
+	waiters map[uint16]chan<- struct{} // who waits for an id's PUBACK
+
+	// reporting is held from working out a report to its delivery, so that reports are in order.
+	reporting sync.Mutex
+	reports   []ackReport
 }
 
-// get returns the lane, or nil when the session has ended.
-func (l *lanes) get(id core.Lane) *lane {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.ended {
-		return nil
-	}
-	if found, ok := l.byID[id]; ok {
-		return found
-	}
-	if l.byID == nil {
-		l.byID = make(map[core.Lane]*lane)
-	}
-	made := &lane{id: id, wake: make(chan struct{}, 1)}
-	l.byID[id] = made
-	l.waiters.Go(func() { l.s.waitAcks(made) })
-	return made
-}
-
-// wait waits until every lane has reported what it can, after winding was closed.
-func (l *lanes) wait() {
-	l.mu.Lock()
-	l.ended = true
-	l.mu.Unlock()
-	l.waiters.Wait()
-}
-
-// lane is the messages of a lane that await their acknowledgement, in order.
+// lane is a lane's messages that await their acknowledgement, in order, from waiting[head] on.
 type lane struct {
-	id   core.Lane
-	wake chan struct{}
-
-	mu      sync.Mutex
+	id      core.Lane
 	waiting []sent
+	head    int
 }
 
-// sent is a message in flight. Without a token it counts as acknowledged in its turn.
+// sent is a message in flight. One without a packet id counts as acknowledged in its turn.
 type sent struct {
-	token paho.Token
-	seq   core.Seq
+	seq    core.Seq
+	packet uint16
 }
 
-func (l *lane) add(token paho.Token, seq core.Seq) {
-	l.mu.Lock()
-	l.waiting = append(l.waiting, sent{token, seq})
-	first := len(l.waiting) == 1
-	l.mu.Unlock()
-	if first {
-		select {
-		case l.wake <- struct{}{}:
-		default:
-		}
+type ackReport struct {
+	lane core.Lane
+	upto core.Seq
+}
+
+func newFlight() *flight {
+	f := &flight{waiters: make(map[uint16]chan<- struct{})}
+	f.changed.L = &f.mu
+	return f
+}
+
+// room waits until ids are free, and reports whether the session still lives.
+func (f *flight) room() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for !f.ended && f.count >= maxFlight {
+		f.changed.Wait()
 	}
+	return !f.ended
 }
 
-func (l *lane) take() []sent {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	waiting := l.waiting
-	l.waiting = nil
-	return waiting
+// isFull reports whether room would wait.
+func (f *flight) isFull() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.count >= maxFlight
 }
 
-// waitAcks is a lane's goroutine: it waits for the oldest message's acknowledgement, takes those behind it that are there
-// already, and reports them as one. MQTT has the hub acknowledge in the order of sending (MQTT-4.6.0-2).
-func (s *session) waitAcks(l *lane) {
+// end lets nobody wait any more.
+func (f *flight) end() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.ended = true
+	f.changed.Broadcast()
+}
+
+// take gives out an id. f.mu is held.
+func (f *flight) take() uint16 {
 	for {
-		waiting := l.take()
-		if len(waiting) == 0 {
-			select {
-			case <-l.wake:
-				continue
-			case <-s.winding:
-				return
-			}
-		}
-		for len(waiting) > 0 {
-			if token := waiting[0].token; token != nil {
-				select {
-				case <-token.Done():
-					if len(waiting) > 1 && !isAcked(waiting[1].token) {
-						runtime.Gosched() // the acknowledgements of a burst are being read right now
-					}
-				case <-s.winding:
-				}
-			}
-			n := 0
-			for n < len(waiting) && isAcked(waiting[n].token) {
-				n++
-			}
-			if n == 0 {
-				// The end leaves the oldest one without. Should paho ever give up a message of a living session, the rest of
-				// the lane could not be acknowledged in order.
-				s.g.abort(&core.Error{Op: "publish", Kind: core.Transient, Phase: phaseMQTT, Err: errPublishLost})
-				return
-			}
-			upto := waiting[n-1].seq
-			waiting = waiting[n:]
-			s.deliver(func(h *core.Handler) {
-				if h.Acked != nil {
-					h.Acked(l.id, upto)
-				}
-			})
+		f.last = (f.last + 1) % ownCount
+		if bit := uint64(1) << (f.last % 64); f.open[f.last/64]&bit == 0 {
+			f.open[f.last/64] |= bit
+			return ownIDs + f.last
 		}
 	}
 }
 
-var errPublishLost = errors.New("the client library lost a message")
-
-// isAcked reports whether the hub has acknowledged the message. An error in its token does not count: the message will
-// be sent again.
-func isAcked(token paho.Token) bool {
-	return token == nil || isDone(token) && token.Error() == nil
+func (f *flight) isOpen(id uint16) bool {
+	i := id - ownIDs
+	return f.open[i/64]&(1<<(i%64)) != 0
 }
 
-// isDone reports whether a token is complete. paho's WaitTimeout(0) would toss a coin.
-func isDone(token paho.Token) bool {
-	select {
-	case <-token.Done():
-		return true
-	default:
-		return false
+// message gives a message its id. Without one it was not sent, and counts as acknowledged in its turn.
+func (f *flight) message(l core.Lane, seq core.Seq, isSent bool) (id uint16) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if isSent {
+		id = f.take()
+	}
+	f.count++
+	at := f.lane(l)
+	if at.head > len(at.waiting)/2 && len(at.waiting) == cap(at.waiting) {
+		at.waiting = at.waiting[:copy(at.waiting, at.waiting[at.head:])]
+		at.head = 0
+	}
+	at.waiting = append(at.waiting, sent{seq, id})
+	return id
+}
+
+func (f *flight) lane(id core.Lane) *lane {
+	for _, l := range f.lanes {
+		if l.id == id {
+			return l
+		}
+	}
+	l := &lane{id: id}
+	f.lanes = append(f.lanes, l)
+	return l
+}
+
+// other gives an id to something that is no message. acked, if not nil, is sent to at its PUBACK; it must have room.
+func (f *flight) other(acked chan<- struct{}) uint16 {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	id := f.take()
+	f.count++
+	f.waiters[id] = acked
+	return id
+}
+
+// acknowledge notes PUBACKs and returns what each lane can report. A PUBACK for nothing is ignored. f.reporting is held;
+// the slice is valid as long as it is.
+func (f *flight) acknowledge(ids []uint16) []ackReport {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, id := range ids {
+		if id < ownIDs || !f.isOpen(id) {
+			continue
+		}
+		i := id - ownIDs
+		f.open[i/64] &^= 1 << (i % 64)
+		if acked, ok := f.waiters[id]; ok {
+			delete(f.waiters, id)
+			f.count--
+			if acked != nil {
+				acked <- struct{}{}
+			}
+		}
+	}
+	f.reports = f.reports[:0]
+	for _, l := range f.lanes {
+		from := l.head
+		for l.head < len(l.waiting) && (l.waiting[l.head].packet == 0 || !f.isOpen(l.waiting[l.head].packet)) {
+			l.head++
+		}
+		if l.head == from {
+			continue
+		}
+		f.count -= l.head - from
+		f.reports = append(f.reports, ackReport{l.id, l.waiting[l.head-1].seq})
+		if l.head == len(l.waiting) {
+			l.waiting, l.head = l.waiting[:0], 0
+		}
+	}
+	f.changed.Broadcast()
+	return f.reports
+}
+
+// acked reports what PUBACKs mean for the lanes. MQTT has the hub acknowledge in the order of sending (MQTT-4.6.0-2); from
+// one that does not, each lane reports what has no gap.
+func (s *session) acked(ids []uint16) {
+	s.flight.reporting.Lock()
+	defer s.flight.reporting.Unlock()
+	for _, r := range s.flight.acknowledge(ids) {
+		s.deliver(func(h *core.Handler) {
+			if h.Acked != nil {
+				h.Acked(r.lane, r.upto)
+			}
+		})
 	}
 }

@@ -11,19 +11,22 @@
 // # How it works
 //
 // paho is used as a plain single session: one client per session, no reconnecting, no store, one topic per SUBSCRIBE, and
-// a net.Conn that is ours, the guard. Version 1.5.1 of paho takes a CONNACK code it does not know for success, ends the
+// a net.Conn that is ours, the guard. It connects, subscribes, pings and takes inbound packets apart. What the session
+// publishes goes past it, straight into the guard's buffer, with packet ids of its own (publish.go, acks.go): paho's way
+// costs more than all the rest together. Version 1.5.1 of paho takes a CONNACK code it does not know for success, ends the
 // process over a malformed SUBACK, allocates what a length field says, writes without a deadline, and may never complete
 // a token after a loss. The guard (guard.go, filter.go) turns each of these into the end of the session, with a typed
-// cause, in known time; pitfalls_test.go shows each with and without it. A token counts only when it is complete without an error.
+// cause, in known time; pitfalls_test.go shows each with and without it. A token counts only when it is complete without an
+// error.
 //
-// The guard also reads and writes many packets per call. A message that is alone is written at once; under load the
-// flusher yields once and then writes what has gathered.
+// The guard also reads and writes many packets per call. The publisher puts together what is queued, yields once, and
+// writes what has gathered by then; the PUBACKs of one read are reported as one.
 //
 // # Concurrency
 //
-// One goroutine, the publisher, makes every call of paho that writes; the session's methods only queue. paho's router
-// calls the handler for what arrives, and one goroutine per lane reports acknowledgements; a mutex makes that one at a
-// time. supervise ends the session after its connection: what had arrived by then is still delivered, for at most 250 ms.
+// One goroutine, the publisher, publishes and makes every call of paho that writes; the session's methods only queue.
+// paho's router calls the handler for what arrives, and paho's reader, in the guard's Read, reports acknowledgements; a
+// mutex makes that one at a time. supervise ends the session after its connection: what had arrived by then is still delivered, for at most 250 ms.
 //
 // # Expected behaviour of the other side
 //

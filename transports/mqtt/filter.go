@@ -2,7 +2,8 @@ package mqtt
 
 // filter checks the hub's bytes before paho reads them. paho 1.5.1 trusts its peer: a CONNACK code it does not know is
 // success to it, a SUBACK with too many codes ends the process, and any packet up to 256 MiB is allocated on sight. The
-// filter keeps no payload: it walks the stream with a few words of state, whatever the sizes of the reads.
+// filter keeps no payload: it walks the stream with a few words of state, whatever the sizes of the reads. PUBACKs are
+// not for paho: what they acknowledge went past it.
 //
 // One topic per SUBSCRIBE is assumed, and no UNSUBSCRIBE at all. It is used by one goroutine.
 type filter struct {
@@ -11,6 +12,8 @@ type filter struct {
 	connack func(present bool, code byte) error
 	// subscribed reports whether a SUBSCRIBE with the id awaits its answer, and forgets it with forget.
 	subscribed func(id uint16, forget bool) bool
+
+	pubacks []uint16 // the ids of the PUBACKs that the last feed has seen whole
 
 	connected bool
 	where     place
@@ -36,38 +39,53 @@ const (
 // boundary reports whether the stream stands between two packets.
 func (f *filter) boundary() bool { return f.where == atHeader }
 
-// feed checks the next bytes of the stream.
-func (f *filter) feed(p []byte) error {
-	for len(p) > 0 {
-		switch f.where {
-		case atHeader:
-			if err := f.header(p[0]); err != nil {
-				return err
+// feed checks the next bytes of the stream, and moves those that are for paho to the front of p; kept is their number.
+func (f *filter) feed(p []byte) (kept int, err error) {
+	f.pubacks = f.pubacks[:0]
+	for at := 0; at < len(p); {
+		// Under load nearly everything is PUBACKs.
+		if f.where == atHeader && f.connected && len(p)-at >= 4 && p[at] == packetPuback<<4 && p[at+1] == 2 {
+			f.id = uint16(p[at+2])<<8 | uint16(p[at+3])
+			f.kind = packetPuback
+			if err := f.end(); err != nil {
+				return kept, err
 			}
-			p = p[1:]
-		case atLength:
-			b := p[0]
-			p = p[1:]
-			f.length |= int(b&0x7f) << f.shift
-			f.shift += 7
-			if b&0x80 != 0 {
-				if f.shift > 21 {
-					return violation("a length of more than four bytes")
-				}
-				continue
-			}
-			if err := f.begin(); err != nil {
-				return err
-			}
-		case inBody:
-			n, err := f.body(p)
-			if err != nil {
-				return err
-			}
-			p = p[n:]
+			at += 4
+			continue
 		}
+		n, err := f.step(p[at:])
+		if err != nil {
+			return kept, err
+		}
+		if f.kind != packetPuback {
+			if kept != at {
+				copy(p[kept:], p[at:at+n])
+			}
+			kept += n
+		}
+		at += n
 	}
-	return nil
+	return kept, nil
+}
+
+// step checks the next bytes, which are of one packet, and returns how many it has dealt with.
+func (f *filter) step(p []byte) (int, error) {
+	switch f.where {
+	case atHeader:
+		return 1, f.header(p[0])
+	case atLength:
+		f.length |= int(p[0]&0x7f) << f.shift
+		f.shift += 7
+		if p[0]&0x80 == 0 {
+			return 1, f.begin()
+		}
+		if f.shift > 21 {
+			return 1, violation("a length of more than four bytes")
+		}
+		return 1, nil
+	case inBody:
+	}
+	return f.body(p)
 }
 
 // header checks a packet's first byte.
@@ -186,10 +204,10 @@ func (f *filter) end() error {
 		}
 		return f.connack(flags == 1, code)
 	case packetPuback:
-		// paho completes whatever has the id, of whatever type.
 		if f.subscribed(f.id, false) {
 			return violation("a PUBACK for a SUBSCRIBE")
 		}
+		f.pubacks = append(f.pubacks, f.id)
 	case packetSuback:
 		if !f.subscribed(f.id, true) {
 			return violation("a SUBACK that nobody asked for")

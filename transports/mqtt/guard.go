@@ -38,14 +38,13 @@ type guard struct {
 	rpos   int
 	rend   int
 	filter filter
-	heard  atomic.Int64 // when the last bytes came, as nanoseconds since start
+	acked  func(ids []uint16) // told the PUBACKs of each read
+	heard  atomic.Int64       // when the last bytes came, as nanoseconds since start
 	start  time.Time
 
 	subsMu sync.Mutex
 	subs   map[uint16]struct{} // SUBSCRIBEs that await their answer
 
-	// more says that another packet follows at once, so that writing through would be a waste.
-	more atomic.Bool
 	kick chan struct{}
 
 	// The writing side. While writing is set one goroutine is inside Conn.Write, without the mutex; everybody else
@@ -58,7 +57,6 @@ type guard struct {
 	direct  bool // paho's own goroutine is the one that writes
 	ended   bool
 	leaving int // bytes that the flusher has taken and not written yet
-	handed  int // bytes of PUBLISHes that paho has been given and has not written yet
 
 	flusher sync.WaitGroup
 
@@ -67,10 +65,11 @@ type guard struct {
 	present   bool        // the hub kept the session; written before connacked
 }
 
-// newGuard takes conn over. idle is the silence that ends it.
-func newGuard(conn net.Conn, idle time.Duration) *guard {
+// newGuard takes conn over. idle is the silence that ends it; acked is told the ids of the PUBACKs that each read brought,
+// if it brought any.
+func newGuard(conn net.Conn, idle time.Duration, acked func(ids []uint16)) *guard {
 	g := &guard{
-		Conn: conn, idle: idle,
+		Conn: conn, idle: idle, acked: acked,
 		done: make(chan struct{}), kick: make(chan struct{}, 1),
 		rbuf: make([]byte, readBuffer), subs: make(map[uint16]struct{}),
 		start: time.Now(),
@@ -130,17 +129,21 @@ func (g *guard) checkSilence() {
 	})
 }
 
-// Read gives paho bytes that the filter has passed.
+// Read gives paho the bytes that the filter has passed and kept.
 func (g *guard) Read(p []byte) (int, error) {
-	if g.rpos == g.rend {
+	for g.rpos == g.rend {
 		n, err := g.Conn.Read(g.rbuf)
 		if n > 0 {
 			g.heard.Store(int64(time.Since(g.start)))
-			if bad := g.filter.feed(g.rbuf[:n]); bad != nil {
+			kept, bad := g.filter.feed(g.rbuf[:n])
+			if len(g.filter.pubacks) > 0 {
+				g.acked(g.filter.pubacks)
+			}
+			if bad != nil {
 				g.abort(bad)
 				return 0, errEnded
 			}
-			g.rpos, g.rend = 0, n
+			g.rpos, g.rend = 0, kept
 		} else if err != nil {
 			g.abort(g.readError(err))
 			return 0, errEnded
@@ -203,9 +206,6 @@ func (g *guard) Write(p []byte) (int, error) {
 		g.noteSubscribe(p)
 	}
 	g.mu.Lock()
-	if p[0]>>4 == packetPublish {
-		g.handed -= len(p)
-	}
 	for !g.ended && len(g.wbuf) > 0 && len(g.wbuf)+len(p) > writeHard {
 		g.room.Wait()
 	}
@@ -213,7 +213,7 @@ func (g *guard) Write(p []byte) (int, error) {
 		g.mu.Unlock()
 		return 0, errEnded
 	}
-	if !g.writing && len(g.wbuf) == 0 && !g.more.Load() && len(p) <= writeChunk {
+	if !g.writing && len(g.wbuf) == 0 && len(p) <= writeChunk {
 		g.writing, g.direct = true, true
 		g.mu.Unlock()
 		err := g.push(p)
@@ -241,10 +241,18 @@ func (g *guard) noteSubscribe(p []byte) {
 	if i+2 >= len(p) {
 		return
 	}
+	id := uint16(p[i+1])<<8 | uint16(p[i+2])
+	if id >= ownIDs {
+		// paho counts up for as long as it lives; only days of refused subscriptions bring it here.
+		g.abort(&core.Error{Op: "subscribe", Kind: core.Transient, Phase: phaseMQTT, Err: errIDsUsedUp})
+		return
+	}
 	g.subsMu.Lock()
 	defer g.subsMu.Unlock()
-	g.subs[uint16(p[i+1])<<8|uint16(p[i+2])] = struct{}{}
+	g.subs[id] = struct{}{}
 }
+
+var errIDsUsedUp = errors.New("the session has used up its packet ids")
 
 // wrote ends a turn at Conn.Write, and passes on to the flusher what came meanwhile.
 func (g *guard) wrote() {
@@ -265,7 +273,7 @@ func (g *guard) wake() {
 	}
 }
 
-// flush is the flusher's goroutine: it writes what has gathered, until the end.
+// flush is the flusher's goroutine: it writes what has gathered where nobody else does, until the end.
 func (g *guard) flush() {
 	for {
 		select {
@@ -273,29 +281,34 @@ func (g *guard) flush() {
 		case <-g.done:
 			return
 		}
-		for {
-			// One yield lets whoever is about to write do so: with many in flight that halves the calls.
-			runtime.Gosched()
-			g.mu.Lock()
-			if g.writing || g.ended || len(g.wbuf) == 0 {
-				g.mu.Unlock()
-				break
-			}
-			out := g.wbuf
-			g.wbuf, g.spare, g.writing, g.leaving = g.spare[:0], nil, true, len(out)
-			g.room.Broadcast()
+		// One yield lets whoever is about to write do so.
+		runtime.Gosched()
+		g.send()
+	}
+}
+
+// send writes what has gathered, unless somebody is writing, who then passes it on to the flusher.
+func (g *guard) send() {
+	for {
+		g.mu.Lock()
+		if g.writing || g.ended || len(g.wbuf) == 0 {
 			g.mu.Unlock()
-			err := g.push(out)
-			g.mu.Lock()
-			g.writing, g.leaving = false, 0
-			if cap(out) <= writeKeep {
-				g.spare = out[:0]
-			}
-			g.room.Broadcast()
-			g.mu.Unlock()
-			if err != nil {
-				return
-			}
+			return
+		}
+		out := g.wbuf
+		g.wbuf, g.spare, g.writing, g.leaving = g.spare[:0], nil, true, len(out)
+		g.room.Broadcast()
+		g.mu.Unlock()
+		err := g.push(out)
+		g.mu.Lock()
+		g.writing, g.leaving = false, 0
+		if cap(out) <= writeKeep {
+			g.spare = out[:0]
+		}
+		g.room.Broadcast()
+		g.mu.Unlock()
+		if err != nil {
+			return
 		}
 	}
 }
@@ -325,25 +338,40 @@ func (g *guard) push(p []byte) error {
 	return nil
 }
 
-// reserve waits until another PUBLISH of that size may be handed to paho, and reports whether the connection still lives.
-// What paho holds counts too: a ping must not queue behind minutes of telemetry on a slow link. It also waits for paho's
-// writer: paho's Publish gives up on a busy one, and never gives the packet id back that it had taken. The caller gives
-// back what paho did not take.
-func (g *guard) reserve(size int) bool {
+// isFull reports whether so much waits that messages have to wait: a ping must not queue behind minutes of telemetry on a
+// slow link.
+func (g *guard) isFull() bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	for !g.ended && (g.direct || len(g.wbuf)+g.leaving+g.handed >= writeSoft) {
+	return len(g.wbuf)+g.leaving >= writeSoft
+}
+
+// hasRoom waits until it is not full, and reports whether the connection still lives.
+func (g *guard) hasRoom() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for !g.ended && len(g.wbuf)+g.leaving >= writeSoft {
 		g.room.Wait()
 	}
-	g.handed += size
 	return !g.ended
 }
 
-// unreserve gives back what paho did not take.
-func (g *guard) unreserve(size int) {
+// append lets add put whole packets into the buffer. They leave with the next send, or with what paho writes.
+func (g *guard) append(add func(out []byte) []byte) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.handed -= size
+	g.wbuf = add(g.wbuf)
+}
+
+// calm waits until paho's writer is at rest and there is room: paho's Subscribe gives up on a busy one, and never gives
+// the packet id back that it had taken. It reports whether the connection still lives.
+func (g *guard) calm() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for !g.ended && (g.direct || len(g.wbuf)+g.leaving >= writeSoft) {
+		g.room.Wait()
+	}
+	return !g.ended
 }
 
 // drain waits until everything written has been handed to the connection, or the end.
@@ -358,7 +386,6 @@ func (g *guard) drain() {
 // finish says goodbye: DISCONNECT after everything written before it, then TLS's own. The hub then knows that the client
 // meant it. Whoever calls it has to abort where it takes too long.
 func (g *guard) finish() {
-	g.more.Store(false)
 	g.finishing.Store(true)
 	if _, err := g.Write([]byte{packetDisconnect << 4, 0}); err != nil {
 		return

@@ -18,16 +18,16 @@ const (
 	connackTimeout = 60 * time.Second
 	// windDown is how long after the connection's end what had already arrived may still reach the handler.
 	windDown = 250 * time.Millisecond
-	// publishTimeout is how long paho's Publish and Subscribe may wait for paho's writer. The writer never waits long
-	// (the session waits for room before it calls Publish), so that this only ends the wait for a writer that has gone,
-	// for which the end of a session waits in turn.
+	// publishTimeout is how long paho's Subscribe may wait for paho's writer. The writer never waits long (the session
+	// waits until it is at rest), so that this only ends the wait for a writer that has gone, for which the end of a
+	// session waits in turn.
 	publishTimeout = 200 * time.Millisecond
 	// publishPause is the wait before what paho could not take is offered again.
 	publishPause = 10 * time.Millisecond
 
 	// readBuffer is read from the connection at once.
 	readBuffer = 16 << 10
-	// writeSoft is how much may wait for the connection before the session stops handing messages to paho; writeHard is
+	// writeSoft is how much may wait for the connection before the session puts no more messages together; writeHard is
 	// where paho itself has to wait. Between them is room for what must never wait: acknowledgements, pings, requests.
 	writeSoft = 128 << 10
 	writeHard = 2 << 20

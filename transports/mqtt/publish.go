@@ -1,6 +1,8 @@
 package mqtt
 
 import (
+	"encoding/binary"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -70,13 +72,6 @@ func (q *queue) takeBatches() []batch {
 	return batches
 }
 
-// isEmpty reports whether nothing waits.
-func (q *queue) isEmpty() bool {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	return len(q.batches) == 0 && len(q.control) == 0
-}
-
 // Send implements core.Session.
 func (s *session) Send(lane core.Lane, messages []core.Outbound) {
 	select {
@@ -97,36 +92,24 @@ func (s *session) publish() {
 		case <-s.g.done:
 			return
 		}
+		// What is queued is put together, then written as one. One yield in between lets whoever is about to send do so:
+		// with many in flight that halves the writes.
 		for s.pass() {
 		}
+		runtime.Gosched()
+		for s.pass() {
+		}
+		s.g.send()
 	}
 }
 
-// pass does what is queued now, and reports whether it found anything and the session lives.
+// pass puts together what is queued now, and reports whether there was anything and the session lives.
 func (s *session) pass() bool {
 	s.control()
 	batches := s.queue.takeBatches()
-	for i, b := range batches {
-		lane := s.lanes.get(b.lane)
-		if lane == nil {
+	for _, b := range batches {
+		if !s.messages(b) {
 			return false
-		}
-		for j, m := range b.messages {
-			s.control()
-			last := j == len(b.messages)-1 && i == len(batches)-1
-			s.g.more.Store(!last || !s.queue.isEmpty())
-			topic := s.t.topics.telemetry(m.Message)
-			if len(topic) > maxTopicBytes {
-				// Refused at acceptance (core.Message.Check); here it could only end every session anew.
-				s.t.log.Error("message dropped: its properties do not fit into an MQTT topic", "lane", b.lane, "seq", m.Seq, "bytes", len(topic))
-				lane.add(nil, m.Seq)
-				continue
-			}
-			token := s.offer(topic, m.Message.Payload)
-			if token == nil {
-				return false
-			}
-			lane.add(token, m.Seq)
 		}
 	}
 	return len(batches) > 0
@@ -139,27 +122,88 @@ func (s *session) control() {
 		if len(todo) == 0 {
 			return
 		}
-		for i, f := range todo {
-			s.g.more.Store(i < len(todo)-1)
+		for _, f := range todo {
 			f()
 		}
 	}
 }
 
-// offer publishes at QoS 1 and returns paho's token, or nil when the session has ended.
-func (s *session) offer(topic string, payload []byte) paho.Token {
-	return s.insist(publishSize(topic, payload), func() paho.Token { return s.client.Publish(topic, 1, false, payload) })
+// messages puts a batch together, and reports whether the session lives.
+func (s *session) messages(b batch) bool {
+	dropped := false
+	for rest := b.messages; len(rest) > 0; {
+		s.control()
+		if !s.room() {
+			return false
+		}
+		s.g.append(func(out []byte) []byte {
+			for len(rest) > 0 && len(out) < writeSoft && !s.queue.urgent.Load() && !s.flight.isFull() {
+				m := rest[0]
+				rest = rest[1:]
+				s.topic = s.t.topics.appendTelemetry(s.topic[:0], m.Message)
+				fits := len(s.topic) <= maxTopicBytes
+				id := s.flight.message(b.lane, m.Seq, fits)
+				if !fits {
+					// Refused at acceptance (core.Message.Check); here it could only end every session anew.
+					s.t.log.Error("message dropped: its properties do not fit into an MQTT topic", "lane", b.lane, "seq", m.Seq, "bytes", len(s.topic))
+					dropped = true
+					continue
+				}
+				out = appendPublish(out, s.topic, id, m.Message.Payload)
+			}
+			return out
+		})
+	}
+	if dropped {
+		s.acked(nil) // its turn may have come already
+	}
+	return true
 }
 
-// insist has paho take something, which is of that size as a PUBLISH and else 0, and returns its token, or nil when the
-// session has ended. Where paho does not take it, it is offered again: nothing else is sent meanwhile, so order holds.
-func (s *session) insist(size int, ask func() paho.Token) paho.Token {
-	for s.g.reserve(size) {
+// room waits until more may be published, and reports whether the session lives. What was put together so far leaves
+// meanwhile.
+func (s *session) room() bool {
+	if s.g.isFull() || s.flight.isFull() {
+		s.g.send()
+	}
+	return s.flight.room() && s.g.hasRoom()
+}
+
+// offer puts a PUBLISH of QoS 1 together, unless the session has ended. acked, if not nil, is sent to at its PUBACK; it
+// must have room.
+func (s *session) offer(topic string, payload []byte, acked chan<- struct{}) {
+	if !s.room() {
+		return
+	}
+	s.g.append(func(out []byte) []byte {
+		return appendPublish(out, []byte(topic), s.flight.other(acked), payload)
+	})
+}
+
+// appendPublish appends a PUBLISH of QoS 1.
+//
+// https://docs.oasis-open.org/mqtt/mqtt/v3.1.1/os/mqtt-v3.1.1-os.html#_Toc398718037
+func appendPublish(b, topic []byte, id uint16, payload []byte) []byte {
+	b = append(b, packetPublish<<4|1<<1)
+	length := 2 + len(topic) + 2 + len(payload)
+	for ; length > 127; length >>= 7 {
+		b = append(b, byte(length)|0x80)
+	}
+	b = append(b, byte(length))
+	b = binary.BigEndian.AppendUint16(b, uint16(len(topic))) //nolint:gosec // at most maxTopicBytes
+	b = append(b, topic...)
+	b = binary.BigEndian.AppendUint16(b, id)
+	return append(b, payload...)
+}
+
+// insist has paho subscribe, and returns its token, or nil when the session has ended. Where paho does not take it, it is
+// offered again.
+func (s *session) insist(ask func() paho.Token) paho.Token {
+	for s.g.calm() {
 		token := ask()
 		if tokenError(token) == nil {
 			return token
 		}
-		s.g.unreserve(size)
 		// No packet id was free, paho's writer was busy, or the connection has just ended. Nothing was written.
 		pause := time.NewTimer(publishPause)
 		select {
@@ -171,12 +215,12 @@ func (s *session) insist(size int, ask func() paho.Token) paho.Token {
 	return nil
 }
 
-// publishSize is the length of a whole PUBLISH of QoS 1.
-func publishSize(topic string, payload []byte) int {
-	body := 2 + len(topic) + 2 + len(payload)
-	n := 2 + body
-	for ; body > 127; body >>= 7 {
-		n++
+// isDone reports whether a token is complete. paho's WaitTimeout(0) would toss a coin.
+func isDone(token paho.Token) bool {
+	select {
+	case <-token.Done():
+		return true
+	default:
+		return false
 	}
-	return n
 }

@@ -21,17 +21,19 @@ import (
 	"github.com/fairlead-iot/fairlead/core"
 )
 
-// session is one MQTT session: one paho client, used once, on one guard. All calls of paho that lead to a write are made
-// by one goroutine, the publisher, which takes them from a queue; so no method of the session waits for the network unless
-// its context bounds it, and order is the order of the queue.
+// session is one MQTT session: one paho client, used once, on one guard. What the session publishes goes past paho,
+// straight into the guard's buffer, and its PUBACKs never reach paho. Everything that leads to a write, calls of paho
+// included, is done by one goroutine, the publisher, which takes it from a queue; so no method of the session waits for
+// the network unless its context bounds it, and order is the order of the queue.
 type session struct {
 	t      *Transport
 	g      *guard
 	client paho.Client
 
 	// The way up (publish.go).
-	queue queue
-	lanes lanes
+	queue  queue
+	flight *flight
+	topic  []byte // the publisher's, for the topic at hand
 
 	// The way down.
 	hmu   sync.Mutex // held while a function of the handler runs
@@ -49,7 +51,6 @@ type session struct {
 	dropped atomic.Uint64 // inbound packets that meant nothing here
 
 	pahoLost chan struct{} // closed when paho's goroutines have ended, if it ever was connected
-	winding  chan struct{} // closed when what arrived before the end has passed through paho
 	done     chan struct{}
 	gone     chan struct{} // closed when every goroutine has ended
 	err      error         // written before done is closed
@@ -63,16 +64,15 @@ func newSession(ctx context.Context, t *Transport, conn net.Conn, c core.Credent
 	var nonce [4]byte
 	_, _ = rand.Read(nonce[:]) // never fails
 	s := &session{
-		t: t, g: newGuard(conn, t.silence()), h: h,
+		t: t, h: h, flight: newFlight(),
 		queue:    queue{wake: make(chan struct{}, 1)},
 		pending:  make(map[uint64]struct{}),
 		nonce:    hex.EncodeToString(nonce[:]),
 		pahoLost: make(chan struct{}),
-		winding:  make(chan struct{}),
 		done:     make(chan struct{}),
 		gone:     make(chan struct{}),
 	}
-	s.lanes.s = s
+	s.g = newGuard(conn, t.silence(), s.acked)
 	s.client = paho.NewClient(s.options(c))
 	stop := context.AfterFunc(ctx, func() { s.g.abort(noConnackError(ctx)) })
 	token := s.client.Connect()
@@ -133,6 +133,7 @@ func (s *session) options(c core.Credential) *paho.ClientOptions {
 // supervise ends the session after its connection. connected is paho's Connect token.
 func (s *session) supervise(connected paho.Token) {
 	<-s.g.done
+	s.flight.end()
 	// What had arrived is still on its way through paho. It counts, as long as paho is quick.
 	pahoGone := make(chan struct{})
 	go func() {
@@ -148,8 +149,6 @@ func (s *session) supervise(connected paho.Token) {
 	case <-timer.C:
 	}
 	timer.Stop()
-	close(s.winding)
-	s.lanes.wait()
 	s.hmu.Lock()
 	s.ended = true
 	s.hmu.Unlock()
@@ -254,7 +253,7 @@ func (s *session) Request(r core.Request) {
 	if r.Kind == core.ReportedPatch {
 		topic, payload = twinReported+rid, r.Payload
 	}
-	s.queue.first(func() { s.offer(topic, payload) })
+	s.queue.first(func() { s.offer(topic, payload, nil) })
 }
 
 // Respond implements core.Session.
@@ -263,9 +262,22 @@ func (s *session) Respond(ctx context.Context, r core.MethodResponse) error {
 	if payload == nil {
 		payload = []byte("null")
 	}
-	topic := methodResponseTopic(r)
-	_, err := s.await(ctx, "respond to method", func() paho.Token { return s.offer(topic, payload) })
-	return err
+	topic, acked := methodResponseTopic(r), make(chan struct{}, 1)
+	s.queue.first(func() { s.offer(topic, payload, acked) })
+	const op = "respond to method"
+	select {
+	case <-acked:
+		return nil
+	case <-ctx.Done():
+		return contextError(ctx, op)
+	case <-s.done: // not g.done: the answer may have come just before the end
+	}
+	select {
+	case <-acked:
+		return nil
+	default:
+		return s.endError(op)
+	}
 }
 
 // Subscribe implements core.Session.
@@ -275,7 +287,7 @@ func (s *session) Subscribe(ctx context.Context, f core.Feature) error {
 		return &core.Error{Op: op, Kind: core.Refused, Phase: phaseMQTT, Err: core.ErrUnsupported}
 	}
 	token, err := s.await(ctx, op, func() paho.Token {
-		return s.insist(0, func() paho.Token { return s.client.Subscribe(filter, 1, nil) })
+		return s.insist(func() paho.Token { return s.client.Subscribe(filter, 1, nil) })
 	})
 	if err != nil {
 		return err

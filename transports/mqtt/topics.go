@@ -3,7 +3,7 @@ package mqtt
 import (
 	"encoding/json"
 	"math"
-	"sort"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -44,11 +44,9 @@ func (t topics) filter(f core.Feature) string {
 	return ""
 }
 
-// telemetry returns the topic of a message: the events topic and its property bag.
-func (t topics) telemetry(m *core.Message) string {
-	b := make([]byte, 0, len(t.events)+128)
-	b = append(b, t.events...)
-	return string(appendBag(b, m))
+// appendTelemetry appends the topic of a message: the events topic and its property bag.
+func (t topics) appendTelemetry(b []byte, m *core.Message) []byte {
+	return appendBag(append(b, t.events...), m)
 }
 
 // appendBag appends a message's properties: the system's in the order of Microsoft's own clients (those that are not
@@ -87,11 +85,11 @@ func appendBag(b []byte, m *core.Message) []byte {
 	if len(m.Properties) == 0 {
 		return b
 	}
-	names := make([]string, 0, len(m.Properties))
+	names := make([]string, 0, 8) // on the stack, as a rule
 	for name := range m.Properties {
 		names = append(names, name)
 	}
-	sort.Strings(names)
+	slices.Sort(names)
 	for _, name := range names {
 		add(name, m.Properties[name])
 	}
