@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/fairlead-iot/fairlead/core"
+	"github.com/fairlead-iot/fairlead/internal/quietio"
 )
 
 // Phases of a dial, as they stand in core.Error.Phase.
@@ -168,7 +169,7 @@ func (d *Dialer) DialTCP(ctx context.Context) (net.Conn, error) {
 func (d *Dialer) handshake(ctx context.Context, raw net.Conn, cfg *tls.Config) (conn *tls.Conn, silent bool, err error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, tlsTimeout, errPhaseTimeout(PhaseTLS, tlsTimeout))
 	defer cancel()
-	heard := &heardConn{Conn: raw}
+	heard := &heardConn{Conn: quietio.Wrap(raw)}
 	stalled := make(chan struct{})
 	stall := time.AfterFunc(tlsFirstByteTimeout, func() {
 		if !heard.any.Load() {
