@@ -8,9 +8,10 @@
 //
 // # The boundary
 //
-// A plugin is a program that the runtime starts. Between them is one bidirectional gRPC stream, opened by the host over
-// a socket that go-plugin's handshake has named, with mutual TLS: batches of messages one way, calls with deadlines the
-// other, credit against floods. A built-in plugin is the same binary started again, and comes through the same door.
+// A plugin is a program that the runtime starts. Between them is one stream of frames: batches of messages one way, calls
+// with deadlines the other, credit against floods. What carries it is agreed in go-plugin's handshake: a pair of pipes that
+// the plugin inherits, or a gRPC stream with mutual TLS for plugins whose SDK is gRPC. A built-in plugin is the same binary
+// started again, and comes through the same door.
 //
 // The host knows package core and nothing else of the runtime. What to do with a plugin that ended, which calls it gets
 // and until when, is decided by the machine in core; the host reports facts: ready, answer, ended and why.
@@ -36,9 +37,11 @@
 // A plugin is trusted to act for the device through the Device interface, and with nothing else of the host's:
 //
 //   - It gets no secret. The environment is PATH, HOME, LANG, LANGUAGE, LC_*, TZ, TMPDIR, what the configuration names, and
-//     go-plugin's variables, which hold public certificates. No descriptor is inherited but the three standard ones.
-//   - Nobody else can speak to it: its socket is in a directory of mode 0700, and both sides prove themselves by
-//     certificates made for this one start. The magic cookie is a courtesy to people who start it by hand, no security.
+//     go-plugin's variables, which hold public certificates. No descriptor is handed to it but the three standard ones
+//     and its pipes, which what it starts does not inherit.
+//   - Nobody else can speak to it: pipes have no address. With gRPC its socket is in a directory of mode 0700, and both
+//     sides prove themselves by certificates made for this one start. The magic cookie is a courtesy to people who start
+//     it by hand, no security.
 //   - What it sends is checked before it is used: sizes, numbers, credit, JSON, UTF-8. One bad message does not spoil
 //     its batch; a breach of the protocol ends the plugin and nothing else.
 //   - It dies with the host, whatever kills the host, and so does what it started (host.Limitations names the exceptions).

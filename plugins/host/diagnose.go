@@ -46,9 +46,9 @@ func (l *launcher) diagnose(err error, p *process, out *output) (core.Kind, erro
 			"a plugin calls Serve before it prints anything", path, quote(line))
 	case seen && coreVersion != 1:
 		return core.Fatal, fmt.Errorf("%s speaks version %d of go-plugin's handshake and the host version 1; rebuild it with a current SDK", path, coreVersion)
-	case seen && fields[1] != strconv.Itoa(wire.ProtocolVersion):
-		return core.Fatal, fmt.Errorf("%s speaks version %s of the plugin protocol and the host version %d; "+
-			"build both from the same release", path, quote(fields[1]), wire.ProtocolVersion)
+	case seen && fields[1] != strconv.Itoa(wire.VersionRPC) && fields[1] != strconv.Itoa(wire.VersionPipes):
+		return core.Fatal, fmt.Errorf("%s speaks version %s of the plugin protocol and the host versions %d and %d; "+
+			"build both from the same release", path, quote(fields[1]), wire.VersionRPC, wire.VersionPipes)
 	case seen && (len(fields) < 5 || fields[4] != "grpc"):
 		return core.Fatal, fmt.Errorf("%s is a go-plugin plugin, but not one of Fairlead: it does not speak grpc", path)
 	case errors.Is(err, errNoCertificate):

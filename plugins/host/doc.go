@@ -32,6 +32,7 @@
 //
 // # Testing
 //
-// Attach speaks to a plugin over any gRPC connection, without a process; package sdktest builds on it. The tests of this
-// package start their own binary again in the role of good and bad plugins.
+// Attach and AttachConn speak to a plugin over any connection, without a process; package sdktest builds on the latter.
+// The tests of this package start their own binary again in the role of good and bad plugins, of both versions of the
+// protocol.
 package host

@@ -7,6 +7,8 @@ import (
 	"encoding/json"
 	"log/slog"
 	"os"
+	"runtime"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -88,8 +90,10 @@ func method(t *testing.T, p core.Plugin, name string, payload string) (int, stri
 	return a.Status, string(a.Payload)
 }
 
-func TestAPluginSendsInOrderAndAnswers(t *testing.T) {
-	p, dev := mustLaunch(t, "plugin", func(c *host.Config) { c.Settings = json.RawMessage(`{"telemetry":1000}`) })
+func TestAPluginSendsInOrderAndAnswers(t *testing.T) { carriers(t, sendsInOrderAndAnswers) }
+
+func sendsInOrderAndAnswers(t *testing.T, role string) {
+	p, dev := mustLaunch(t, role, func(c *host.Config) { c.Settings = json.RawMessage(`{"telemetry":1000}`) })
 	info := p.Info()
 	if info.Name != "test" || info.PID == 0 || info.SDK == "" || info.Messages || info.Desired || len(info.Methods) == 0 {
 		t.Errorf("info: %+v", info)
@@ -110,6 +114,30 @@ func TestAPluginSendsInOrderAndAnswers(t *testing.T) {
 	}
 	if status, answer := method(t, p, "nothing", `{}`); status != 404 || answer != `{"error":"this plugin has no method \"nothing\""}` {
 		t.Errorf("unknown method: %d %s", status, answer)
+	}
+}
+
+// A plugin's environment says which carrier it may use; what it starts is not to find a trace of it.
+func TestAPluginsEnvironmentKeepsItsPipesToItself(t *testing.T) {
+	p, _ := mustLaunch(t, "plugin", nil)
+	_, answer := method(t, p, "env", `{}`)
+	if strings.Contains(answer, "FAIRLEAD_PLUGIN_STREAM") {
+		t.Errorf("its children would inherit %s", answer)
+	}
+	if !strings.Contains(answer, `"GOMAXPROCS=1"`) {
+		t.Errorf("it is not told to use one CPU: %s", answer)
+	}
+	p, _ = mustLaunch(t, "plugin", func(c *host.Config) { c.Env["GOMAXPROCS"] = "3" })
+	if _, answer := method(t, p, "env", `{}`); !strings.Contains(answer, `"GOMAXPROCS=3"`) || strings.Contains(answer, "GOMAXPROCS=1") {
+		t.Errorf("the configuration's word does not count: %s", answer)
+	}
+	_, answer = method(t, p, "leaks", `{}`)
+	var found struct{ Own, Leaks []string }
+	if err := json.Unmarshal([]byte(answer), &found); err != nil {
+		t.Fatalf("%v: %s", err, answer)
+	}
+	if runtime.GOOS == "linux" && (len(found.Own) != 2 || len(found.Leaks) > 0) {
+		t.Errorf("of the plugin's pipes %v a child has %v", found.Own, found.Leaks)
 	}
 }
 

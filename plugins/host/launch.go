@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -58,13 +59,23 @@ func (l *launcher) Launch(ctx context.Context, d core.Device) (core.Plugin, erro
 	}
 	out := newOutput(l.cfg.Logger)
 	proc := newProcess(cmd, out.stdout, out.stderr)
+	versions := map[int]plugin.PluginSet{wire.VersionRPC: {}}
+	var streamEnv []string
+	pipes, err := handDown(cmd)
+	switch {
+	case err == nil:
+		versions[wire.VersionPipes] = plugin.PluginSet{}
+		streamEnv = []string{pipes.env}
+	case !errors.Is(err, errors.ErrUnsupported):
+		return nil, l.fail(core.Transient, err)
+	}
 
 	// go-plugin does the handshake; the connection is ours, since its own comes with a broker and an output stream that
 	// nobody uses, and with a Kill that waits for a hung plugin.
 	var socketDir string
 	cc := &plugin.ClientConfig{
 		HandshakeConfig:  wire.Handshake(),
-		VersionedPlugins: map[int]plugin.PluginSet{wire.ProtocolVersion: {}},
+		VersionedPlugins: versions,
 		AllowedProtocols: []plugin.Protocol{plugin.ProtocolGRPC},
 		AutoMTLS:         true,
 		SkipHostEnv:      true,
@@ -77,7 +88,7 @@ func (l *launcher) Launch(ctx context.Context, d core.Device) (core.Plugin, erro
 			l.mu.Lock()
 			l.live[tmpDir] = true
 			l.mu.Unlock()
-			cmd.Env = append(environment(l.cfg.Env), spec.Env...)
+			cmd.Env = slices.Concat(environment(l.cfg.Env), spec.Env, streamEnv)
 			return proc, nil
 		},
 	}
@@ -99,7 +110,9 @@ func (l *launcher) Launch(ctx context.Context, d core.Device) (core.Plugin, erro
 		st = <-ch
 		st.err = context.Cause(ctx)
 	}
+	pipes.started()
 	cleanup := func() {
+		pipes.close()
 		proc.kill()
 		if proc.begun() {
 			<-proc.exited
@@ -114,7 +127,8 @@ func (l *launcher) Launch(ctx context.Context, d core.Device) (core.Plugin, erro
 			_ = os.Remove(base) // fails while another start is in it
 		}
 	}
-	if st.err == nil && cc.TLSConfig.RootCAs == nil {
+	byRPC := client.NegotiatedVersion() != wire.VersionPipes
+	if st.err == nil && byRPC && cc.TLSConfig.RootCAs == nil {
 		st.err = errNoCertificate
 	}
 	if st.err != nil {
@@ -122,22 +136,27 @@ func (l *launcher) Launch(ctx context.Context, d core.Device) (core.Plugin, erro
 		return nil, l.fail(l.diagnose(st.err, proc, out))
 	}
 
-	conn, err := dial(st.addr, cc.TLSConfig)
-	if err != nil {
-		cleanup()
-		return nil, l.fail(core.Transient, err)
+	open, hangUp := connStream(pipes.own), pipes.close
+	if byRPC {
+		conn, err := dial(st.addr, cc.TLSConfig)
+		if err != nil {
+			cleanup()
+			return nil, l.fail(core.Transient, err)
+		}
+		open, hangUp = rpcStream(conn), func() { _ = conn.Close() }
+		pipes.close()
 	}
-	s, err := attach(ctx, l.cfg, conn, d)
+	s, err := attach(ctx, l.cfg, open, d)
 	if err != nil {
 		gone := proc.gone(pipeGrace)
-		_ = conn.Close()
+		hangUp()
 		cleanup()
 		return nil, l.fail(l.diagnoseSession(err, gone, proc, out))
 	}
 	s.info.PID = proc.pid()
 	p := &running{
 		cfg: l.cfg, s: s, proc: proc, out: out, done: make(chan struct{}),
-		hangUp: func() { _ = conn.Close() }, cleanup: cleanup,
+		hangUp: hangUp, cleanup: cleanup,
 	}
 	go p.supervise()
 	l.cfg.Logger.Debug("plugin started", "pid", s.info.PID, "sdk", s.info.SDK, "methods", s.info.Methods)
@@ -224,10 +243,20 @@ func resolve(name string) (string, error) {
 	return path, nil
 }
 
+// MaxProcsKey says how many CPUs a Go program uses at once. A plugin gets one unless its Env has another number: messages
+// one by one keep one busy at most, and with more each wakes threads that find nothing to do. Programs in other languages
+// do not know the variable.
+//
+// https://pkg.go.dev/runtime#hdr-Environment_Variables
+const MaxProcsKey = "GOMAXPROCS"
+
 // environment returns what every plugin gets of the host's environment, and extra. Everything else stays with the host:
 // it may hold secrets.
 func environment(extra map[string]string) []string {
 	var env []string
+	if _, ok := extra[MaxProcsKey]; !ok {
+		env = append(env, MaxProcsKey+"=1")
+	}
 	for _, kv := range os.Environ() {
 		name, _, _ := strings.Cut(kv, "=")
 		if inherited(name) {

@@ -51,7 +51,7 @@ func TestALaunchFailureSaysWhatIsWrong(t *testing.T) {
 		{name: "exits at once", role: "exit3", kind: core.Transient, want: []string{"ended before the handshake: exit status 3", "cannot open /dev/press"}},
 		{name: "garbage", role: "garbage", kind: core.Fatal, want: []string{"is not a plugin", `"hello, world"`}},
 		{name: "another handshake", role: "corev9", kind: core.Fatal, want: []string{"version 9 of go-plugin's handshake"}},
-		{name: "another protocol version", role: "protov9", kind: core.Fatal, want: []string{`version "9" of the plugin protocol and the host version 1`}},
+		{name: "another protocol version", role: "protov9", kind: core.Fatal, want: []string{`version "9" of the plugin protocol and the host versions 1 and 2`}},
 		{name: "not grpc", role: "netrpc", kind: core.Fatal, want: []string{"not one of Fairlead"}},
 		{name: "no certificate", role: "nocert", kind: core.Fatal, want: []string{"offers no certificate"}},
 		{name: "another program's plugin", role: "stranger", kind: core.Fatal, want: []string{"not one of Fairlead", "fairlead.plugin.v1"}},

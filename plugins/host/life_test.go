@@ -47,6 +47,14 @@ func alive(pid int) bool {
 	return !strings.HasPrefix(rest, "Z") && !strings.HasPrefix(rest, "X")
 }
 
+// carriers runs a test with a plugin of each version of the protocol.
+func carriers(t *testing.T, test func(t *testing.T, role string)) {
+	t.Helper()
+	for name, role := range map[string]string{"pipes": "plugin", "gRPC": "rpc plugin"} {
+		t.Run(name, func(t *testing.T) { test(t, role) })
+	}
+}
+
 func waitDone(t *testing.T, p core.Plugin, limit time.Duration) error {
 	t.Helper()
 	select {
@@ -58,6 +66,10 @@ func waitDone(t *testing.T, p core.Plugin, limit time.Duration) error {
 }
 
 func TestTheEndOfAPluginIsSeenAtOnceAndExplained(t *testing.T) {
+	carriers(t, theEndIsSeenAndExplained)
+}
+
+func theEndIsSeenAndExplained(t *testing.T, role string) {
 	tests := []struct {
 		name     string
 		method   string
@@ -70,7 +82,7 @@ func TestTheEndOfAPluginIsSeenAtOnceAndExplained(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			p, _ := mustLaunch(t, "plugin", func(c *host.Config) { c.Settings = json.RawMessage(tt.settings) })
+			p, _ := mustLaunch(t, role, func(c *host.Config) { c.Settings = json.RawMessage(tt.settings) })
 			if tt.method != "" {
 				began := time.Now()
 				if _, err := p.Handle(t.Context(), methodCall(tt.method, `{}`)); err == nil {
@@ -94,7 +106,11 @@ func TestTheEndOfAPluginIsSeenAtOnceAndExplained(t *testing.T) {
 }
 
 func TestAKilledPluginIsSeenAtOnceAlsoWhenAGrandchildHoldsItsOutput(t *testing.T) {
-	p, _ := mustLaunch(t, "plugin", nil)
+	carriers(t, aKillIsSeen)
+}
+
+func aKillIsSeen(t *testing.T, role string) {
+	p, _ := mustLaunch(t, role, nil)
 	_, answer := method(t, p, "child", `{}`)
 	var child int
 	if err := json.Unmarshal([]byte(answer), &child); err != nil {
@@ -110,8 +126,10 @@ func TestAKilledPluginIsSeenAtOnceAlsoWhenAGrandchildHoldsItsOutput(t *testing.T
 	until(t, time.Second, "the grandchild is gone", func() bool { return !alive(child) })
 }
 
-func TestAHungPluginIsKilled(t *testing.T) {
-	p, _ := mustLaunch(t, "plugin", func(c *host.Config) {
+func TestAHungPluginIsKilled(t *testing.T) { carriers(t, aHangIsEnded) }
+
+func aHangIsEnded(t *testing.T, role string) {
+	p, _ := mustLaunch(t, role, func(c *host.Config) {
 		c.Ping = host.Ping{Interval: 100 * time.Millisecond, Timeout: 80 * time.Millisecond, Misses: 3}
 	})
 	pid := p.Info().PID
@@ -148,8 +166,10 @@ func TestAStuckHandlerHoldsUpNothing(t *testing.T) {
 	}
 }
 
-func TestStdoutOfAPluginIsHarmless(t *testing.T) {
-	p, _ := mustLaunch(t, "plugin", nil)
+func TestStdoutOfAPluginIsHarmless(t *testing.T) { carriers(t, stdoutIsHarmless) }
+
+func stdoutIsHarmless(t *testing.T, role string) {
+	p, _ := mustLaunch(t, role, nil)
 	if status, answer := method(t, p, "print", `{}`); status != 200 {
 		t.Errorf("print: %d %s", status, answer)
 	}
@@ -158,7 +178,9 @@ func TestStdoutOfAPluginIsHarmless(t *testing.T) {
 	}
 }
 
-func TestCloseEndsEveryPlugin(t *testing.T) {
+func TestCloseEndsEveryPlugin(t *testing.T) { carriers(t, closeEndsEvery) }
+
+func closeEndsEvery(t *testing.T, role string) {
 	tests := []struct {
 		name     string
 		settings string
@@ -172,7 +194,7 @@ func TestCloseEndsEveryPlugin(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			p, _ := mustLaunch(t, "plugin", func(c *host.Config) { c.Settings = json.RawMessage(tt.settings) })
+			p, _ := mustLaunch(t, role, func(c *host.Config) { c.Settings = json.RawMessage(tt.settings) })
 			pid := p.Info().PID
 			if tt.stop {
 				if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {

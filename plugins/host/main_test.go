@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -38,6 +39,10 @@ func TestMain(m *testing.M) {
 func play(role string) int {
 	switch role {
 	case "plugin":
+		testPlugin().Serve()
+	case "rpc plugin":
+		// As one whose SDK knows version 1 of the protocol alone.
+		_ = os.Unsetenv("FAIRLEAD_PLUGIN_STREAM")
 		testPlugin().Serve()
 	case "bench":
 		benchPlugin().Serve()
@@ -110,6 +115,18 @@ func testPlugin() *sdk.Plugin {
 	p.HandleMethod("echo", func(_ context.Context, req *sdk.MethodRequest) (any, error) { return req.Payload, nil })
 	p.HandleMethod("env", func(context.Context, *sdk.MethodRequest) (any, error) { return os.Environ(), nil })
 	p.HandleMethod("cwd", func(context.Context, *sdk.MethodRequest) (any, error) { return os.Getwd() })
+	// Whether a child of the plugin has the plugin's pipes open.
+	var own []string
+	for fd := range strings.SplitSeq(os.Getenv("FAIRLEAD_PLUGIN_STREAM"), ",") {
+		if link, err := os.Readlink("/proc/self/fd/" + fd); err == nil {
+			own = append(own, link)
+		}
+	}
+	p.HandleMethod("leaks", func(ctx context.Context, _ *sdk.MethodRequest) (any, error) {
+		out, err := exec.CommandContext(ctx, "/bin/sh", "-c", "ls -l /proc/self/fd").Output()
+		leaks := slices.DeleteFunc(slices.Clone(own), func(link string) bool { return !strings.Contains(string(out), link) })
+		return map[string]any{"own": own, "leaks": leaks}, err
+	})
 	p.HandleMethod("panic", func(context.Context, *sdk.MethodRequest) (any, error) { panic("ouch") })
 	p.HandleMethod("crash", func(context.Context, *sdk.MethodRequest) (any, error) {
 		go func() { panic("crash") }()

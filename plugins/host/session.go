@@ -37,7 +37,8 @@ type session struct {
 	cfg    Config
 	log    *slog.Logger
 	dev    core.Device
-	stream grpc.BidiStreamingClient[pluginv1.SessionRequest, pluginv1.SessionResponse]
+	stream wire.Stream[*pluginv1.SessionRequest, *pluginv1.SessionResponse]
+	hangUp func()          // says that nothing more will be sent
 	ctx    context.Context //nolint:containedctx // the session's life; requests of the plugin run under it
 	end    context.CancelCauseFunc
 	ended  chan struct{} // closed when every goroutine has ended
@@ -55,6 +56,7 @@ type session struct {
 	settled    []settled
 	messages   uint64 // credit to grant
 	bytes      uint64
+	creditDue  bool                      // it does not wait for another frame
 	connection *pluginv1.ConnectionState // the newest that was not sent
 	nextID     uint64
 	calls      map[uint64]chan *pluginv1.Return
@@ -74,7 +76,21 @@ type settled struct {
 // plugin has registered. It is for tests of plugins; a runtime uses New. Of cfg it uses Name, Settings, Logger, Metric
 // and Ping.
 func Attach(ctx context.Context, cfg Config, conn grpc.ClientConnInterface, d core.Device) (core.Plugin, error) {
-	s, err := attach(ctx, cfg.withDefaults(), conn, d)
+	s, err := attach(ctx, cfg.withDefaults(), rpcStream(conn), d)
+	return attached(cfg, s, err)
+}
+
+// AttachConn is Attach for a plugin at the other end of a connection of bytes (version 2 of the protocol). The plugin's
+// end closes conn.
+func AttachConn(ctx context.Context, cfg Config, conn io.ReadWriteCloser, d core.Device) (core.Plugin, error) {
+	s, err := attach(ctx, cfg.withDefaults(), connStream(conn), d)
+	if err != nil {
+		_ = conn.Close()
+	}
+	return attached(cfg, s, err)
+}
+
+func attached(cfg Config, s *session, err error) (core.Plugin, error) {
 	if err != nil {
 		kind := core.Transient
 		if _, ok := errors.AsType[*refusal](err); ok {
@@ -87,8 +103,39 @@ func Attach(ctx context.Context, cfg Config, conn grpc.ClientConnInterface, d co
 	return p, nil
 }
 
+// opener opens a session's stream, which ends with the session: ctx does.
+type opener func(ctx context.Context) (stream wire.Stream[*pluginv1.SessionRequest, *pluginv1.SessionResponse], hangUp func(), err error)
+
+func rpcStream(conn grpc.ClientConnInterface) opener {
+	return func(ctx context.Context) (wire.Stream[*pluginv1.SessionRequest, *pluginv1.SessionResponse], func(), error) {
+		stream, err := pluginv1.NewPluginServiceClient(conn).Session(ctx)
+		if err != nil {
+			return nil, nil, err
+		}
+		return wire.OverRPC(stream), func() { _ = stream.CloseSend() }, nil
+	}
+}
+
+func connStream(conn io.ReadWriteCloser) opener {
+	return func(ctx context.Context) (wire.Stream[*pluginv1.SessionRequest, *pluginv1.SessionResponse], func(), error) {
+		s := wire.NewHostPipe(conn)
+		// The plugin needs no more than silence: it hears of the end by Drain.
+		context.AfterFunc(ctx, func() { _ = s.Close() })
+		return s, func() { closeWrite(conn) }, nil
+	}
+}
+
+// closeWrite ends one direction of a connection.
+func closeWrite(conn io.Closer) {
+	if c, ok := conn.(interface{ CloseWrite() error }); ok {
+		_ = c.CloseWrite()
+	} else {
+		_ = conn.Close()
+	}
+}
+
 // attach opens the session and waits for the plugin's registration, until ctx ends.
-func attach(ctx context.Context, cfg Config, conn grpc.ClientConnInterface, d core.Device) (*session, error) {
+func attach(ctx context.Context, cfg Config, open opener, d core.Device) (*session, error) {
 	sctx, end := context.WithCancelCause(context.WithoutCancel(ctx))
 	s := &session{
 		cfg: cfg, log: cfg.Logger, dev: d, ctx: sctx, end: end, ended: make(chan struct{}), drained: make(chan struct{}),
@@ -97,7 +144,7 @@ func attach(ctx context.Context, cfg Config, conn grpc.ClientConnInterface, d co
 	}
 	s.in = newIntake(d, s, s.grant)
 	stop := context.AfterFunc(ctx, func() { end(context.Cause(ctx)) })
-	err := s.register(conn)
+	err := s.register(open)
 	if !stop() && err == nil {
 		err = context.Cause(ctx)
 	}
@@ -113,12 +160,12 @@ func attach(ctx context.Context, cfg Config, conn grpc.ClientConnInterface, d co
 }
 
 // register opens the stream and exchanges Init and Register.
-func (s *session) register(conn grpc.ClientConnInterface) error {
-	stream, err := pluginv1.NewPluginServiceClient(conn).Session(s.ctx)
+func (s *session) register(open opener) error {
+	stream, hangUp, err := open(s.ctx)
 	if err != nil {
 		return err
 	}
-	s.stream = stream
+	s.stream, s.hangUp = stream, hangUp
 	init := &pluginv1.Init{
 		PluginName: s.cfg.Name, Identity: wire.FromIdentity(s.dev.Identity()), SettingsJson: s.cfg.Settings, Host: wire.Host, LogLevel: s.level(),
 	}
@@ -191,13 +238,18 @@ func (s *session) signal() {
 	}
 }
 
-// grant grants credit; what is granted until the writer gets there becomes one frame.
+// grant grants credit. It goes with the next frame, or by itself once the plugin lacks a quarter of its window: a frame
+// for each message would wake the plugin for nothing. What remains is always more than the largest message.
 func (s *session) grant(messages, bytes uint64) {
 	s.mu.Lock()
 	s.messages += messages
 	s.bytes += bytes
+	due := s.messages >= wire.WindowMessages/4 || s.bytes >= wire.WindowBytes/4
+	s.creditDue = s.creditDue || due
 	s.mu.Unlock()
-	s.signal()
+	if due {
+		s.signal()
+	}
 }
 
 // Settled implements core.Settler: neighbours that fared alike become one frame.
@@ -257,11 +309,11 @@ func (s *session) take() (frames []*pluginv1.SessionRequest, finish bool) {
 		}})
 	}
 	s.settled = nil
-	if s.messages > 0 {
+	if s.messages > 0 && (s.creditDue || len(frames) > 0) {
 		frames = append(frames, &pluginv1.SessionRequest{Frame: &pluginv1.SessionRequest_Credit{
 			Credit: &pluginv1.Credit{Messages: s.messages, Bytes: s.bytes},
 		}})
-		s.messages, s.bytes = 0, 0
+		s.messages, s.bytes, s.creditDue = 0, 0, false
 	}
 	return frames, s.finish
 }
@@ -270,16 +322,14 @@ func (s *session) take() (frames []*pluginv1.SessionRequest, finish bool) {
 func (s *session) write() {
 	for {
 		frames, finish := s.take()
-		for _, f := range frames {
-			if err := s.stream.Send(f); err != nil {
+		if len(frames) > 0 {
+			if err := s.stream.Send(frames...); err != nil {
 				return // the reader learns why
 			}
-		}
-		if len(frames) > 0 {
 			continue
 		}
 		if finish {
-			_ = s.stream.CloseSend()
+			s.hangUp()
 			return
 		}
 		select {

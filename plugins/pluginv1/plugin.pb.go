@@ -2,10 +2,22 @@
 //
 // How a plugin starts. The host launches the process with go-plugin's handshake: the environment carries the magic
 // cookie FAIRLEAD_PLUGIN, PLUGIN_PROTOCOL_VERSIONS, PLUGIN_UNIX_SOCKET_DIR and PLUGIN_CLIENT_CERT; the plugin's first
-// line on stdout is
-//   1|1|unix|<socket path>|grpc|<base64 of its certificate, DER, without padding>
-// (core protocol, this protocol's version, network, address, protocol, certificate), and stdout is silent from then on.
-// The host connects with mutual TLS, opens one Session, and sends Init. The plugin answers Register (or Refuse).
+// line on stdout says by which of the offered versions it speaks, and stdout is silent from then on. The frames of both
+// versions are the same; what carries them differs.
+//
+// Version 1, gRPC. The line is
+//   1|1|unix|<socket path>|grpc|<base64 of the plugin's certificate, DER, without padding>
+// (core protocol, this protocol's version, network, address, protocol, certificate). The host connects with mutual TLS
+// and opens one Session. A plugin that gives up ends the stream with the status ABORTED and a message.
+//
+// Version 2, pipes. It is offered where the environment also carries FAIRLEAD_PLUGIN_STREAM: the numbers of two open file
+// descriptors, as "3,4", ends of pipes whose other ends are the host's. The plugin reads from the first and writes to the
+// second. Nobody else can reach them, hence no TLS. The line is
+//   1|2|unix|inherited|grpc|
+// and each frame is its length, four bytes, big-endian, and then SessionRequest or SessionResponse in protobuf's
+// encoding. The plugin's last frame is Ended.
+//
+// The host sends Init. The plugin answers Register (or Refuse).
 //
 // The stream is the life: when it ends, whoever ended it, this start of the plugin is over.
 //
@@ -574,6 +586,7 @@ type SessionResponse struct {
 	//	*SessionResponse_Log
 	//	*SessionResponse_Metric
 	//	*SessionResponse_Drained
+	//	*SessionResponse_Ended
 	Frame         isSessionResponse_Frame `protobuf_oneof:"frame"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -715,6 +728,15 @@ func (x *SessionResponse) GetDrained() *Drained {
 	return nil
 }
 
+func (x *SessionResponse) GetEnded() *Ended {
+	if x != nil {
+		if x, ok := x.Frame.(*SessionResponse_Ended); ok {
+			return x.Ended
+		}
+	}
+	return nil
+}
+
 type isSessionResponse_Frame interface {
 	isSessionResponse_Frame()
 }
@@ -763,6 +785,10 @@ type SessionResponse_Drained struct {
 	Drained *Drained `protobuf:"bytes,11,opt,name=drained,proto3,oneof"`
 }
 
+type SessionResponse_Ended struct {
+	Ended *Ended `protobuf:"bytes,12,opt,name=ended,proto3,oneof"`
+}
+
 func (*SessionResponse_Register) isSessionResponse_Frame() {}
 
 func (*SessionResponse_Refuse) isSessionResponse_Frame() {}
@@ -784,6 +810,8 @@ func (*SessionResponse_Log) isSessionResponse_Frame() {}
 func (*SessionResponse_Metric) isSessionResponse_Frame() {}
 
 func (*SessionResponse_Drained) isSessionResponse_Frame() {}
+
+func (*SessionResponse_Ended) isSessionResponse_Frame() {}
 
 // Init is the host's first frame.
 type Init struct {
@@ -3065,6 +3093,52 @@ func (*Drained) Descriptor() ([]byte, []int) {
 	return file_plugin_proto_rawDescGZIP(), []int{36}
 }
 
+// Ended is the last frame of a plugin in version 2, and says what the status says of a gRPC stream.
+type Ended struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Why the plugin gave up; empty where it ended in order.
+	Reason        string `protobuf:"bytes,1,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Ended) Reset() {
+	*x = Ended{}
+	mi := &file_plugin_proto_msgTypes[37]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Ended) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Ended) ProtoMessage() {}
+
+func (x *Ended) ProtoReflect() protoreflect.Message {
+	mi := &file_plugin_proto_msgTypes[37]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Ended.ProtoReflect.Descriptor instead.
+func (*Ended) Descriptor() ([]byte, []int) {
+	return file_plugin_proto_rawDescGZIP(), []int{37}
+}
+
+func (x *Ended) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
 var File_plugin_proto protoreflect.FileDescriptor
 
 const file_plugin_proto_rawDesc = "" +
@@ -3085,7 +3159,7 @@ const file_plugin_proto_rawDesc = "" +
 	"\x05drain\x18\n" +
 	" \x01(\v2\x19.fairlead.plugin.v1.DrainH\x00R\x05drain\x12D\n" +
 	"\ftoken_wanted\x18\v \x01(\v2\x1f.fairlead.plugin.v1.TokenWantedH\x00R\vtokenWantedB\a\n" +
-	"\x05frame\"\xf5\x04\n" +
+	"\x05frame\"\xa8\x05\n" +
 	"\x0fSessionResponse\x12:\n" +
 	"\bregister\x18\x01 \x01(\v2\x1c.fairlead.plugin.v1.RegisterH\x00R\bregister\x124\n" +
 	"\x06refuse\x18\x02 \x01(\v2\x1a.fairlead.plugin.v1.RefuseH\x00R\x06refuse\x12:\n" +
@@ -3098,7 +3172,8 @@ const file_plugin_proto_rawDesc = "" +
 	"\x03log\x18\t \x01(\v2\x17.fairlead.plugin.v1.LogH\x00R\x03log\x124\n" +
 	"\x06metric\x18\n" +
 	" \x01(\v2\x1a.fairlead.plugin.v1.MetricH\x00R\x06metric\x127\n" +
-	"\adrained\x18\v \x01(\v2\x1b.fairlead.plugin.v1.DrainedH\x00R\adrainedB\a\n" +
+	"\adrained\x18\v \x01(\v2\x1b.fairlead.plugin.v1.DrainedH\x00R\adrained\x121\n" +
+	"\x05ended\x18\f \x01(\v2\x19.fairlead.plugin.v1.EndedH\x00R\x05endedB\a\n" +
 	"\x05frame\"\xf2\x01\n" +
 	"\x04Init\x12\x1f\n" +
 	"\vplugin_name\x18\x01 \x01(\tR\n" +
@@ -3304,7 +3379,9 @@ const file_plugin_proto_rawDesc = "" +
 	"\x05Drain\x12\x1d\n" +
 	"\n" +
 	"timeout_ms\x18\x01 \x01(\x04R\ttimeoutMs\"\t\n" +
-	"\aDrained*a\n" +
+	"\aDrained\"\x1f\n" +
+	"\x05Ended\x12\x16\n" +
+	"\x06reason\x18\x01 \x01(\tR\x06reason*a\n" +
 	"\aVerdict\x12\x17\n" +
 	"\x13VERDICT_UNSPECIFIED\x10\x00\x12\x14\n" +
 	"\x10VERDICT_COMPLETE\x10\x01\x12\x12\n" +
@@ -3326,7 +3403,7 @@ func file_plugin_proto_rawDescGZIP() []byte {
 }
 
 var file_plugin_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
-var file_plugin_proto_msgTypes = make([]protoimpl.MessageInfo, 40)
+var file_plugin_proto_msgTypes = make([]protoimpl.MessageInfo, 41)
 var file_plugin_proto_goTypes = []any{
 	(Verdict)(0),                  // 0: fairlead.plugin.v1.Verdict
 	(Error_Code)(0),               // 1: fairlead.plugin.v1.Error.Code
@@ -3370,9 +3447,10 @@ var file_plugin_proto_goTypes = []any{
 	(*Metric)(nil),                // 39: fairlead.plugin.v1.Metric
 	(*Drain)(nil),                 // 40: fairlead.plugin.v1.Drain
 	(*Drained)(nil),               // 41: fairlead.plugin.v1.Drained
-	nil,                           // 42: fairlead.plugin.v1.Message.PropertiesEntry
-	nil,                           // 43: fairlead.plugin.v1.Log.AttributesEntry
-	nil,                           // 44: fairlead.plugin.v1.Metric.LabelsEntry
+	(*Ended)(nil),                 // 42: fairlead.plugin.v1.Ended
+	nil,                           // 43: fairlead.plugin.v1.Message.PropertiesEntry
+	nil,                           // 44: fairlead.plugin.v1.Log.AttributesEntry
+	nil,                           // 45: fairlead.plugin.v1.Metric.LabelsEntry
 }
 var file_plugin_proto_depIdxs = []int32{
 	7,  // 0: fairlead.plugin.v1.SessionRequest.init:type_name -> fairlead.plugin.v1.Init
@@ -3397,39 +3475,40 @@ var file_plugin_proto_depIdxs = []int32{
 	38, // 19: fairlead.plugin.v1.SessionResponse.log:type_name -> fairlead.plugin.v1.Log
 	39, // 20: fairlead.plugin.v1.SessionResponse.metric:type_name -> fairlead.plugin.v1.Metric
 	41, // 21: fairlead.plugin.v1.SessionResponse.drained:type_name -> fairlead.plugin.v1.Drained
-	8,  // 22: fairlead.plugin.v1.Init.identity:type_name -> fairlead.plugin.v1.Identity
-	3,  // 23: fairlead.plugin.v1.Init.log_level:type_name -> fairlead.plugin.v1.Log.Level
-	42, // 24: fairlead.plugin.v1.Message.properties:type_name -> fairlead.plugin.v1.Message.PropertiesEntry
-	11, // 25: fairlead.plugin.v1.Messages.messages:type_name -> fairlead.plugin.v1.Message
-	32, // 26: fairlead.plugin.v1.Settled.error:type_name -> fairlead.plugin.v1.Error
-	17, // 27: fairlead.plugin.v1.Call.method:type_name -> fairlead.plugin.v1.MethodCall
-	11, // 28: fairlead.plugin.v1.Call.message:type_name -> fairlead.plugin.v1.Message
-	18, // 29: fairlead.plugin.v1.Call.desired:type_name -> fairlead.plugin.v1.Desired
-	0,  // 30: fairlead.plugin.v1.Return.verdict:type_name -> fairlead.plugin.v1.Verdict
-	22, // 31: fairlead.plugin.v1.Request.report:type_name -> fairlead.plugin.v1.ReportRequest
-	23, // 32: fairlead.plugin.v1.Request.twin:type_name -> fairlead.plugin.v1.TwinRequest
-	24, // 33: fairlead.plugin.v1.Request.connect:type_name -> fairlead.plugin.v1.ConnectRequest
-	25, // 34: fairlead.plugin.v1.Request.disconnect:type_name -> fairlead.plugin.v1.DisconnectRequest
-	26, // 35: fairlead.plugin.v1.Request.storage_info:type_name -> fairlead.plugin.v1.StorageInfoRequest
-	27, // 36: fairlead.plugin.v1.Request.notify_upload:type_name -> fairlead.plugin.v1.NotifyUploadRequest
-	28, // 37: fairlead.plugin.v1.Request.upload:type_name -> fairlead.plugin.v1.UploadRequest
-	29, // 38: fairlead.plugin.v1.Request.update_sas_token:type_name -> fairlead.plugin.v1.UpdateSasTokenRequest
-	32, // 39: fairlead.plugin.v1.Reply.error:type_name -> fairlead.plugin.v1.Error
-	31, // 40: fairlead.plugin.v1.Reply.storage_info:type_name -> fairlead.plugin.v1.StorageInfo
-	1,  // 41: fairlead.plugin.v1.Error.code:type_name -> fairlead.plugin.v1.Error.Code
-	2,  // 42: fairlead.plugin.v1.ConnectionState.state:type_name -> fairlead.plugin.v1.ConnectionState.State
-	32, // 43: fairlead.plugin.v1.BackgroundError.error:type_name -> fairlead.plugin.v1.Error
-	3,  // 44: fairlead.plugin.v1.Log.level:type_name -> fairlead.plugin.v1.Log.Level
-	43, // 45: fairlead.plugin.v1.Log.attributes:type_name -> fairlead.plugin.v1.Log.AttributesEntry
-	4,  // 46: fairlead.plugin.v1.Metric.kind:type_name -> fairlead.plugin.v1.Metric.Kind
-	44, // 47: fairlead.plugin.v1.Metric.labels:type_name -> fairlead.plugin.v1.Metric.LabelsEntry
-	5,  // 48: fairlead.plugin.v1.PluginService.Session:input_type -> fairlead.plugin.v1.SessionRequest
-	6,  // 49: fairlead.plugin.v1.PluginService.Session:output_type -> fairlead.plugin.v1.SessionResponse
-	49, // [49:50] is the sub-list for method output_type
-	48, // [48:49] is the sub-list for method input_type
-	48, // [48:48] is the sub-list for extension type_name
-	48, // [48:48] is the sub-list for extension extendee
-	0,  // [0:48] is the sub-list for field type_name
+	42, // 22: fairlead.plugin.v1.SessionResponse.ended:type_name -> fairlead.plugin.v1.Ended
+	8,  // 23: fairlead.plugin.v1.Init.identity:type_name -> fairlead.plugin.v1.Identity
+	3,  // 24: fairlead.plugin.v1.Init.log_level:type_name -> fairlead.plugin.v1.Log.Level
+	43, // 25: fairlead.plugin.v1.Message.properties:type_name -> fairlead.plugin.v1.Message.PropertiesEntry
+	11, // 26: fairlead.plugin.v1.Messages.messages:type_name -> fairlead.plugin.v1.Message
+	32, // 27: fairlead.plugin.v1.Settled.error:type_name -> fairlead.plugin.v1.Error
+	17, // 28: fairlead.plugin.v1.Call.method:type_name -> fairlead.plugin.v1.MethodCall
+	11, // 29: fairlead.plugin.v1.Call.message:type_name -> fairlead.plugin.v1.Message
+	18, // 30: fairlead.plugin.v1.Call.desired:type_name -> fairlead.plugin.v1.Desired
+	0,  // 31: fairlead.plugin.v1.Return.verdict:type_name -> fairlead.plugin.v1.Verdict
+	22, // 32: fairlead.plugin.v1.Request.report:type_name -> fairlead.plugin.v1.ReportRequest
+	23, // 33: fairlead.plugin.v1.Request.twin:type_name -> fairlead.plugin.v1.TwinRequest
+	24, // 34: fairlead.plugin.v1.Request.connect:type_name -> fairlead.plugin.v1.ConnectRequest
+	25, // 35: fairlead.plugin.v1.Request.disconnect:type_name -> fairlead.plugin.v1.DisconnectRequest
+	26, // 36: fairlead.plugin.v1.Request.storage_info:type_name -> fairlead.plugin.v1.StorageInfoRequest
+	27, // 37: fairlead.plugin.v1.Request.notify_upload:type_name -> fairlead.plugin.v1.NotifyUploadRequest
+	28, // 38: fairlead.plugin.v1.Request.upload:type_name -> fairlead.plugin.v1.UploadRequest
+	29, // 39: fairlead.plugin.v1.Request.update_sas_token:type_name -> fairlead.plugin.v1.UpdateSasTokenRequest
+	32, // 40: fairlead.plugin.v1.Reply.error:type_name -> fairlead.plugin.v1.Error
+	31, // 41: fairlead.plugin.v1.Reply.storage_info:type_name -> fairlead.plugin.v1.StorageInfo
+	1,  // 42: fairlead.plugin.v1.Error.code:type_name -> fairlead.plugin.v1.Error.Code
+	2,  // 43: fairlead.plugin.v1.ConnectionState.state:type_name -> fairlead.plugin.v1.ConnectionState.State
+	32, // 44: fairlead.plugin.v1.BackgroundError.error:type_name -> fairlead.plugin.v1.Error
+	3,  // 45: fairlead.plugin.v1.Log.level:type_name -> fairlead.plugin.v1.Log.Level
+	44, // 46: fairlead.plugin.v1.Log.attributes:type_name -> fairlead.plugin.v1.Log.AttributesEntry
+	4,  // 47: fairlead.plugin.v1.Metric.kind:type_name -> fairlead.plugin.v1.Metric.Kind
+	45, // 48: fairlead.plugin.v1.Metric.labels:type_name -> fairlead.plugin.v1.Metric.LabelsEntry
+	5,  // 49: fairlead.plugin.v1.PluginService.Session:input_type -> fairlead.plugin.v1.SessionRequest
+	6,  // 50: fairlead.plugin.v1.PluginService.Session:output_type -> fairlead.plugin.v1.SessionResponse
+	50, // [50:51] is the sub-list for method output_type
+	49, // [49:50] is the sub-list for method input_type
+	49, // [49:49] is the sub-list for extension type_name
+	49, // [49:49] is the sub-list for extension extendee
+	0,  // [0:49] is the sub-list for field type_name
 }
 
 func init() { file_plugin_proto_init() }
@@ -3462,6 +3541,7 @@ func file_plugin_proto_init() {
 		(*SessionResponse_Log)(nil),
 		(*SessionResponse_Metric)(nil),
 		(*SessionResponse_Drained)(nil),
+		(*SessionResponse_Ended)(nil),
 	}
 	file_plugin_proto_msgTypes[6].OneofWrappers = []any{}
 	file_plugin_proto_msgTypes[11].OneofWrappers = []any{
@@ -3486,7 +3566,7 @@ func file_plugin_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_plugin_proto_rawDesc), len(file_plugin_proto_rawDesc)),
 			NumEnums:      5,
-			NumMessages:   40,
+			NumMessages:   41,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -2,10 +2,22 @@
 //
 // How a plugin starts. The host launches the process with go-plugin's handshake: the environment carries the magic
 // cookie FAIRLEAD_PLUGIN, PLUGIN_PROTOCOL_VERSIONS, PLUGIN_UNIX_SOCKET_DIR and PLUGIN_CLIENT_CERT; the plugin's first
-// line on stdout is
-//   1|1|unix|<socket path>|grpc|<base64 of its certificate, DER, without padding>
-// (core protocol, this protocol's version, network, address, protocol, certificate), and stdout is silent from then on.
-// The host connects with mutual TLS, opens one Session, and sends Init. The plugin answers Register (or Refuse).
+// line on stdout says by which of the offered versions it speaks, and stdout is silent from then on. The frames of both
+// versions are the same; what carries them differs.
+//
+// Version 1, gRPC. The line is
+//   1|1|unix|<socket path>|grpc|<base64 of the plugin's certificate, DER, without padding>
+// (core protocol, this protocol's version, network, address, protocol, certificate). The host connects with mutual TLS
+// and opens one Session. A plugin that gives up ends the stream with the status ABORTED and a message.
+//
+// Version 2, pipes. It is offered where the environment also carries FAIRLEAD_PLUGIN_STREAM: the numbers of two open file
+// descriptors, as "3,4", ends of pipes whose other ends are the host's. The plugin reads from the first and writes to the
+// second. Nobody else can reach them, hence no TLS. The line is
+//   1|2|unix|inherited|grpc|
+// and each frame is its length, four bytes, big-endian, and then SessionRequest or SessionResponse in protobuf's
+// encoding. The plugin's last frame is Ended.
+//
+// The host sends Init. The plugin answers Register (or Refuse).
 //
 // The stream is the life: when it ends, whoever ended it, this start of the plugin is over.
 //

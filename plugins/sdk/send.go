@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"runtime"
 	"sync"
+	"time"
 
 	"github.com/fairlead-iot/fairlead/plugins/internal/wire"
 	"github.com/fairlead-iot/fairlead/plugins/pluginv1"
@@ -15,7 +16,19 @@ const (
 	queueMessages = 2 * wire.FrameMessages
 	// dropBeyond is how many control frames may wait before log lines and metrics are dropped.
 	dropBeyond = 1024
+	// Messages closer than burstGap to those before, or as many as burst at once, are left to the writer's goroutine,
+	// which sends all that have gathered as one. A call of SendAsync takes a few microseconds.
+	burst    = 8
+	burstGap = 50 * time.Microsecond
+	// lingerMessages and lingerBytes are enough to leave at once. A wait of which the second half brought nothing is not
+	// repeated for lingerPause: who sends so waits for the answers, and gains nothing.
+	lingerMessages = 64
+	lingerBytes    = 16 << 10
+	lingerPause    = time.Second
 )
+
+// DefaultLinger is how long a message of a stream waits for the next ones at most; see Device.SetLinger.
+const DefaultLinger = 5 * time.Millisecond
 
 // settler is told, once, what became of the message with that index.
 type settler interface{ settled(index int, err error) }
@@ -48,11 +61,67 @@ type writer struct {
 	idle     chan struct{} // closed and renewed when open becomes 0; nil if nobody waits
 	room     chan struct{} // closed and renewed when the queue got shorter; nil if nobody waits
 	err      error         // set when the stream is over: everything fails with it
+	starved  bool          // the queue's head waits for credit
+	left     time.Time     // when messages left last
+	linger   time.Duration
+	arrived  time.Time   // when the last patient message was queued
+	hasty    time.Time   // until then nothing lingers
+	timer    *time.Timer // of a wait
+	waiting  bool        // the timer runs
 	wake     chan struct{}
+
+	// sending is held, without mu, by whoever sends on the stream.
+	sending sync.Mutex
+	stream  stream
+	try     trier // the stream if it can be tried, else nil
+	partly  bool  // try left something over: run has to flush; guarded by sending
 }
 
-func newWriter() *writer {
-	return &writer{next: 1, base: 1, wake: make(chan struct{}, 1)}
+// trier is a stream on which can be sent without waiting.
+type trier interface {
+	CanTry() bool
+	TrySend(frames ...*pluginv1.SessionResponse) (isWhole bool, err error)
+	Flush() error
+}
+
+func newWriter(s stream) *writer {
+	w := &writer{next: 1, base: 1, wake: make(chan struct{}, 1), stream: s, linger: DefaultLinger}
+	if t, ok := s.(trier); ok && t.CanTry() {
+		w.try = t
+	}
+	return w
+}
+
+// push has what was queued leave. Where the stream is idle and takes it at once, the caller sends it, so that what comes
+// alone pays for no other goroutine; else the writer's goroutine does, with what has gathered.
+func (w *writer) push() {
+	if w.try == nil || !w.isAlone() || !w.sending.TryLock() {
+		w.signal()
+		return
+	}
+	if w.partly {
+		w.sending.Unlock()
+		w.signal()
+		return
+	}
+	var err error
+	if frames := w.take(); len(frames) > 0 {
+		var isWhole bool
+		isWhole, err = w.try.TrySend(frames...)
+		w.partly = !isWhole
+	}
+	more := w.partly || err != nil
+	w.sending.Unlock()
+	if more {
+		w.signal()
+	}
+}
+
+// isAlone reports whether what is queued is one message or little more, and not one of a burst.
+func (w *writer) isAlone() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return len(w.queue) == 0 || len(w.queue) < burst && time.Since(w.left) >= burstGap
 }
 
 func (w *writer) signal() {
@@ -69,7 +138,7 @@ func (w *writer) control(f *pluginv1.SessionResponse) {
 		w.frames = append(w.frames, f)
 	}
 	w.mu.Unlock()
-	w.signal()
+	w.push()
 }
 
 // offer queues a frame that may be dropped when too many wait: a log line, a metric.
@@ -85,8 +154,48 @@ func (w *writer) offer(f *pluginv1.SessionResponse) {
 	w.signal()
 }
 
+// lingers reports whether a patient message that was just queued may wait for others: it came soon after the last
+// departure, and waiting has brought company. w.mu is held.
+func (w *writer) lingers(size int) bool {
+	now := time.Now()
+	w.arrived = now
+	since := now.Sub(w.left)
+	if since >= w.linger || now.Before(w.hasty) || len(w.queue) >= lingerMessages || len(w.queue)*size >= lingerBytes {
+		return false
+	}
+	if !w.waiting {
+		w.waiting = true
+		if w.timer == nil {
+			w.timer = time.AfterFunc(w.linger-since, w.lingered)
+		} else {
+			w.timer.Reset(w.linger - since)
+		}
+	}
+	return true
+}
+
+// lingered ends a wait.
+func (w *writer) lingered() {
+	w.mu.Lock()
+	w.waiting = false
+	if now := time.Now(); now.Sub(w.arrived) > w.linger/2 {
+		w.hasty = now.Add(lingerPause)
+	}
+	w.mu.Unlock()
+	w.push()
+}
+
+// setLinger sets how long patient messages wait.
+func (w *writer) setLinger(d time.Duration) {
+	w.mu.Lock()
+	w.linger = d
+	w.mu.Unlock()
+	w.push()
+}
+
 // enqueue queues tickets in order, waiting for room. It returns how many it took; with an error the rest was not taken.
-func (w *writer) enqueue(ctx context.Context, ts []*ticket) (int, error) {
+// Nobody waits for patient ones, so that they may linger.
+func (w *writer) enqueue(ctx context.Context, ts []*ticket, patient bool) (int, error) {
 	taken := 0
 	for {
 		w.mu.Lock()
@@ -101,8 +210,11 @@ func (w *writer) enqueue(ctx context.Context, ts []*ticket) (int, error) {
 			taken += n
 		}
 		if taken == len(ts) {
+			lingers := patient && w.lingers(ts[0].size)
 			w.mu.Unlock()
-			w.signal()
+			if !lingers {
+				w.push()
+			}
 			return taken, nil
 		}
 		if w.room == nil {
@@ -160,8 +272,12 @@ func (w *writer) credit(messages, bytes uint64) {
 	w.mu.Lock()
 	w.messages += messages
 	w.bytes += bytes
+	starved := w.starved
+	w.starved = false
 	w.mu.Unlock()
-	w.signal()
+	if starved {
+		w.signal()
+	}
 }
 
 // settle resolves the tickets with the tags from..to.
@@ -250,6 +366,9 @@ func (w *writer) fail(err error) {
 		queued = append(queued, t)
 	}
 	w.tickets, w.queue, w.frames = nil, nil, nil
+	if w.timer != nil {
+		w.timer.Stop()
+	}
 	w.closed(len(sent) + len(queued))
 	w.made()
 	w.mu.Unlock()
@@ -281,9 +400,13 @@ func (w *writer) takeBatch() *pluginv1.SessionResponse {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	n, size := 0, 0
-	for n < len(w.queue) && n < wire.FrameMessages && w.messages > 0 {
+	for n < len(w.queue) && n < wire.FrameMessages {
 		t := w.queue[n]
-		if uint64(t.size) > w.bytes || (n > 0 && size+t.size > wire.FrameTarget) {
+		if w.messages == 0 || uint64(t.size) > w.bytes {
+			w.starved = true
+			break
+		}
+		if n > 0 && size+t.size > wire.FrameTarget {
 			break
 		}
 		w.messages--
@@ -302,6 +425,7 @@ func (w *writer) takeBatch() *pluginv1.SessionResponse {
 		t.m = nil
 		w.tickets = append(w.tickets, t)
 	}
+	w.left = time.Now()
 	rest := copy(w.queue, w.queue[n:])
 	clear(w.queue[rest:])
 	w.queue = w.queue[:rest]
@@ -309,25 +433,23 @@ func (w *writer) takeBatch() *pluginv1.SessionResponse {
 	return &pluginv1.SessionResponse{Frame: &pluginv1.SessionResponse_Messages{Messages: ms}}
 }
 
-// run sends until ctx ends or send fails. When ctx ends it still sends what is queued and may be sent.
-func (w *writer) run(ctx context.Context, send func(*pluginv1.SessionResponse) error) error {
+// take returns all that may be sent now.
+func (w *writer) take() []*pluginv1.SessionResponse {
+	frames := w.takeFrames()
+	if batch := w.takeBatch(); batch != nil {
+		frames = append(frames, batch)
+	}
+	return frames
+}
+
+// run sends until ctx ends or the stream does. When ctx ends it still sends what is queued and may be sent.
+func (w *writer) run(ctx context.Context) error {
 	for last := false; ; {
-		frames := w.takeFrames()
-		for _, f := range frames {
-			if err := send(f); err != nil {
-				return err
-			}
+		sent, err := w.send()
+		if err != nil || last {
+			return err
 		}
-		batch := w.takeBatch()
-		if batch != nil {
-			if err := send(batch); err != nil {
-				return err
-			}
-		}
-		if last {
-			return nil
-		}
-		if len(frames) > 0 || batch != nil {
+		if sent {
 			continue
 		}
 		select {
@@ -338,4 +460,21 @@ func (w *writer) run(ctx context.Context, send func(*pluginv1.SessionResponse) e
 			last = true
 		}
 	}
+}
+
+// send sends what is queued, and reports whether there was anything.
+func (w *writer) send() (bool, error) {
+	w.sending.Lock()
+	defer w.sending.Unlock()
+	if w.partly {
+		w.partly = false
+		if err := w.try.Flush(); err != nil {
+			return false, err
+		}
+	}
+	frames := w.take()
+	if len(frames) == 0 {
+		return false, nil
+	}
+	return true, w.stream.Send(frames...)
 }

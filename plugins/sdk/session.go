@@ -46,12 +46,36 @@ func (p *Plugin) service(ended func(error), stop <-chan struct{}) *service {
 }
 
 // Session implements pluginv1.PluginServiceServer.
-func (sv *service) Session(stream grpc.BidiStreamingServer[pluginv1.SessionRequest, pluginv1.SessionResponse]) error {
+func (sv *service) Session(s grpc.BidiStreamingServer[pluginv1.SessionRequest, pluginv1.SessionResponse]) error {
 	err := status.Error(codes.FailedPrecondition, "the plugin has had its session")
 	sv.once.Do(func() {
-		err = sv.p.session(stream, sv.stop)
+		err = sv.p.session(s.Context(), wire.OverRPC(s), sv.stop)
 		sv.ended(err)
 	})
+	return err
+}
+
+// stream is what carries the session's frames.
+type stream = wire.Stream[*pluginv1.SessionResponse, *pluginv1.SessionRequest]
+
+// ServeConn carries the plugin's session over a connection of bytes (version 2 of the protocol), and returns when the
+// session is over and conn is closed: nil if it ended in order. It is for tests and for hosts of another kind; a plugin's
+// main calls Serve.
+func (p *Plugin) ServeConn(conn io.ReadWriteCloser) error { return p.serveConn(conn, nil) }
+
+func (p *Plugin) serveConn(conn io.ReadWriteCloser, stop <-chan struct{}) error {
+	s := wire.NewPluginPipe(conn)
+	err := p.session(context.Background(), s, stop)
+	// Whoever waits for the last words waits this long; a host that does not read gets none.
+	if c, ok := conn.(interface{ SetWriteDeadline(t time.Time) error }); ok {
+		_ = c.SetWriteDeadline(time.Now().Add(exitLimit))
+	}
+	last := new(pluginv1.Ended)
+	if err != nil {
+		last.Reason = valid(status.Convert(err).Message())
+	}
+	_ = s.Send(&pluginv1.SessionResponse{Frame: &pluginv1.SessionResponse_Ended{Ended: last}})
+	_ = s.Close()
 	return err
 }
 
@@ -77,7 +101,7 @@ type session struct {
 var errSessionEnded = fmt.Errorf("the session with the host ended: %w", ErrClosed)
 
 // session carries out one session and returns when all of it has ended.
-func (p *Plugin) session(stream grpc.BidiStreamingServer[pluginv1.SessionRequest, pluginv1.SessionResponse], stop <-chan struct{}) error {
+func (p *Plugin) session(ctx context.Context, stream stream, stop <-chan struct{}) error {
 	first, err := stream.Recv()
 	if err != nil {
 		return err
@@ -97,12 +121,12 @@ func (p *Plugin) session(stream grpc.BidiStreamingServer[pluginv1.SessionRequest
 		return err
 	}
 
-	ctx, cancel := context.WithCancelCause(stream.Context())
+	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(errSessionEnded)
 	loopCtx, stopLoop := context.WithCancel(ctx)
 	defer stopLoop()
 	s := &session{
-		p: p, out: newWriter(), ctx: ctx, loop: stopLoop, loopDone: make(chan struct{}),
+		p: p, out: newWriter(stream), ctx: ctx, loop: stopLoop, loopDone: make(chan struct{}),
 		calls: make(map[uint64]context.CancelFunc), requests: make(map[uint64]chan *pluginv1.Reply),
 	}
 	s.dev = &Device{
@@ -121,7 +145,7 @@ func (p *Plugin) session(stream grpc.BidiStreamingServer[pluginv1.SessionRequest
 	writer := make(chan struct{})
 	go func() {
 		defer close(writer)
-		if err := s.out.run(writerCtx, stream.Send); err != nil {
+		if err := s.out.run(writerCtx); err != nil {
 			cancel(fmt.Errorf("%w: %w", errSessionEnded, err))
 		}
 	}()
@@ -191,9 +215,7 @@ func (s *session) runLoop(ctx context.Context) (err error) {
 
 // read handles the host's frames until the stream ends. It never waits for an author's code, except for the callbacks of
 // SendAsync.
-func (s *session) read(
-	stream grpc.BidiStreamingServer[pluginv1.SessionRequest, pluginv1.SessionResponse], messages, desired *worker, cancel context.CancelCauseFunc,
-) {
+func (s *session) read(stream stream, messages, desired *worker, cancel context.CancelCauseFunc) {
 	for {
 		f, err := stream.Recv()
 		if err != nil {

@@ -9,8 +9,8 @@ import (
 	"github.com/fairlead-iot/fairlead/plugins/pluginv1"
 )
 
-// codes pairs the sentinels of core with their codes on the wire. The first that matches is taken.
-func codes() []codeOf {
+// errorCodes pairs the sentinels of core with their codes on the wire. The first that matches is taken.
+func errorCodes() []codeOf {
 	return []codeOf{
 		{core.ErrService, pluginv1.Error_CODE_SERVICE},
 		{core.ErrCredential, pluginv1.Error_CODE_CREDENTIAL},
@@ -39,7 +39,7 @@ func FromError(err error) *pluginv1.Error {
 		return nil
 	}
 	p := &pluginv1.Error{Message: Text(err.Error())}
-	for _, c := range codes() {
+	for _, c := range errorCodes() {
 		if errors.Is(err, c.err) {
 			p.Code = c.code
 			break
@@ -58,7 +58,7 @@ func ToError(p *pluginv1.Error) error {
 		return nil
 	}
 	r := &remote{text: p.GetMessage()}
-	for _, c := range codes() {
+	for _, c := range errorCodes() {
 		if c.code == p.GetCode() {
 			r.tree = append(r.tree, c.err)
 			break

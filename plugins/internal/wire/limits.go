@@ -6,8 +6,18 @@ import (
 	plugin "github.com/hashicorp/go-plugin"
 )
 
-// ProtocolVersion is the version negotiated in go-plugin's handshake. It stays 1 for everything that can be added.
-const ProtocolVersion = 1
+// The versions of the protocol, negotiated in go-plugin's handshake. They differ in what carries the frames; what can be
+// added to the frames changes neither.
+const (
+	VersionRPC   = 1 // a gRPC stream
+	VersionPipes = 2 // a pair of inherited pipes
+)
+
+// How a plugin finds the inherited pipes, and its handshake's address where it uses them.
+const (
+	StreamKey     = "FAIRLEAD_PLUGIN_STREAM" // the numbers of the descriptors that it reads and writes, as "3,4"
+	StreamAddress = "inherited"
+)
 
 // ServiceName is the name under which the session is dispensed.
 const ServiceName = "fairlead"
@@ -30,9 +40,9 @@ const (
 	MaxFrame = 1 << 20
 	// FrameTarget is where a sender closes a batch, in bytes as core.Message.Size counts them; the rest of MaxFrame is
 	// room for field tags.
-	FrameTarget = 512 << 10
+	FrameTarget = 64 << 10
 	// FrameMessages is the most messages that a sender puts into one frame.
-	FrameMessages = 512
+	FrameMessages = 256
 	// MaxReceive bounds one received frame, in bytes: one message whose properties are all tags and no text.
 	MaxReceive = 4 << 20
 	// WindowMessages and WindowBytes are the credit that is out at most: what the host may have to hold for a plugin

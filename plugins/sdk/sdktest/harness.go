@@ -10,10 +10,6 @@ import (
 	"testing"
 	"time"
 
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials/insecure"
-	"google.golang.org/grpc/test/bufconn"
-
 	"github.com/fairlead-iot/fairlead/core"
 	"github.com/fairlead-iot/fairlead/plugins/host"
 	"github.com/fairlead-iot/fairlead/plugins/sdk"
@@ -73,36 +69,28 @@ func Try(t testing.TB, p *sdk.Plugin, cfg Config) (*Harness, error) {
 		settings = b
 	}
 	h := &Harness{Device: cfg.Device, t: t, logs: new(logs), ended: make(chan error, 1)}
-	listener := bufconn.Listen(1 << 20)
-	server := grpc.NewServer()
-	p.Register(server, func(err error) { h.ended <- err })
+	ours, theirs := net.Pipe()
 	served := make(chan struct{})
 	go func() {
 		defer close(served)
-		_ = server.Serve(listener)
+		h.ended <- p.ServeConn(theirs)
 	}()
-	conn, err := grpc.NewClient("passthrough:///plugin",
-		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return listener.DialContext(ctx) }),
-		grpc.WithTransportCredentials(insecure.NewCredentials()))
-	if err != nil {
-		t.Fatal(err)
-	}
 	t.Cleanup(func() {
 		if h.plugin != nil {
 			ctx, cancel := context.WithTimeout(context.Background(), limit)
 			_ = h.plugin.Close(ctx)
 			cancel()
 		}
-		_ = conn.Close()
-		server.Stop()
+		_ = ours.Close()
 		<-served
 	})
 	ctx, cancel := context.WithTimeout(t.Context(), limit)
 	defer cancel()
-	h.plugin, err = host.Attach(ctx, host.Config{
+	var err error
+	h.plugin, err = host.AttachConn(ctx, host.Config{
 		Name: cfg.Name, Settings: settings, Metric: cfg.Metric,
 		Logger: slog.New(slog.NewTextHandler(h.logs, &slog.HandlerOptions{Level: slog.LevelDebug})),
-	}, conn, cfg.Device)
+	}, ours, cfg.Device)
 	if err != nil {
 		h.plugin = nil
 		return nil, err
