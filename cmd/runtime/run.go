@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"runtime"
 
 	"github.com/spf13/cobra"
 
@@ -14,6 +15,8 @@ import (
 	"github.com/fairlead-iot/fairlead/core"
 	"github.com/fairlead-iot/fairlead/core/engine"
 	"github.com/fairlead-iot/fairlead/internal/control"
+	"github.com/fairlead-iot/fairlead/internal/trim"
+	"github.com/fairlead-iot/fairlead/plugins/host"
 )
 
 func newRunCommand() *cobra.Command {
@@ -24,13 +27,22 @@ func newRunCommand() *cobra.Command {
 		Long: `Run the device: connect it to its hub, keep it connected, and run its plugins.
 
 SIGTERM or SIGINT drains what waits within 10 s and exits 0, or 1 if something
-had to be left; a second one exits at once.`,
+had to be left; a second one exits at once.
+
+The runtime and each plugin written in Go use one CPU at a time, which is more
+than a hub takes from a device, and the cheapest. The environment variable
+GOMAXPROCS changes it for the runtime, plugins.NAME.env for a plugin.`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := flags.load()
 			if err != nil {
 				return err
 			}
+			if os.Getenv(host.MaxProcsKey) == "" {
+				// With more, each message wakes further threads to look for work that is done before they look.
+				runtime.GOMAXPROCS(1)
+			}
+			go trim.Watch(cmd.Context())
 			rt, err := assemble(c, newLogger(cmd.ErrOrStderr(), c.Log))
 			if err != nil {
 				return err
