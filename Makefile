@@ -59,8 +59,8 @@ fuzz: ## each fuzz target for T (10s)
 	done
 
 R ?= 7
-bench: ## the figures of docs/benchmarks.md beside a peer's, R rounds (7; three minutes)
-	$(GO) test -count=1 -timeout 60m -run '^TestFigures$$' -v ./internal/bench -figures -rounds $(R)
+bench: ## the figures of docs/benchmarks.md beside a peer's, R rounds (7; five minutes), ONLY some
+	$(GO) test -count=1 -timeout 60m -run '^TestFigures$$' -v ./internal/bench -figures -rounds $(R) $(if $(ONLY),-only $(ONLY))
 
 check: ## what CI runs
 	./.ci/run

@@ -16,6 +16,7 @@ import (
 
 // plan says how much is measured.
 type plan struct {
+	parts    []string
 	rounds   int
 	messages int           // per round at full speed
 	slow     int           // per round at 1,000 a second
@@ -24,6 +25,11 @@ type plan struct {
 	settle   time.Duration // before memory is read after connecting
 	rest     time.Duration // before it is read after 100,000 messages
 }
+
+func (p plan) has(part string) bool { return slices.Contains(p.parts, part) }
+
+// parts are all that there is to measure.
+var parts = []string{"start", "memory", "telemetry", "methods", "null", "slow"}
 
 // window is the machine's own (core.DefaultLimits), and the peer's.
 const window = 1000
@@ -129,25 +135,31 @@ func (w *world) measure(t *testing.T, p plan) *table {
 	w.starts(tb, p)
 	w.memory(t, tb, p) // its messages warm up as well
 	for round := range p.rounds {
-		w.telemetry(tb, p, round)
-		w.methods(tb, p, round)
-		w.null(tb, p, round)
-	}
-	for round := range min(p.rounds, 3) {
-		w.slow(tb, p, round)
+		for _, part := range []struct {
+			name    string
+			measure func(*table, plan, int)
+		}{{"telemetry", w.telemetry}, {"methods", w.methods}, {"null", w.null}, {"slow", w.slow}} {
+			if p.has(part.name) {
+				part.measure(tb, p, round)
+			}
+		}
 	}
 	return tb
 }
 
 // starts measures from exec to connected. The last start stays up.
 func (w *world) starts(tb *table, p plan) {
-	for round := range p.rounds + 1 {
+	last := p.rounds
+	if !p.has("start") {
+		last = 0
+	}
+	for round := range last + 1 {
 		w.both(round, func(s *side, isOurs bool) {
 			s.up()
 			if round > 0 { // the first one warms the page cache
 				tb.row("start of the program to connected", "ms", false).add(isOurs, s.starting.Seconds()*1e3)
 			}
-			if round < p.rounds {
+			if round < last {
 				s.down()
 			}
 		})
@@ -172,9 +184,16 @@ func (w *world) memory(t *testing.T, tb *table, p plan) {
 			}
 		}
 	}
+	warm := func() {
+		w.both(0, func(s *side, _ bool) { s.send(load.Job{Count: p.messages, Size: 256, Window: window}) })
+	}
+	if !p.has("memory") {
+		warm()
+		return
+	}
 	time.Sleep(p.settle) // part of what is measured
 	read("idle after connecting")
-	w.both(0, func(s *side, _ bool) { s.send(load.Job{Count: p.messages, Size: 256, Window: window}) })
+	warm()
 	time.Sleep(p.rest)
 	read(fmt.Sprintf("%v after %d messages", p.rest, p.messages))
 }
@@ -241,16 +260,20 @@ func (w *world) null(tb *table, p plan, round int) {
 	})
 }
 
-// slow measures at 1,000 messages a second, evenly and 5 every 5 ms.
+// slow measures at 1,000 messages a second: evenly as an author gets it, evenly with each message leaving at once, and in
+// bunches of 5 every 5 ms. The peer knows no difference between the first two.
 func (w *world) slow(tb *table, p plan, round int) {
-	for _, bunch := range []int{1, 5} {
-		j := load.Job{Count: p.slow, Size: 256, Window: window, Rate: 1000, Bunch: bunch}
-		name := "1,000 a second, one each ms, CPU"
-		if bunch > 1 {
-			name = fmt.Sprintf("1,000 a second, %d each %d ms, CPU", bunch, bunch)
-		}
+	for _, j := range []struct {
+		name string
+		job  load.Job
+	}{
+		{"one each ms", load.Job{}},
+		{"one each ms, each at once", load.Job{AtOnce: true}},
+		{"5 each 5 ms", load.Job{Bunch: 5}},
+	} {
+		j.job.Count, j.job.Size, j.job.Window, j.job.Rate = p.slow, 256, window, 1000
 		w.both(round, func(s *side, isOurs bool) {
-			tb.row(name, "s per 100k", false).add(isOurs, s.send(j).cpu/float64(j.Count)*1e5)
+			tb.row("1,000 a second, "+j.name+", CPU", "s per 100k", false).add(isOurs, s.send(j.job).cpu/float64(p.slow)*1e5)
 		})
 	}
 }
@@ -258,9 +281,16 @@ func (w *world) slow(tb *table, p plan, round int) {
 // check compares what the hub has of a side with what it was sent: a fast client that loses messages is none.
 func (w *world) check(t *testing.T, p plan) {
 	t.Helper()
-	want := int64(p.messages + p.rounds*(p.messages+p.messages/2+p.single) + min(p.rounds, 3)*2*p.slow)
+	each := 0
+	if p.has("telemetry") {
+		each += p.messages + p.messages/2 + p.single
+	}
+	if p.has("slow") {
+		each += 3 * p.slow
+	}
+	want := int64(p.messages + p.rounds*each)
 	for _, s := range []*side{w.peers, w.ours} {
-		if s == w.ours {
+		if s == w.ours && p.has("telemetry") {
 			want += int64(p.rounds * p.messages) // the batches
 		}
 		c := w.hub.do(hubOrder{Counters: s.device}).Counters
@@ -275,7 +305,7 @@ func TestSmoke(t *testing.T) {
 		t.Skip("builds and runs programs")
 	}
 	w := newWorld(t, "")
-	p := plan{rounds: 1, messages: 2000, slow: 100, single: 20, methods: 20}
+	p := plan{parts: parts, rounds: 1, messages: 2000, slow: 100, single: 20, methods: 20}
 	tb := w.measure(t, p)
 	w.check(t, p)
 	for _, r := range tb.rows {
@@ -297,8 +327,13 @@ func TestFigures(t *testing.T) {
 	}
 	w := newWorld(t, "")
 	p := plan{
-		rounds: *rounds, messages: 100_000, slow: 5000, single: 2000, methods: 2000,
+		parts: strings.Split(*only, ","), rounds: *rounds, messages: 100_000, slow: 5000, single: 2000, methods: 2000,
 		settle: 3 * time.Second, rest: time.Minute,
+	}
+	for _, part := range p.parts {
+		if !slices.Contains(parts, part) {
+			t.Fatalf("-only: there is no part %q: use some of %s", part, strings.Join(parts, ","))
+		}
 	}
 	before := loadAverage()
 	tb := w.measure(t, p)

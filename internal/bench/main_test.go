@@ -10,12 +10,14 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"testing"
 )
 
 var (
 	figures    = flag.Bool("figures", false, "measure, and print the table")
 	rounds     = flag.Int("rounds", 7, "how often each figure is taken; its median counts")
+	only       = flag.String("only", strings.Join(parts, ","), "the parts that are measured")
 	profileDir = flag.String("profile", "", "directory for CPU profiles")
 	size       = flag.Int("size", 256, "bytes of a message that is profiled")
 	rate       = flag.Int("rate", 0, "messages per second that are profiled; 0 is as many as can be")

@@ -61,6 +61,8 @@ type Sender struct {
 	Send func(ctx context.Context, m *Message, done func(error)) error
 	// SendBatch sends messages and returns when the hub has acknowledged all; nil if the client has nothing like it.
 	SendBatch func(ctx context.Context, ms []*Message) error
+	// AtOnce says whether each message is to leave at once, or may wait for others; nil if the client knows no such thing.
+	AtOnce func(bool)
 }
 
 // Hello is said once the sender is connected to the hub.
@@ -80,6 +82,8 @@ type Job struct {
 	Bunch int `json:"bunch,omitempty"`
 	// Batch sends by SendBatch, so many at once, from as many goroutines as fill the window. Rate does not apply.
 	Batch int `json:"batch,omitempty"`
+	// AtOnce has each message leave at once.
+	AtOnce bool `json:"at_once,omitempty"`
 	// Null sends into nothing.
 	Null bool `json:"null,omitempty"`
 	// Profile writes the job's CPU profile to a file. Only with the build tag profile.
@@ -129,6 +133,9 @@ func Serve(ctx context.Context, socket string, s Sender) error {
 func (j Job) run(ctx context.Context, s Sender) (time.Duration, error) {
 	if j.Null {
 		s.Send = func(_ context.Context, _ *Message, done func(error)) error { done(nil); return nil }
+	}
+	if s.AtOnce != nil {
+		s.AtOnce(j.AtOnce)
 	}
 	if j.Profile != "" {
 		stop, err := profile(j.Profile)

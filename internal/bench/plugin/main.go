@@ -34,6 +34,13 @@ func main() {
 				}
 				return dev.SendBatch(ctx, batch)
 			},
+			AtOnce: func(atOnce bool) {
+				if atOnce {
+					dev.SetLinger(0)
+				} else {
+					dev.SetLinger(sdk.DefaultLinger)
+				}
+			},
 		})
 	})
 	p.Serve()
