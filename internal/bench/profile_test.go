@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"runtime"
 	"runtime/pprof"
 	"strconv"
 	"syscall"
@@ -41,6 +42,7 @@ func runRuntime(dir string) error {
 	if err != nil {
 		return err
 	}
+	runtime.GOMAXPROCS(1) // as the command does
 	c, err := p.assemble(dir)
 	if err != nil {
 		return err
