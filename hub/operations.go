@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/fairlead-iot/fairlead/hub/api"
-	"github.com/fairlead-iot/fairlead/hub/internal/iot"
 	"github.com/fairlead-iot/fairlead/hub/internal/sas"
 )
 
@@ -40,12 +39,15 @@ func (h *Hub) ConnectionString(id string) (string, error) {
 	return DeviceConnectionString(h.Hostname(), d), nil
 }
 
-// DeviceConnectionString writes the connection string of an identity with a
-// symmetric key.
+// DeviceConnectionString writes the connection string of an identity: with its
+// primary key, or with "x509=true" where a certificate takes the key's place.
 func DeviceConnectionString(hostname string, d api.Device) string {
 	text := "HostName=" + hostname + ";DeviceId=" + d.DeviceID
 	if d.ModuleID != "" {
 		text += ";ModuleId=" + d.ModuleID
+	}
+	if t := d.Authentication.Type; t == api.AuthSelfSigned || t == api.AuthCA {
+		return text + ";x509=true"
 	}
 	return text + ";SharedAccessKey=" + d.Authentication.SymmetricKey.PrimaryKey
 }
@@ -66,7 +68,7 @@ func (h *Hub) Twin(id string) (api.Twin, error) { return h.svc.Twin(api.ParseID(
 // PatchTwin merges a patch in the service's form,
 // {"tags":{…},"properties":{"desired":{…}}}, and pushes desired changes.
 func (h *Hub) PatchTwin(id string, patch []byte) (api.Twin, error) {
-	p, err := iot.DecodeTwinPatch(patch)
+	p, err := h.svc.DecodeTwinPatch(patch)
 	if err != nil {
 		return api.Twin{}, err
 	}
@@ -75,7 +77,7 @@ func (h *Hub) PatchTwin(id string, patch []byte) (api.Twin, error) {
 
 // ReplaceTwin replaces tags and desired, each if present.
 func (h *Hub) ReplaceTwin(id string, document []byte) (api.Twin, error) {
-	p, err := iot.DecodeTwinPatch(document)
+	p, err := h.svc.DecodeTwinPatch(document)
 	if err != nil {
 		return api.Twin{}, err
 	}
@@ -119,6 +121,19 @@ func (h *Hub) Telemetry(filter api.MessageFilter) ([]api.Message, error) {
 
 // Counters returns what the hub saw of an identity since it started.
 func (h *Hub) Counters(id string) (api.Counters, error) { return h.svc.Counters(api.ParseID(id)) }
+
+// AddCA registers a certificate authority, in PEM, under a name: devices of the
+// type api.AuthCA may connect with certificates that lead to it and whose common
+// name is the device's id. Errors are *api.Error.
+func (h *Hub) AddCA(name string, certificate []byte) (api.CA, error) {
+	return h.svc.AddCA(name, certificate, time.Now())
+}
+
+// CAs lists the registered certificate authorities.
+func (h *Hub) CAs() []api.CA { return h.svc.CAs() }
+
+// RemoveCA forgets a certificate authority; sessions that began with it go on.
+func (h *Hub) RemoveCA(name string) error { return h.svc.RemoveCA(name) }
 
 // AddFault makes something go wrong; see api.Fault.
 func (h *Hub) AddFault(f api.Fault) (api.Fault, error) { return h.svc.AddFault(f) }

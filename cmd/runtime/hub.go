@@ -29,6 +29,7 @@ or IOTHUB_CONNECTION_STRING in the environment it talks to a real hub, as far as
 	cmd.AddCommand(
 		newHubServeCommand(),
 		newHubDeviceCommand(),
+		newHubCACommand(),
 		newHubTwinCommand(),
 		newHubMethodCommand(),
 		newHubC2DCommand(),

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -31,7 +32,45 @@ type hubServeFlags struct {
 	httpsPort  int
 	readyFile  string
 	tokenGrace time.Duration
+	unsettled  hub.Unsettled
+	disabled   int
+	maxTLS     string
 	verbose    bool
+}
+
+// addUnsettled adds a flag for each question that Microsoft's documents leave open.
+func (f *hubServeFlags) addUnsettled(cmd *cobra.Command) {
+	flags, u := cmd.Flags(), &f.unsettled
+	flags.DurationVar(&f.tokenGrace, "token-grace", 0, "how long a token is good after its end; a real hub is said to allow 10m")
+	flags.IntVar(&f.disabled, "disabled-code", 3, "CONNACK code for a disabled device, 1 to 5")
+	flags.StringVar(&f.maxTLS, "tls-max", "1.3", "newest version of TLS on offer, 1.2 or 1.3")
+	flags.BoolVar(&u.KeepAliveOff, "keep-alive-off", false, "a client that asks for no keep-alive may stay silent for ever, not 1767 s")
+	flags.StringVar(&u.RetainValue, "retain-value", "true", "value of the property mqtt-retain")
+	flags.IntVar(&u.MethodsInFlight, "methods-in-flight", 100, "how many direct methods may wait for one device; more are 429")
+	flags.BoolVar(&u.C2DNeedsSession, "c2d-needs-session", false, "refuse cloud-to-device messages for a device without a session")
+	flags.BoolVar(&u.ReportedETag, "reported-etag", false, "reported properties change a twin's etag too")
+	flags.BoolVar(&u.RefuseReported, "refuse-reported", false, "refuse a service's twin patch that touches reported properties, instead of leaving them out")
+	flags.IntVar(&u.QueryPage, "query-page", 100, "results of a query that asks for no number")
+}
+
+func (f *hubServeFlags) checkUnsettled() error {
+	u := &f.unsettled
+	if f.disabled < 1 || f.disabled > 5 {
+		return usagef("--disabled-code %d is not between 1 and 5", f.disabled)
+	}
+	u.DisabledCode = byte(f.disabled)
+	switch f.maxTLS {
+	case "1.2":
+		u.MaxTLS = tls.VersionTLS12
+	case "1.3":
+		u.MaxTLS = tls.VersionTLS13
+	default:
+		return usagef("--tls-max %q is neither 1.2 nor 1.3", f.maxTLS)
+	}
+	if u.MethodsInFlight < 1 || u.QueryPage < 1 || u.QueryPage > 1000 {
+		return usagef("--methods-in-flight must be at least 1, --query-page 1 to 1000")
+	}
+	return nil
 }
 
 func newHubServeCommand() *cobra.Command {
@@ -51,8 +90,8 @@ survives a restart in --dir; its own certificate authority is DIR/ca.pem, which 
 	flags.IntVar(&f.mqttPort, "mqtt-port", hubMQTTPort, "TCP port of MQTT over TLS, 0 for any free one")
 	flags.IntVar(&f.httpsPort, "https-port", hubHTTPSPort, "TCP port of HTTPS and WebSocket, 0 for any free one; unless given, 8443 where 443 cannot be had")
 	flags.StringVar(&f.readyFile, "ready-file", "", "file that receives a JSON object once connections are accepted: hostname, mqtt, https, ca_file, service_connection_string")
-	flags.DurationVar(&f.tokenGrace, "token-grace", 0, "how long a token is good after its end")
 	flags.BoolVar(&f.verbose, "verbose", false, "log every request")
+	f.addUnsettled(cmd)
 	return cmd
 }
 
@@ -75,8 +114,11 @@ func (f *hubServeFlags) run(cmd *cobra.Command) error {
 	if net.ParseIP(f.bind) == nil {
 		return usagef("--bind %q is not an IP address", f.bind)
 	}
+	if err := f.checkUnsettled(); err != nil {
+		return err
+	}
 	cfg := hub.Config{
-		Dir: dir, Hostnames: f.hostnames, Bind: f.bind, MQTTPort: f.mqttPort, HTTPSPort: f.httpsPort, TokenGrace: f.tokenGrace, Logger: log,
+		Dir: dir, Hostnames: f.hostnames, Bind: f.bind, MQTTPort: f.mqttPort, HTTPSPort: f.httpsPort, TokenGrace: f.tokenGrace, Unsettled: f.unsettled, Logger: log,
 	}
 	if !cmd.Flags().Changed("https-port") {
 		cfg.HTTPSFallbackPort = hubHTTPSFallback

@@ -29,9 +29,11 @@ const (
 	CodeDeviceDisabled        = 403012
 	CodeDeviceNotFound        = 404001
 	CodeModuleNotFound        = 404010
+	CodeCANotFound            = 404900 // ours: the real hub manages CAs elsewhere
 	CodeNotOnline             = 404103
 	CodeDeviceExists          = 409001
 	CodeModuleExists          = 409301
+	CodeCAExists              = 409900 // ours, as above
 	CodePreconditionFailed    = 412001
 	CodeDeviceVersionMismatch = 412002
 	CodeThrottled             = 429001
@@ -59,6 +61,10 @@ func Refuse(code int, format string, args ...any) *Error {
 		e.Name = "DeviceNotFound"
 	case CodeModuleNotFound:
 		e.Name = "ModuleNotFound"
+	case CodeCANotFound:
+		e.Name = "CertificateNotFound"
+	case CodeCAExists:
+		e.Name = "CertificateAlreadyExists"
 	case CodeNotOnline:
 		e.Name = "DeviceNotOnline"
 	case CodeDeviceExists:

@@ -74,7 +74,7 @@ func (s *Service) PolicyKey(name string) (string, error) {
 
 // Credential is what an authentication established.
 type Credential struct {
-	Expiry time.Time // of the token; the hub's grace comes on top
+	Expiry time.Time // of the token; the hub's grace comes on top. Zero: none, as with a certificate
 	method string    // iothub-connection-auth-method
 }
 
@@ -101,7 +101,7 @@ func (s *Service) AuthenticateDevice(id api.ID, password string, now time.Time) 
 	if !now.Before(token.Expiry.Add(s.cfg.Grace)) {
 		return Credential{}, fmt.Errorf("iot: the token expired at %s", token.Expiry.UTC().Format(time.RFC3339))
 	}
-	scope := "device"
+	scope := ownScope(id)
 	if token.Policy != "" {
 		p, ok := s.policies[token.Policy]
 		if !ok || p.Rights&DeviceConnect == 0 {
@@ -118,17 +118,11 @@ func (s *Service) AuthenticateDevice(id api.ID, password string, now time.Time) 
 		if !signedBy(token, ident.device.Authentication.SymmetricKey) {
 			return Credential{}, fmt.Errorf("iot: the token is not signed by a key of %s", id)
 		}
-		if id.Module != "" {
-			scope = "module"
-		}
 	}
 	if s.disabled(ident) {
 		return Credential{}, api.Refuse(api.CodeDeviceDisabled, "device %s is disabled", id.Device)
 	}
-	return Credential{
-		Expiry: token.Expiry,
-		method: fmt.Sprintf(`{"scope":%q,"type":"sas","issuer":"iothub","acceptingIpFilterRule":null}`, scope),
-	}, nil
+	return Credential{Expiry: token.Expiry, method: authMethod(scope, "sas")}, nil
 }
 
 // disabled also holds for the modules of a disabled device.

@@ -43,6 +43,9 @@ func (s *Service) SendC2D(device string, m api.C2D) error {
 	if err != nil {
 		return err
 	}
+	if s.cfg.Unsettled.C2DNeedsSession && ident.live == nil && ident.session == nil {
+		return api.Refuse(api.CodeNotOnline, "device %s has no session; the message is not queued", device)
+	}
 	s.sweep(ident)
 	if len(ident.queue) >= maxC2DQueue {
 		return api.Refuse(api.CodeQueueFull, "device %s has %d messages queued already", device, maxC2DQueue)

@@ -37,5 +37,5 @@ const (
 	maxIDLength    = 128
 	maxMessageID   = 128
 	maxDeadLetters = 100 // ours: kept per device, in memory
-	maxCalls       = 100 // ours: direct methods in flight per identity; the hub's own number is not published
+	maxCalls       = 100 // ours, unless told otherwise: direct methods in flight per identity; the hub's own number is not published
 )

@@ -99,7 +99,7 @@ func (s *Service) tryMethod(id api.ID, r api.MethodRequest) (*call, string, <-ch
 			inFlight++
 		}
 	}
-	if inFlight >= maxCalls {
+	if inFlight >= s.cfg.Unsettled.MethodsInFlight {
 		return nil, "", nil, api.Refuse(api.CodeThrottled, "device %s has %d direct methods in flight", id, inFlight)
 	}
 	s.nextCall++

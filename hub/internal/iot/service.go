@@ -1,6 +1,7 @@
 package iot
 
 import (
+	"cmp"
 	"crypto/rand"
 	"encoding/base64"
 	"encoding/binary"
@@ -26,7 +27,18 @@ type Config struct {
 	Hostnames []string      // the names that the hub answers to, its own first
 	Grace     time.Duration // how long a token is good after its end
 	Messages  msglog.Limits
+	Unsettled Unsettled
 	Logger    *slog.Logger
+}
+
+// Unsettled is the part of hub.Unsettled, which explains it, that concerns the
+// hub's rules. The zero value is the likeliest answer to each question.
+type Unsettled struct {
+	RetainValue     string
+	MethodsInFlight int
+	C2DNeedsSession bool
+	ReportedETag    bool
+	RefuseReported  bool
 }
 
 // Service is the hub without its fronts.
@@ -37,15 +49,16 @@ type Service struct {
 	msgs    *msglog.Log
 	done    chan struct{} // closed by Close
 
-	mu         sync.Mutex
-	closed     bool
-	identities map[api.ID]*identity
-	policies   map[string]*policy
-	etag       uint64 // last used
-	calls      map[string]*call
-	nextCall   uint64
-	faults     []*fault
-	nextFault  int
+	mu          sync.Mutex
+	closed      bool
+	identities  map[api.ID]*identity
+	policies    map[string]*policy
+	authorities map[string]*authority
+	etag        uint64 // last used
+	calls       map[string]*call
+	nextCall    uint64
+	faults      []*fault
+	nextFault   int
 
 	faulty atomic.Bool // whether there is any fault: the telemetry path asks only this
 }
@@ -67,7 +80,8 @@ type identity struct {
 }
 
 // identityRecord, twin, storedSession and c2d are the values in the journal, at
-// identity/ID, twin/ID, session/ID and c2d/DEVICE/NUMBER.
+// identity/ID, twin/ID, session/ID and c2d/DEVICE/NUMBER; policy and authority
+// those at policy/NAME and ca/NAME.
 type identityRecord struct {
 	Device api.Device `json:"device"`
 }
@@ -77,9 +91,11 @@ func Open(cfg Config) (*Service, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
+	cfg.Unsettled.RetainValue = cmp.Or(cfg.Unsettled.RetainValue, "true")
+	cfg.Unsettled.MethodsInFlight = cmp.Or(cfg.Unsettled.MethodsInFlight, maxCalls)
 	s := &Service{
 		cfg: cfg, log: cfg.Logger, done: make(chan struct{}),
-		identities: map[api.ID]*identity{}, policies: map[string]*policy{}, calls: map[string]*call{},
+		identities: map[api.ID]*identity{}, policies: map[string]*policy{}, authorities: map[string]*authority{}, calls: map[string]*call{},
 		// A device may answer a call of the process before this one.
 		nextCall: uint64(mathrand.Uint32()) << 20, //nolint:gosec // apart, not secret
 	}
@@ -160,6 +176,9 @@ func (s *Service) load() error {
 		return err
 	}
 	if err := s.loadPolicies(); err != nil {
+		return err
+	}
+	if err := s.loadAuthorities(); err != nil {
 		return err
 	}
 	s.mu.Lock()

@@ -127,7 +127,7 @@ func plainBag(bag []byte) bool {
 }
 
 // decodeRecord makes the message that a reader sees, with the hub's stamps.
-func decodeRecord(r msglog.Record) (api.Message, error) {
+func (s *Service) decodeRecord(r msglog.Record) (api.Message, error) {
 	b, err := ParseBag(string(r.Bag))
 	if err != nil {
 		return api.Message{}, fmt.Errorf("message %d: %w", r.Seq, err)
@@ -145,7 +145,7 @@ func decodeRecord(r msglog.Record) (api.Message, error) {
 	stamp("iothub-message-source", "Telemetry")
 	stamp("dt-dataschema", r.Model)
 	if r.Flags&msglog.Retained != 0 {
-		b.Properties["mqtt-retain"] = "true"
+		b.Properties["mqtt-retain"] = s.cfg.Unsettled.RetainValue
 	}
 	if r.Flags&msglog.WillSent != 0 {
 		b.Properties["iothub-MessageType"] = "Will"
@@ -178,7 +178,7 @@ func (s *Service) ReadMessages(ctx context.Context, filter api.MessageFilter, f 
 		if err != nil {
 			return err
 		}
-		if err := give(r, filter, f); err != nil {
+		if err := s.give(r, filter, f); err != nil {
 			return err
 		}
 		if ctx.Err() != nil {
@@ -200,7 +200,7 @@ func (s *Service) Messages(filter api.MessageFilter) ([]api.Message, error) {
 		if err != nil {
 			return nil, err
 		}
-		if err := give(r, filter, func(m api.Message) error {
+		if err := s.give(r, filter, func(m api.Message) error {
 			all = append(all, m)
 			return nil
 		}); err != nil {
@@ -209,11 +209,11 @@ func (s *Service) Messages(filter api.MessageFilter) ([]api.Message, error) {
 	}
 }
 
-func give(r msglog.Record, filter api.MessageFilter, f func(api.Message) error) error {
+func (s *Service) give(r msglog.Record, filter api.MessageFilter, f func(api.Message) error) error {
 	if filter.Device != "" && filter.Device != r.Device || filter.Module != "" && filter.Module != r.Module {
 		return nil
 	}
-	m, err := decodeRecord(r)
+	m, err := s.decodeRecord(r)
 	if err != nil {
 		return err
 	}

@@ -177,6 +177,9 @@ func (se *Session) Report(patch []byte, onVersion int64) (int64, error) {
 		return 0, err
 	}
 	next.Version++
+	if s.cfg.Unsettled.ReportedETag {
+		next.ETag = s.newETag()
+	}
 	if err := s.setTwin(ident, next); err != nil {
 		return 0, err
 	}
@@ -186,8 +189,9 @@ func (se *Session) Report(patch []byte, onVersion int64) (int64, error) {
 
 // DecodeTwinPatch reads what of a twin the service may write. Other members of a
 // twin may stand there, as they do when a client sends back what it got; but
-// reported belongs to the device: a patch that has it alone changes nothing.
-func DecodeTwinPatch(data []byte) (api.TwinPatch, error) {
+// reported belongs to the device: a patch that has it alone changes nothing, or
+// is refused where Unsettled says so.
+func (s *Service) DecodeTwinPatch(data []byte) (api.TwinPatch, error) {
 	whole, err := DecodeObject(data)
 	if err != nil {
 		return api.TwinPatch{}, err
@@ -203,6 +207,9 @@ func DecodeTwinPatch(data []byte) (api.TwinPatch, error) {
 		halves, ok := properties.(map[string]any)
 		if !ok {
 			return api.TwinPatch{}, api.Refuse(api.CodeArgumentInvalid, "properties must be an object")
+		}
+		if _, there := halves["reported"]; there && s.cfg.Unsettled.RefuseReported {
+			return api.TwinPatch{}, api.Refuse(api.CodeArgumentInvalid, "properties.reported belongs to the device; leave it out of the patch")
 		}
 		if desired, there := halves["desired"]; there && desired != nil {
 			p.Properties = &api.TwinPatchProperties{}

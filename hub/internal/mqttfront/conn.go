@@ -1,6 +1,8 @@
 package mqttfront
 
 import (
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -278,7 +280,7 @@ func (c *conn) handleFirst(p mqttwire.Packet, err error) error {
 	if !svc.AnswersTo(u.host) {
 		return c.refuse(codeUnauthorized, fmt.Errorf("the user name is for hub %q", u.host))
 	}
-	cred, err := svc.AuthenticateDevice(c.id, string(in.Password), time.Now())
+	cred, err := c.authenticate(in.Password)
 	if err != nil {
 		return c.refuse(c.codeOf(err, codeUnauthorized), err)
 	}
@@ -295,6 +297,28 @@ func (c *conn) handleFirst(p mqttwire.Packet, err error) error {
 	return c.accept(in, u, cred)
 }
 
+// authenticate wants a token as the password, or none and a client certificate:
+// "leave the password empty and use the certificate".
+// https://learn.microsoft.com/azure/iot/iot-mqtt-connect-to-iot-hub
+func (c *conn) authenticate(password []byte) (iot.Credential, error) {
+	if chain := clientChain(c.nc); len(password) == 0 && len(chain) > 0 {
+		return c.f.svc.AuthenticateCertificate(c.id, chain, time.Now())
+	}
+	return c.f.svc.AuthenticateDevice(c.id, string(password), time.Now())
+}
+
+// clientChain is what the client showed in the TLS handshake, nil for nothing.
+func clientChain(nc net.Conn) []*x509.Certificate {
+	switch c := nc.(type) {
+	case *tls.Conn:
+		return c.ConnectionState().PeerCertificates
+	case *wsConn:
+		return c.chain
+	default:
+		return nil
+	}
+}
+
 func (c *conn) accept(in *mqttwire.ConnectInfo, u user, cred iot.Credential) error {
 	feature := func(filter string) (iot.Feature, bool) { return featureOf(c.id, filter) }
 	sess, err := c.f.svc.Attach(c.id, c, in.Clean, cred, u.model, feature)
@@ -306,10 +330,14 @@ func (c *conn) accept(in *mqttwire.ConnectInfo, u user, cred iot.Credential) err
 	}
 	c.sess, c.will = sess, in.Will
 	c.idle = maxKeepAlive
-	if in.KeepAlive > 0 {
+	if in.KeepAlive == 0 && c.f.cfg.KeepAliveOff {
+		c.idle = forever
+	} else if in.KeepAlive > 0 {
 		c.idle = min(time.Duration(in.KeepAlive)*time.Second*3/2, maxKeepAlive)
 	}
-	c.expiry = time.AfterFunc(time.Until(cred.Expiry.Add(c.f.svc.Grace())), func() { c.Drop("the token expired") })
+	if !cred.Expiry.IsZero() {
+		c.expiry = time.AfterFunc(time.Until(cred.Expiry.Add(c.f.svc.Grace())), func() { c.Drop("the token expired") })
+	}
 	c.f.log.Info("device connected", "device", c.id.String(), "clean", in.Clean, "session_present", c.present, "keep_alive", in.KeepAlive)
 	return nil
 }

@@ -19,6 +19,9 @@ const (
 	// https://learn.microsoft.com/azure/iot/iot-mqtt-connect-to-iot-hub#default-keep-alive-time-out
 	maxKeepAlive = 1767 * time.Second
 
+	// forever is longer than any session.
+	forever = 100 * 365 * 24 * time.Hour
+
 	connectLimit = 128 << 10 // bytes of a CONNECT, the will included
 	packetLimit  = iot.MaxMessage + (64 << 10) + 16
 	// connectWithin bounds TLS handshake and CONNECT together.
@@ -45,6 +48,8 @@ type Config struct {
 	Service *iot.Service
 	// DisabledCode is the CONNACK code for a disabled device, 0 for 3.
 	DisabledCode byte
+	// KeepAliveOff lets a client that asks for no keep-alive stay for ever.
+	KeepAliveOff bool
 	Logger       *slog.Logger
 }
 

@@ -1,6 +1,7 @@
 package restfront
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -25,11 +26,15 @@ const maxBody = 1 << 20
 type Config struct {
 	Service *iot.Service
 	MQTT    *mqttfront.Front
-	Logger  *slog.Logger
+	// QueryPage is how many results a query gives unless asked for another number;
+	// 0 for the default.
+	QueryPage int
+	Logger    *slog.Logger
 }
 
 // Front is the HTTPS front.
 type Front struct {
+	cfg  Config
 	svc  *iot.Service
 	mqtt *mqttfront.Front
 	log  *slog.Logger
@@ -40,7 +45,8 @@ var _ http.Handler = (*Front)(nil)
 
 // New makes a front.
 func New(cfg Config) *Front {
-	f := &Front{svc: cfg.Service, mqtt: cfg.MQTT, log: cfg.Logger, mux: http.NewServeMux()}
+	cfg.QueryPage = cmp.Or(cfg.QueryPage, defaultPage)
+	f := &Front{cfg: cfg, svc: cfg.Service, mqtt: cfg.MQTT, log: cfg.Logger, mux: http.NewServeMux()}
 	f.mux.HandleFunc(mqttfront.WebSocketPath, f.serveWebSocket)
 
 	const registry = iot.RegistryRead | iot.RegistryWrite

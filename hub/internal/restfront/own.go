@@ -21,6 +21,9 @@ func (f *Front) ownRoutes() {
 	f.route("GET /fairlead/faults", iot.ServiceConnect, f.listFaults)
 	f.route("POST /fairlead/faults", iot.ServiceConnect, f.addFault)
 	f.route("DELETE /fairlead/faults/{fault}", iot.ServiceConnect, f.removeFault)
+	f.route("GET /fairlead/cas", iot.RegistryRead, f.listCAs)
+	f.route("PUT /fairlead/cas/{name}", iot.RegistryRead|iot.RegistryWrite, f.addCA)
+	f.route("DELETE /fairlead/cas/{name}", iot.RegistryRead|iot.RegistryWrite, f.removeCA)
 	f.mux.HandleFunc("GET /fairlead/messages", f.monitor)
 }
 
@@ -56,6 +59,23 @@ func (f *Front) addFault(r *http.Request) (any, error) {
 
 func (f *Front) removeFault(r *http.Request) (any, error) {
 	return nil, f.svc.RemoveFault(r.PathValue("fault"))
+}
+
+func (f *Front) listCAs(*http.Request) (any, error) { return f.svc.CAs(), nil }
+
+// addCA takes {"certificate": PEM}.
+func (f *Front) addCA(r *http.Request) (any, error) {
+	var in struct {
+		Certificate string `json:"certificate"`
+	}
+	if err := decode(r, &in); err != nil {
+		return nil, err
+	}
+	return f.svc.AddCA(r.PathValue("name"), []byte(in.Certificate), time.Now())
+}
+
+func (f *Front) removeCA(r *http.Request) (any, error) {
+	return nil, f.svc.RemoveCA(r.PathValue("name"))
 }
 
 // monitor streams device-to-cloud messages, a JSON object a line. follow=false

@@ -28,7 +28,7 @@ func (f *Front) query(r *http.Request) (any, error) {
 	if err != nil {
 		return nil, api.Refuse(api.CodeArgumentInvalid, "query: %v", err)
 	}
-	size, err := headerNumber(r, "x-ms-max-item-count", defaultPage)
+	size, err := headerNumber(r, "x-ms-max-item-count", f.cfg.QueryPage)
 	if err != nil {
 		return nil, err
 	}
