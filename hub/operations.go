@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/fairlead-iot/fairlead/hub/api"
+	"github.com/fairlead-iot/fairlead/hub/internal/iot"
 	"github.com/fairlead-iot/fairlead/hub/internal/sas"
 )
 
@@ -106,6 +107,16 @@ func (h *Hub) SendC2D(device string, m api.C2D) error { return h.svc.SendC2D(dev
 // DeadLetters returns the newest cloud-to-device messages that were not
 // completed.
 func (h *Hub) DeadLetters(device string) ([]api.DeadLetter, error) { return h.svc.DeadLetters(device) }
+
+// ReceiveFeedback locks the feedback that waits, up to 64 records, for 60 s, and
+// gives it; nil when there is none. Only messages whose C2D.Ack asks for it have
+// feedback.
+func (h *Hub) ReceiveFeedback() *api.FeedbackBatch { return h.svc.ReceiveFeedback(time.Now()) }
+
+// CompleteFeedback removes a batch that ReceiveFeedback gave.
+func (h *Hub) CompleteFeedback(lock string) error {
+	return h.svc.SettleFeedback(lock, iot.Complete, time.Now())
+}
 
 // ReadTelemetry calls f for every device-to-cloud message that the filter
 // chooses, in order, and goes on until the context ends, f returns an error, or

@@ -33,6 +33,7 @@ or IOTHUB_CONNECTION_STRING in the environment it talks to a real hub, as far as
 		newHubTwinCommand(),
 		newHubMethodCommand(),
 		newHubC2DCommand(),
+		newHubFeedbackCommand(),
 		newHubMonitorCommand(),
 		newHubFaultCommand(),
 	)

@@ -21,24 +21,25 @@ func (e *Error) Error() string {
 
 // Error numbers that the hub uses.
 const (
-	CodeArgumentInvalid       = 400004
-	CodeMessageTooLarge       = 413001
-	CodeUnauthorized          = 401003
-	CodeQuotaExceeded         = 403002
-	CodeQueueFull             = 403004
-	CodeDeviceDisabled        = 403012
-	CodeDeviceNotFound        = 404001
-	CodeModuleNotFound        = 404010
-	CodeCANotFound            = 404900 // ours: the real hub manages CAs elsewhere
-	CodeNotOnline             = 404103
-	CodeDeviceExists          = 409001
-	CodeModuleExists          = 409301
-	CodeCAExists              = 409900 // ours, as above
-	CodePreconditionFailed    = 412001
-	CodeDeviceVersionMismatch = 412002
-	CodeThrottled             = 429001
-	CodeServerError           = 500001
-	CodeGatewayTimeout        = 504101
+	CodeArgumentInvalid    = 400004
+	CodeMessageTooLarge    = 413001
+	CodeUnauthorized       = 401003
+	CodeQuotaExceeded      = 403002
+	CodeQueueFull          = 403004
+	CodeDeviceDisabled     = 403012
+	CodeDeviceNotFound     = 404001
+	CodeModuleNotFound     = 404010
+	CodeNoSuchRoute        = 404901 // ours
+	CodeCANotFound         = 404900 // ours: the real hub manages CAs elsewhere
+	CodeNotOnline          = 404103
+	CodeDeviceExists       = 409001
+	CodeModuleExists       = 409301
+	CodeCAExists           = 409900 // ours, as above
+	CodePreconditionFailed = 412001
+	CodeLockLost           = 412002
+	CodeThrottled          = 429001
+	CodeServerError        = 500001
+	CodeGatewayTimeout     = 504101
 )
 
 // Refuse makes an *Error for one of the numbers above; an unknown number is 500.
@@ -61,18 +62,22 @@ func Refuse(code int, format string, args ...any) *Error {
 		e.Name = "DeviceNotFound"
 	case CodeModuleNotFound:
 		e.Name = "ModuleNotFound"
+	case CodeNoSuchRoute:
+		e.Name = "GenericNotFound"
 	case CodeCANotFound:
-		e.Name = "CertificateNotFound"
+		e.Name = "CertificateAuthorityNotFound"
 	case CodeCAExists:
-		e.Name = "CertificateAlreadyExists"
+		e.Name = "CertificateAuthorityConflict"
 	case CodeNotOnline:
 		e.Name = "DeviceNotOnline"
 	case CodeDeviceExists:
 		e.Name = "DeviceAlreadyExists"
 	case CodeModuleExists:
 		e.Name = "ModuleAlreadyExistsOnDevice"
-	case CodePreconditionFailed, CodeDeviceVersionMismatch:
+	case CodePreconditionFailed:
 		e.Name = "PreconditionFailed"
+	case CodeLockLost:
+		e.Name = "DeviceMessageLockLost"
 	case CodeThrottled:
 		e.Name = "ThrottlingException"
 	case CodeGatewayTimeout:

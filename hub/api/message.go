@@ -86,7 +86,7 @@ type C2D struct {
 // DeadLetter is a cloud-to-device message that was not completed.
 type DeadLetter struct {
 	Message  C2D       `json:"message"`
-	Reason   string    `json:"reason"` // Expired, Purged
+	Reason   string    `json:"reason"` // FeedbackExpired and its kin
 	Enqueued time.Time `json:"enqueued"`
 	Dead     time.Time `json:"dead"`
 	// Attempts counts PUBLISH packets of it, by take-over and lock expiry.

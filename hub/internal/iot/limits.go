@@ -13,6 +13,11 @@ const (
 	c2dLock     = 60 * time.Second
 	c2dTTL      = time.Hour
 	maxC2DTTL   = 48 * time.Hour
+	// the real hub's defaults; both can be set there
+	maxDeliveries = 10
+	feedbackTTL   = time.Hour
+	feedbackLock  = 60 * time.Second
+	feedbackBatch = 64 // "a maximum of 64 messages in a batch"
 
 	// https://learn.microsoft.com/azure/iot-hub/iot-hub-devguide-direct-methods
 	maxMethodPayload     = 128 << 10
@@ -36,6 +41,7 @@ const (
 
 	maxIDLength    = 128
 	maxMessageID   = 128
-	maxDeadLetters = 100 // ours: kept per device, in memory
-	maxCalls       = 100 // ours, unless told otherwise: direct methods in flight per identity; the hub's own number is not published
+	maxFeedback    = 10_000 // ours: the oldest goes
+	maxDeadLetters = 100    // ours: kept per device, in memory
+	maxCalls       = 100    // ours, unless told otherwise: direct methods in flight per identity; the hub's own number is not published
 )

@@ -60,6 +60,9 @@ type Service struct {
 	faults      []*fault
 	nextFault   int
 
+	feedback     []*feedback // oldest first
+	nextFeedback int64
+
 	faulty atomic.Bool // whether there is any fault: the telemetry path asks only this
 }
 
@@ -80,8 +83,8 @@ type identity struct {
 }
 
 // identityRecord, twin, storedSession and c2d are the values in the journal, at
-// identity/ID, twin/ID, session/ID and c2d/DEVICE/NUMBER; policy and authority
-// those at policy/NAME and ca/NAME.
+// identity/ID, twin/ID, session/ID and c2d/DEVICE/NUMBER; policy, authority and
+// feedback those at policy/NAME, ca/NAME and feedback/NUMBER.
 type identityRecord struct {
 	Device api.Device `json:"device"`
 }
@@ -179,6 +182,9 @@ func (s *Service) load() error {
 		return err
 	}
 	if err := s.loadAuthorities(); err != nil {
+		return err
+	}
+	if err := s.loadFeedback(); err != nil {
 		return err
 	}
 	s.mu.Lock()

@@ -139,7 +139,7 @@ func (s *Service) forgetSession(ident *identity, queue bool) error {
 		return nil
 	}
 	for _, m := range slices.Clone(ident.queue) {
-		if err := s.bury(ident, m, "Purged"); err != nil {
+		if err := s.bury(ident, m, api.FeedbackPurged); err != nil {
 			return err
 		}
 	}
@@ -243,23 +243,7 @@ func (se *Session) store() error {
 // it returns nil they survive the end of the process, and PUBACK may leave. It
 // works for a session that was taken over too: the bytes had arrived.
 func (se *Session) Telemetry(records []msglog.Record) error {
-	now, bytes := time.Now().UTC(), int64(0)
-	id := se.ident.id
-	for i := range records {
-		r := &records[i]
-		r.Time, r.Device, r.Module = now, id.Device, id.Module
-		r.AuthGen, r.AuthInfo, r.Model = se.authGen, se.cred.method, se.model
-		bytes += int64(len(r.Body))
-	}
-	if err := se.svc.msgs.Append(records); err != nil {
-		return err
-	}
-	se.svc.mu.Lock()
-	defer se.svc.mu.Unlock()
-	se.ident.counters.TelemetryReceived += int64(len(records))
-	se.ident.counters.TelemetryBytes += bytes
-	se.ident.device.LastActivityTime = now
-	return nil
+	return se.svc.keep(se.ident, se.cred, se.authGen, se.model, records)
 }
 
 // Acked counts PUBACKs of telemetry.

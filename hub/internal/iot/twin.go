@@ -169,7 +169,7 @@ func (se *Session) Report(patch []byte, onVersion int64) (int64, error) {
 	ident := se.ident
 	se.touch()
 	if onVersion != 0 && onVersion != ident.twin.Reported.Version {
-		return 0, api.Refuse(api.CodeDeviceVersionMismatch, "Precondition failed: version did not match, existingVersion:%d newVersion:%d", ident.twin.Reported.Version, onVersion)
+		return 0, api.Refuse(api.CodePreconditionFailed, "Precondition failed: version did not match, existingVersion:%d newVersion:%d", ident.twin.Reported.Version, onVersion)
 	}
 	next := ident.twin
 	next.Reported = next.Reported.patch(tree, time.Now(), false)

@@ -71,7 +71,12 @@ func New(cfg Config) *Front {
 	}
 	f.route("GET /statistics/devices", iot.RegistryRead, f.deviceStatistics)
 	f.route("GET /statistics/service", iot.ServiceConnect, f.serviceStatistics)
+	f.feedbackRoutes()
+	f.deviceRoutes()
 	f.ownRoutes()
+	f.mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+		f.writeError(w, r, api.Refuse(api.CodeNoSuchRoute, "this hub has no %s %s; docs/hub.md says what it models", r.Method, r.URL.Path))
+	})
 	return f
 }
 
@@ -121,6 +126,12 @@ type tagged struct {
 	etag  string
 }
 
+// withStatus is a result that is not 200.
+type withStatus struct {
+	value  any
+	status int
+}
+
 // listed is a query's page.
 type listed struct {
 	value        any
@@ -129,10 +140,16 @@ type listed struct {
 }
 
 func (f *Front) write(w http.ResponseWriter, result any) {
+	status := http.StatusOK
 	switch v := result.(type) {
 	case nil:
 		w.WriteHeader(http.StatusNoContent)
 		return
+	case received:
+		v.write(w)
+		return
+	case withStatus:
+		result, status = v.value, v.status
 	case tagged:
 		w.Header().Set("ETag", strconv.Quote(v.etag))
 		result = v.value
@@ -151,6 +168,7 @@ func (f *Front) write(w http.ResponseWriter, result any) {
 	}
 	w.Header().Set("Content-Type", "application/json; charset=utf-8")
 	w.Header().Set("Content-Length", strconv.Itoa(len(body)))
+	w.WriteHeader(status)
 	_, _ = w.Write(body) // the client may be gone
 }
 
