@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -75,10 +76,9 @@ func scan(in string) ([]token, error) {
 			out = append(out, token{word, in[start:i]})
 		default:
 			s := in[i : i+1]
-			if i+1 < len(in) && strings.Contains("!= <> <= >=", in[i:i+2]) && c != '=' && c != ' ' {
-				s = in[i : i+2]
-			}
-			if !strings.Contains("!= <> <= >= = ( ) [ ] , *", s) || s == "!" {
+			if two := in[i:min(i+2, len(in))]; slices.Contains([]string{"!=", "<>", "<=", ">="}, two) {
+				s = two
+			} else if !strings.Contains("=<>()[],*", s) {
 				return nil, fmt.Errorf("unexpected %q", s)
 			}
 			out = append(out, token{symbol, s})
