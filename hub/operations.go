@@ -146,6 +146,9 @@ func (h *Hub) CAs() []api.CA { return h.svc.CAs() }
 // RemoveCA forgets a certificate authority; sessions that began with it go on.
 func (h *Hub) RemoveCA(name string) error { return h.svc.RemoveCA(name) }
 
+// Statistics counts the devices of the registry; modules do not count.
+func (h *Hub) Statistics() api.Statistics { return h.svc.Statistics() }
+
 // AddFault makes something go wrong; see api.Fault.
 func (h *Hub) AddFault(f api.Fault) (api.Fault, error) { return h.svc.AddFault(f) }
 

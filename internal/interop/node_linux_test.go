@@ -57,12 +57,12 @@ func TestInsideTheNamespace(t *testing.T) {
 	device := h.AddDevice("node")
 
 	// # the device over WebSocket
-	d := startNodeDevice(t, trust)
+	d := startNode(t, "device.js", trust)
 	d.must("connect", map[string]any{"connectionString": device, "protocol": "mqttws"})
 	checkNodeDevice(t, h, d)
 
 	// # the service, while a device at the standard port answers it
-	d = startNodeDevice(t, trust)
+	d = startNode(t, "device.js", trust)
 	d.must("connect", map[string]any{"connectionString": device, "protocol": "mqtt"})
 	d.must("method", map[string]any{"name": "read", "status": 207})
 	until(t, "the device takes methods", func() bool {
@@ -73,12 +73,10 @@ func TestInsideTheNamespace(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-	defer cancel()
-	out, err := nodeCommand(ctx, t, "service.js", trust, "CONNECTION_STRING="+text).CombinedOutput()
-	if err != nil || !strings.Contains(string(out), "all of it held") {
-		t.Errorf("service.js: %v\n%s", err, out)
-	}
+	s := startNode(t, "service.js", trust, "CONNECTION_STRING="+text)
+	checkNodeRegistry(t, h, s)
+	checkNodeTwins(t, h, s)
+	checkNodeMethods(t, h, s)
 	d.must("close", nil)
 }
 

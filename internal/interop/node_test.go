@@ -6,6 +6,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -56,8 +57,8 @@ func nodeCommand(ctx context.Context, t *testing.T, script string, env ...string
 	return cmd
 }
 
-// nodeDevice is node/device.js.
-type nodeDevice struct {
+// nodeScript is node/device.js or node/service.js.
+type nodeScript struct {
 	t      *testing.T
 	in     io.Writer
 	answer chan nodeLine
@@ -79,9 +80,9 @@ type nodeLine struct {
 	Properties    map[string]any  `json:"properties"`
 }
 
-func startNodeDevice(t *testing.T, env ...string) *nodeDevice {
+func startNode(t *testing.T, script string, env ...string) *nodeScript {
 	t.Helper()
-	cmd := nodeCommand(t.Context(), t, "device.js", env...)
+	cmd := nodeCommand(t.Context(), t, script, env...)
 	cmd.Stderr = t.Output()
 	in, err := cmd.StdinPipe()
 	if err != nil {
@@ -94,7 +95,7 @@ func startNodeDevice(t *testing.T, env ...string) *nodeDevice {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	d := &nodeDevice{t: t, in: in, answer: make(chan nodeLine, 1), events: make(chan nodeLine, 1000)}
+	d := &nodeScript{t: t, in: in, answer: make(chan nodeLine, 1), events: make(chan nodeLine, 1000)}
 	read := make(chan struct{})
 	go func() {
 		defer close(read)
@@ -120,7 +121,7 @@ func startNodeDevice(t *testing.T, env ...string) *nodeDevice {
 }
 
 // do sends a command and returns its answer's result, or its error.
-func (d *nodeDevice) do(what string, arguments map[string]any) (json.RawMessage, error) {
+func (d *nodeScript) do(what string, arguments map[string]any) (json.RawMessage, error) {
 	d.t.Helper()
 	d.lastID++
 	line := map[string]any{"id": d.lastID, "do": what}
@@ -143,7 +144,7 @@ func (d *nodeDevice) do(what string, arguments map[string]any) (json.RawMessage,
 	}
 }
 
-func (d *nodeDevice) must(what string, arguments map[string]any) json.RawMessage {
+func (d *nodeScript) must(what string, arguments map[string]any) json.RawMessage {
 	d.t.Helper()
 	result, err := d.do(what, arguments)
 	if err != nil {
@@ -153,7 +154,7 @@ func (d *nodeDevice) must(what string, arguments map[string]any) json.RawMessage
 }
 
 // event waits for an event by its name; those of the connection itself may come in between.
-func (d *nodeDevice) event(name string) nodeLine {
+func (d *nodeScript) event(name string) nodeLine {
 	d.t.Helper()
 	deadline := time.After(30 * time.Second)
 	for {
@@ -179,13 +180,13 @@ func TestMicrosoftsDeviceOverMQTT(t *testing.T) {
 		t.Fatal(err)
 	}
 	text := strings.Replace(h.AddDevice("node"), "HostName=localhost", fmt.Sprintf("HostName=localhost:%d", h.MQTTPort()), 1)
-	d := startNodeDevice(t)
+	d := startNode(t, "device.js")
 	d.must("connect", map[string]any{"connectionString": text, "protocol": "mqtt", "ca": ca})
 	checkNodeDevice(t, h, d)
 }
 
 // checkNodeDevice goes through everything that a device has of the hub.
-func checkNodeDevice(t *testing.T, h *hubtest.Hub, d *nodeDevice) {
+func checkNodeDevice(t *testing.T, h *hubtest.Hub, d *nodeScript) {
 	// # telemetry with properties
 	d.must("send", map[string]any{"body": `{"x":1}`, "messageId": "m/1 ü", "properties": map[string]any{"a&b": "1=2/3 + ä", "empty": ""}})
 	m := h.WaitCount("node", 1)[0]
@@ -279,4 +280,66 @@ func checkNodeDevice(t *testing.T, h *hubtest.Hub, d *nodeDevice) {
 	h.WaitCounters("node", func(c api.Counters) bool { return c.TelemetryReceived == 201 && c.C2DCompleted == 3 })
 	d.must("close", nil)
 	h.WaitConnected("node", false)
+}
+
+// A device with a certificate: its thumbprint, or its CA, is all that the hub knows of it.
+func TestMicrosoftsDeviceWithACertificate(t *testing.T) {
+	nodePackages(t)
+	h := hubtest.Start(t)
+	dir := t.TempDir()
+	write := func(name string, text []byte) string {
+		t.Helper()
+		file := filepath.Join(dir, name)
+		if err := os.WriteFile(file, text, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return file
+	}
+	ca := write("ca.pem", h.CAPEM())
+	own := hubtest.SelfSigned(t, "own")
+	root := hubtest.NewCA(t, "plant")
+	if _, err := h.AddCA("plant", root.PEM()); err != nil {
+		t.Fatal(err)
+	}
+	thumbprint := hubtest.Thumbprint(own)
+	for id, auth := range map[string]api.Authentication{
+		"own":    {Type: api.AuthSelfSigned, X509Thumbprint: api.X509Thumbprint{SecondaryThumbprint: &thumbprint}},
+		"signed": {Type: api.AuthCA},
+	} {
+		if _, err := h.CreateDevice(api.Device{DeviceID: id, Authentication: auth}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for id, cert := range map[string]tls.Certificate{"own": own, "signed": root.Issue("signed")} {
+		t.Run(id, func(t *testing.T) {
+			certificate, key := hubtest.CertificatePEM(t, cert)
+			certFile, keyFile := write(id+".pem", certificate), write(id+".key", key)
+			cs, err := h.ConnectionString(id)
+			if err != nil {
+				t.Fatal(err)
+			}
+			cs = strings.Replace(cs, "HostName=localhost", fmt.Sprintf("HostName=localhost:%d", h.MQTTPort()), 1)
+			d := startNode(t, "device.js")
+			d.must("connect", map[string]any{"connectionString": cs, "protocol": "mqtt", "ca": ca, "cert": certFile, "key": keyFile})
+			d.must("send", map[string]any{"body": `{}`, "messageId": "m"})
+			m := h.WaitCount(id, 1)[0]
+			if want := `{"scope":"device","type":"x509","issuer":"iothub","acceptingIpFilterRule":null}`; m.System["iothub-connection-auth-method"] != want {
+				t.Errorf("auth method %s, want %s", m.System["iothub-connection-auth-method"], want)
+			}
+			d.must("twin", nil)
+			d.must("report", map[string]any{"patch": map[string]any{"by": "certificate"}})
+			if twin, err := h.Twin(id); err != nil || twin.Properties.Reported["by"] != "certificate" {
+				t.Errorf("reported %v, %v", twin.Properties.Reported, err)
+			}
+			d.must("close", nil)
+			if other := map[string]string{"own": "signed", "signed": "own"}[id]; other != "" {
+				cs = strings.Replace(cs, "DeviceId="+id, "DeviceId="+other, 1)
+				d = startNode(t, "device.js")
+				if _, err := d.do("connect", map[string]any{"connectionString": cs, "protocol": "mqtt", "ca": ca, "cert": certFile, "key": keyFile}); err == nil || !strings.Contains(err.Error(), "UnauthorizedError") {
+					t.Errorf("as another device: %v", err)
+				}
+				h.WaitCounters(other, func(c api.Counters) bool { return c.ConnectsRefused > 0 })
+			}
+		})
+	}
 }

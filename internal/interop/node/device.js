@@ -11,9 +11,12 @@ let client, twin;
 const say = (line) => process.stdout.write(JSON.stringify(line) + '\n');
 
 const commands = {
-  async connect({ connectionString, protocol, ca, filters }) {
+  async connect({ connectionString, protocol, ca, cert, key }) {
     client = Client.fromConnectionString(connectionString, protocols[protocol]);
-    if (ca) await client.setOptions({ ca: fs.readFileSync(ca, 'utf8') });
+    const files = Object.entries({ ca, cert, key }).filter(([, file]) => file);
+    if (files.length > 0) { // at once: a second call makes the SDK forget the first
+      await client.setOptions(Object.fromEntries(files.map(([name, file]) => [name, fs.readFileSync(file, 'utf8')])));
+    }
     client.on('error', (err) => say({ event: 'error', error: String(err) }));
     client.on('connect', () => say({ event: 'connect' }));
     client.on('disconnect', (err) => say({ event: 'disconnect', error: String(err) }));
