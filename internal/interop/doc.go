@@ -10,7 +10,8 @@
 // # Expected behaviour of the other side
 //
 // mosquitto is a general MQTT broker: it checks packets, not IoT Hub's rules. The hub's rules are tested against
-// Microsoft's SDKs for Node: the device's over MQTT at any port, and, in a network namespace where 443 is free, over
-// WebSocket, together with the service's. They model nothing: they are the clients that users have. node/device.js does
-// what the test tells it, a JSON object a line; node/service.js asserts by itself.
+// Microsoft's SDKs for Node: the device's over MQTT at any port, with keys and certificates, and, in a network namespace
+// where 443 is free, over WebSocket and HTTPS, together with the service's. They model nothing: they are the clients that
+// users have. node/device.js and node/service.js do what the test tells them, a JSON object a line, so that each step is
+// compared with what the hub saw of it.
 package interop

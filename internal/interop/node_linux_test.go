@@ -78,6 +78,9 @@ func TestInsideTheNamespace(t *testing.T) {
 	checkNodeTwins(t, h, s)
 	checkNodeMethods(t, h, s)
 	d.must("close", nil)
+
+	// # a device that has HTTPS only
+	checkNodeOverHTTPS(t, h, trust)
 }
 
 // raiseLoopback brings up the interface lo, which a new network has, but down.

@@ -343,3 +343,56 @@ func TestMicrosoftsDeviceWithACertificate(t *testing.T) {
 		})
 	}
 }
+
+// checkNodeOverHTTPS goes through what a device has of the hub over HTTPS, which is the only way to reject and to abandon.
+func checkNodeOverHTTPS(t *testing.T, h *hubtest.Hub, trust string) {
+	d := startNode(t, "device.js", trust)
+	d.must("connect", map[string]any{"connectionString": h.AddDevice("https"), "protocol": "http"})
+	d.must("send", map[string]any{"body": `{"x":1}`, "messageId": "m/1", "properties": map[string]any{"unit": "a/b c"}})
+	m := h.WaitCount("https", 1)[0]
+	if m.System["message-id"] != "m/1" || m.System["content-type"] != "application/json" || m.Properties["unit"] != "a/b c" || string(m.Body) != `{"x":1}` {
+		t.Errorf("message %+v", m)
+	}
+	d.must("batch", map[string]any{"bodies": []string{"one", "two"}})
+	if all := h.WaitCount("https", 3); string(all[1].Body) != "one" || string(all[2].Body) != "two" {
+		t.Errorf("batch %+v", all[1:])
+	}
+	send := func(id string) nodeLine {
+		t.Helper()
+		value := "v 1"
+		if err := h.SendC2D("https", api.C2D{MessageID: id, Body: []byte("hello"), Ack: "full", Properties: map[string]*string{"k": &value}}); err != nil {
+			t.Fatal(err)
+		}
+		l := d.event("message")
+		if l.MessageID != id || l.Body != "hello" || l.Properties["iothub-app-k"] != value || l.Error != "" { // the SDK keeps the header's name
+			t.Errorf("message %+v", l)
+		}
+		return l
+	}
+	send("done")
+	d.must("settle", map[string]any{"by": "reject"})
+	send("rejected")
+	d.must("settle", map[string]any{"by": "abandon"})
+	send("again")
+	d.must("settle", map[string]any{"by": "complete"})
+	for l := d.event("message"); ; l = d.event("message") { // it may be abandoned a few times before it is completed
+		if c, err := h.Counters("https"); err != nil || l.MessageID != "again" || c.C2DCompleted == 2 {
+			if c.C2DSent < 4 || l.MessageID != "again" {
+				t.Errorf("message %+v, counters %+v, %v", l, c, err)
+			}
+			break
+		}
+	}
+	batch := h.ReceiveFeedback()
+	if batch == nil {
+		t.Fatal("the hub has no feedback")
+	}
+	var outcomes []string
+	for _, f := range batch.Records {
+		outcomes = append(outcomes, f.OriginalMessageID+" "+f.StatusCode)
+	}
+	if diff := cmp.Diff([]string{"done Success", "rejected Rejected", "again Success"}, outcomes); diff != "" {
+		t.Errorf("feedback (-want +got):\n%s", diff)
+	}
+	d.must("close", nil)
+}

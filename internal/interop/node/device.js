@@ -5,9 +5,12 @@
 const fs = require('fs');
 const readline = require('readline');
 const { Client, Message } = require('azure-iot-device');
-const protocols = { mqtt: require('azure-iot-device-mqtt').Mqtt, mqttws: require('azure-iot-device-mqtt').MqttWs };
+const { Mqtt, MqttWs } = require('azure-iot-device-mqtt');
+const { Http } = require('azure-iot-device-http');
+const protocols = { mqtt: Mqtt, mqttws: MqttWs, http: Http };
 
 let client, twin;
+let verdict = 'complete'; // or reject, abandon
 const say = (line) => process.stdout.write(JSON.stringify(line) + '\n');
 
 const commands = {
@@ -26,11 +29,12 @@ const commands = {
         const p = m.properties.getItem(i);
         properties[p.key] = p.value;
       }
-      client.complete(m, (err) => say({
+      client[verdict](m, (err) => say({
         event: 'message', body: m.getData().toString(), messageId: m.messageId, correlationId: m.correlationId,
         contentType: m.contentType, properties, error: err ? String(err) : undefined,
       }));
     });
+    if (protocol === 'http') await client.setOptions({ http: { receivePolicy: { interval: 1 } } });
     await client.open();
   },
   async send({ body, messageId, properties }) {
@@ -43,6 +47,12 @@ const commands = {
   },
   async sendBatch({ bodies }) {
     await Promise.all(bodies.map((b) => client.sendEvent(new Message(b))));
+  },
+  async settle({ by }) {
+    verdict = by;
+  },
+  async batch({ bodies }) {
+    await client.sendEventBatch(bodies.map((b) => new Message(b)));
   },
   async method({ name, status }) {
     client.onDeviceMethod(name, (request, response) => {
