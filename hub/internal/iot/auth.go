@@ -76,6 +76,7 @@ func (s *Service) PolicyKey(name string) (string, error) {
 type Credential struct {
 	Expiry time.Time // of the token; the hub's grace comes on top. Zero: none, as with a certificate
 	method string    // iothub-connection-auth-method
+	token  string    // digest of the token, "" for a certificate
 }
 
 // AuthenticateDevice checks a password against the identity's own keys, or those
@@ -101,6 +102,9 @@ func (s *Service) AuthenticateDevice(id api.ID, password string, now time.Time) 
 	if !now.Before(token.Expiry.Add(s.cfg.Grace)) {
 		return Credential{}, fmt.Errorf("iot: the token expired at %s", token.Expiry.UTC().Format(time.RFC3339))
 	}
+	if _, hit := s.strike(api.FaultExpireTokens, id); hit || slices.Contains(ident.expired, token.Digest()) {
+		return Credential{}, fmt.Errorf("iot: fault: the token expired")
+	}
 	scope := ownScope(id)
 	if token.Policy != "" {
 		p, ok := s.policies[token.Policy]
@@ -122,7 +126,7 @@ func (s *Service) AuthenticateDevice(id api.ID, password string, now time.Time) 
 	if s.disabled(ident) {
 		return Credential{}, api.Refuse(api.CodeDeviceDisabled, "device %s is disabled", id.Device)
 	}
-	return Credential{Expiry: token.Expiry, method: authMethod(scope, "sas")}, nil
+	return Credential{Expiry: token.Expiry, method: authMethod(scope, "sas"), token: token.Digest()}, nil
 }
 
 // disabled also holds for the modules of a disabled device.

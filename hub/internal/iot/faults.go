@@ -40,23 +40,9 @@ func (s *Service) AddFault(f api.Fault) (api.Fault, error) {
 	if f.Duration > 0 {
 		f.Expires = time.Now().UTC().Add(time.Duration(f.Duration))
 	}
-	if f.Name == api.FaultCut {
-		cut := 0
-		for id, ident := range s.identities {
-			if se := ident.live; se != nil && matches(f.Device, id) {
-				if f.Mode == "black-hole" {
-					se.link.Silence(time.Duration(f.Duration))
-				} else {
-					se.link.Drop("fault: cut")
-				}
-				s.detach(se)
-				cut++
-			}
-		}
-		if f.Count == 0 && f.Duration == 0 { // a single cut
-			f.Struck = cut
-			return f, nil
-		}
+	if struck, once, err := s.strikeNow(f); once || err != nil {
+		f.Struck = struck
+		return f, err
 	}
 	added := &fault{Fault: f}
 	if f.Duration > 0 {
@@ -65,6 +51,77 @@ func (s *Service) AddFault(f api.Fault) (api.Fault, error) {
 	s.faults = append(s.faults, added)
 	s.faulty.Store(true)
 	return f, nil
+}
+
+// strikeNow does what of a fault happens at its beginning, and counts whom it
+// hit. once says that this was all of it.
+func (s *Service) strikeNow(f api.Fault) (struck int, once bool, err error) {
+	var act func(ident *identity) (bool, error)
+	switch f.Name {
+	case api.FaultCut:
+		act = func(ident *identity) (bool, error) { return s.cut(ident, f), nil }
+	case api.FaultExpireTokens:
+		act = func(ident *identity) (bool, error) { return s.expireToken(ident), nil }
+	case api.FaultJumpVersion:
+		act = func(ident *identity) (bool, error) { return true, s.jumpVersion(ident, int64(f.Code)) }
+	default:
+		return 0, false, nil
+	}
+	if f.Name == api.FaultJumpVersion && f.Device != "" {
+		if _, err := s.find(api.ParseID(f.Device)); err != nil {
+			return 0, true, err // nothing else would say so: it never comes
+		}
+	}
+	for id, ident := range s.identities {
+		if !matches(f.Device, id) {
+			continue
+		}
+		hit, err := act(ident)
+		if err != nil {
+			return struck, true, err
+		}
+		if hit {
+			struck++
+		}
+	}
+	return struck, f.Count == 0 && f.Duration == 0, nil
+}
+
+func (s *Service) cut(ident *identity, f api.Fault) bool {
+	se := ident.live
+	if se == nil {
+		return false
+	}
+	if f.Mode == "black-hole" {
+		se.link.Silence(time.Duration(f.Duration))
+	} else {
+		se.link.Drop("fault: cut")
+	}
+	s.detach(se)
+	return true
+}
+
+// expireToken ends the token of a live session, if it began with one.
+func (s *Service) expireToken(ident *identity) bool {
+	se := ident.live
+	if se == nil || se.cred.token == "" {
+		return false
+	}
+	ident.expired = append(ident.expired, se.cred.token)
+	if over := len(ident.expired) - maxExpired; over > 0 {
+		ident.expired = slices.Delete(ident.expired, 0, over)
+	}
+	se.link.Drop("fault: the token expired")
+	s.detach(se)
+	return true
+}
+
+// jumpVersion moves the version of the desired properties, to 1 at least.
+func (s *Service) jumpVersion(ident *identity, by int64) error {
+	next := ident.twin
+	next.Desired.Version = max(next.Desired.Version+by, 1)
+	next.ETag = s.newETag()
+	return s.setTwin(ident, next)
 }
 
 func checkFault(f *api.Fault) error {
@@ -96,7 +153,21 @@ func checkFault(f *api.Fault) error {
 		if f.Code < 100 || f.Code > 599 {
 			return bad("code must be 100 to 599, not %d", f.Code)
 		}
-	case api.FaultDelayPuback:
+	case api.FaultHTTPStatus:
+		if f.Code == 0 {
+			f.Code = 503
+		}
+		if f.Code < 400 || f.Code > 599 {
+			return bad("code must be 400 to 599, not %d", f.Code)
+		}
+	case api.FaultJumpVersion:
+		if f.Code == 0 {
+			f.Code = 100
+		}
+		if f.Count != 0 || f.Duration != 0 {
+			return bad("it happens at once, and has neither count nor duration")
+		}
+	case api.FaultDelayPuback, api.FaultSlowReads:
 		if f.Delay == 0 {
 			return bad("delay is missing")
 		}

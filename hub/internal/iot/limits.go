@@ -42,6 +42,7 @@ const (
 	maxIDLength    = 128
 	maxMessageID   = 128
 	maxFeedback    = 10_000 // ours: the oldest goes
+	maxExpired     = 100    // ours: tokens of an identity that a fault has ended
 	maxDeadLetters = 100    // ours: kept per device, in memory
 	maxCalls       = 100    // ours, unless told otherwise: direct methods in flight per identity; the hub's own number is not published
 )

@@ -80,6 +80,7 @@ type identity struct {
 	changed    chan struct{} // closed when live or its features change
 	sweepTimer *time.Timer   // for the queue's next deadline
 	injected   []string      // message ids whose ordered faults were applied
+	expired    []string      // tokens that a fault has ended, by their digests
 }
 
 // identityRecord, twin, storedSession and c2d are the values in the journal, at

@@ -48,6 +48,7 @@ type conn struct {
 	silent  bool      // neither read nor written: a black hole
 	reason  string    // why it ends: the first one
 	timers  []*time.Timer
+	wake    chan struct{} // closed by drop while the reader waits in slowDown
 }
 
 var _ iot.Link = (*conn)(nil)
@@ -126,6 +127,9 @@ func (c *conn) read() error {
 		return fmt.Errorf("set deadline: %w", err)
 	}
 	for {
+		if err := c.slowDown(); err != nil {
+			return err
+		}
 		n, readErr := c.nc.Read(buf[end:])
 		end += n
 		if n > 0 && c.isSilent() {
@@ -384,6 +388,9 @@ func (c *conn) handlePublish(p mqttwire.Packet) error {
 		if err := iot.CheckMessage(bag, p.Payload); err != nil {
 			return err
 		}
+		if _, hit := c.f.svc.Strike(api.FaultQuota, c.id); hit {
+			return errors.New("fault: quota")
+		}
 		mute := c.sess.Injected(bag)
 		c.queueTelemetry(bag, p, p.QoS > 0 && !mute)
 		return nil
@@ -431,10 +438,8 @@ func (c *conn) handleTwin(rest string, do func(version int64) (body []byte, vers
 		return nil
 	}
 	status, body := 200, []byte(nil)
-	if fault, hit := c.f.svc.Strike(api.FaultTwinStatus, c.id); hit {
-		version = 0
-		status = fault.Code
-		body = iot.NewErrorBody(&api.Error{Code: fault.Code*1000 + 1, Message: "fault: twin-status"}).JSON()
+	if refused := c.twinFault(); refused != nil {
+		status, version, body = refused.HTTPStatus, 0, iot.NewErrorBody(refused).JSON()
 	} else if body, version, err = do(version); err != nil {
 		refused := iot.AsError(err)
 		if refused.Code == api.CodeServerError {
@@ -446,6 +451,17 @@ func (c *conn) handleTwin(rest string, do func(version int64) (body []byte, vers
 	}
 	if c.sess.Subscribed(iot.FeatureTwinResponses) {
 		c.publish(twinAnswerTopic(status, rid, version), body, 0, false, 0)
+	}
+	return nil
+}
+
+// twinFault is what a fault answers a twin request with, nil for none.
+func (c *conn) twinFault() *api.Error {
+	if fault, hit := c.f.svc.Strike(api.FaultTwinStatus, c.id); hit {
+		return &api.Error{HTTPStatus: fault.Code, Code: fault.Code*1000 + 1, Message: "fault: twin-status"}
+	}
+	if _, hit := c.f.svc.Strike(api.FaultThrottle, c.id); hit {
+		return api.Refuse(api.CodeThrottled, "The request has been throttled. Wait 10 seconds and try again. Operation type: fault")
 	}
 	return nil
 }

@@ -99,7 +99,17 @@ func (f *Front) sendEvents(r *http.Request, cred iot.Credential) (any, error) {
 	if total > iot.MaxMessage {
 		return nil, api.Refuse(api.CodeMessageTooLarge, "the batch has %d bytes, at most %d", total, iot.MaxMessage)
 	}
-	return nil, f.svc.SendTelemetry(idOf(r), cred, records)
+	id := idOf(r)
+	if _, hit := f.svc.Strike(api.FaultQuota, id); hit {
+		return nil, api.Refuse(api.CodeQuotaExceeded, "Total number of messages on IotHub exceeded the allocated quota.")
+	}
+	if err := f.svc.SendTelemetry(id, cred, records); err != nil {
+		return nil, err
+	}
+	for _, m := range records {
+		f.svc.Inject(id, m.Bag)
+	}
+	return nil, nil
 }
 
 // batchItem is a message of a batch. Its body is base64 unless base64Encoded says

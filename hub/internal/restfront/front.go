@@ -83,7 +83,38 @@ func New(cfg Config) *Front {
 // ServeHTTP implements http.Handler.
 func (f *Front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	f.log.Debug("request", "method", r.Method, "path", r.URL.Path, "remote", r.RemoteAddr)
+	if err := f.fault(r); err != nil {
+		f.writeError(w, r, err)
+		return
+	}
 	f.mux.ServeHTTP(w, r)
+}
+
+// fault is what a fault answers a request with, nil for none. Our own routes are
+// spared: a fault must remain removable.
+func (f *Front) fault(r *http.Request) error {
+	parts := strings.Split(strings.TrimPrefix(r.URL.Path, "/"), "/")
+	if parts[0] == "fairlead" {
+		return nil
+	}
+	var id api.ID
+	if len(parts) > 1 && (parts[0] == "devices" || parts[0] == "twins") {
+		id.Device = parts[1]
+		if len(parts) > 3 && parts[2] == "modules" {
+			id.Module = parts[3]
+		}
+	}
+	if fault, hit := f.svc.Strike(api.FaultHTTPStatus, id); hit {
+		name := strings.ReplaceAll(http.StatusText(fault.Code), " ", "")
+		return &api.Error{HTTPStatus: fault.Code, Code: fault.Code * 1000, Name: name, Message: "fault: http-status"}
+	}
+	if r.URL.Path == mqttfront.WebSocketPath {
+		return nil
+	}
+	if _, hit := f.svc.Strike(api.FaultThrottle, id); hit {
+		return api.Refuse(api.CodeThrottled, "The request has been throttled. Wait 10 seconds and try again. Operation type: fault")
+	}
+	return nil
 }
 
 // serveWebSocket chooses by subprotocol; AMQP (AMQPWSB10) shares the path.
