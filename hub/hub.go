@@ -12,9 +12,11 @@ import (
 	"os"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
+	"github.com/fairlead-iot/fairlead/hub/api"
 	"github.com/fairlead-iot/fairlead/hub/internal/iot"
 	"github.com/fairlead-iot/fairlead/hub/internal/mqttfront"
 	"github.com/fairlead-iot/fairlead/hub/internal/msglog"
@@ -47,6 +49,10 @@ type Config struct {
 	// TokenGrace is how long a token is good after its end, default 0. The real
 	// hub is said to allow 10 minutes.
 	TokenGrace time.Duration
+	// Events are the events that the hub tells beside telemetry, of
+	// api.EventSources: as a real hub does that has a route for them. They stand
+	// in the message log.
+	Events []string
 	// Unsettled decides what Microsoft's documents leave open.
 	Unsettled Unsettled
 	// MessageBytes and MessageAge bound the message log; defaults are 256 MiB (64
@@ -114,6 +120,11 @@ func New(cfg Config) (*Hub, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
+	for _, name := range cfg.Events {
+		if !slices.Contains(api.EventSources(), name) {
+			return nil, fmt.Errorf("hub: no events %q; there are %s", name, strings.Join(api.EventSources(), ", "))
+		}
+	}
 	cfg.Bind = cmp.Or(cfg.Bind, "127.0.0.1")
 	cfg.Hostnames = hostnames(cfg.Hostnames)
 	if cfg.Dir == "" && cfg.MessageBytes == 0 {
@@ -155,6 +166,7 @@ func (h *Hub) open() error {
 	var err error
 	h.svc, err = iot.Open(iot.Config{
 		Dir: h.cfg.Dir, Hostnames: h.cfg.Hostnames, Grace: h.cfg.TokenGrace, Logger: h.log,
+		Events:   h.cfg.Events,
 		Messages: msglog.Limits{Bytes: h.cfg.MessageBytes, Age: h.cfg.MessageAge},
 		Unsettled: iot.Unsettled{
 			RetainValue: u.RetainValue, MethodsInFlight: u.MethodsInFlight, C2DNeedsSession: u.C2DNeedsSession,

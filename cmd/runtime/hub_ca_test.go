@@ -52,7 +52,7 @@ func TestHubCertificates(t *testing.T) {
 			t.Errorf("%q: exit %d, stdout %q, stderr %q; want %d with %q", s.args, code, stdout, stderr, s.code, s.want)
 		}
 	}
-	for _, args := range [][]string{{"--tls-max", "1.1"}, {"--disabled-code", "6"}, {"--query-page", "0"}, {"--methods-in-flight", "0"}} {
+	for _, args := range [][]string{{"--tls-max", "1.1"}, {"--disabled-code", "6"}, {"--query-page", "0"}, {"--methods-in-flight", "0"}, {"--events", "gossip"}} {
 		if _, stderr, code := runHub(t.Context(), append([]string{"serve", "--dir", t.TempDir()}, args...)...); code != 2 {
 			t.Errorf("serve %q: exit %d, %s", args, code, stderr)
 		}

@@ -10,11 +10,14 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/fairlead-iot/fairlead/hub"
+	"github.com/fairlead-iot/fairlead/hub/api"
 )
 
 // The ports of IoT Hub, and where HTTPS goes without the right to bind 443.
@@ -32,6 +35,7 @@ type hubServeFlags struct {
 	httpsPort  int
 	readyFile  string
 	tokenGrace time.Duration
+	events     []string
 	unsettled  hub.Unsettled
 	disabled   int
 	maxTLS     string
@@ -90,6 +94,7 @@ survives a restart in --dir; its own certificate authority is DIR/ca.pem, which 
 	flags.IntVar(&f.mqttPort, "mqtt-port", hubMQTTPort, "TCP port of MQTT over TLS, 0 for any free one")
 	flags.IntVar(&f.httpsPort, "https-port", hubHTTPSPort, "TCP port of HTTPS and WebSocket, 0 for any free one; unless given, 8443 where 443 cannot be had")
 	flags.StringVar(&f.readyFile, "ready-file", "", "file that receives a JSON object once connections are accepted: hostname, mqtt, https, ca_file, service_connection_string")
+	flags.StringSliceVar(&f.events, "events", nil, "events to tell beside telemetry, as a hub with a route for them does: "+strings.Join(api.EventSources(), ", ")+"; or all")
 	flags.BoolVar(&f.verbose, "verbose", false, "log every request")
 	f.addUnsettled(cmd)
 	return cmd
@@ -117,8 +122,16 @@ func (f *hubServeFlags) run(cmd *cobra.Command) error {
 	if err := f.checkUnsettled(); err != nil {
 		return err
 	}
+	if slices.Equal(f.events, []string{api.SourceAll}) {
+		f.events = api.EventSources()
+	}
+	for _, name := range f.events {
+		if !slices.Contains(api.EventSources(), name) {
+			return usagef("--events %q is none of %s, all", name, strings.Join(api.EventSources(), ", "))
+		}
+	}
 	cfg := hub.Config{
-		Dir: dir, Hostnames: f.hostnames, Bind: f.bind, MQTTPort: f.mqttPort, HTTPSPort: f.httpsPort, TokenGrace: f.tokenGrace, Unsettled: f.unsettled, Logger: log,
+		Dir: dir, Hostnames: f.hostnames, Bind: f.bind, MQTTPort: f.mqttPort, HTTPSPort: f.httpsPort, TokenGrace: f.tokenGrace, Events: f.events, Unsettled: f.unsettled, Logger: log,
 	}
 	if !cmd.Flags().Changed("https-port") {
 		cfg.HTTPSFallbackPort = hubHTTPSFallback

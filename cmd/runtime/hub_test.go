@@ -112,6 +112,10 @@ func TestHubCommands(t *testing.T) {
 		{[]string{"c2d", "dev1", "y"}, 0, ""},
 		{[]string{"feedback"}, 0, "  dev1  soon  Expired\n"},
 		{[]string{"feedback", "--json"}, 0, ""},
+		{[]string{"monitor", "--source", "gossip"}, 2, "is none of Telemetry, twinChangeEvents"},
+		{[]string{"monitor", "--source", "all", "--follow=false"}, 0, ""},
+		{[]string{"fault", "add", "http-status", "503", "--code=500"}, 2, "given twice"},
+		{[]string{"fault", "add", "slow-reads"}, 2, "delay is missing"},
 		{[]string{"method", "dev1", "reboot"}, 1, "404103"},
 		{[]string{"method", "dev1", "reboot", "--timeout", "1s"}, 2, "within [5; 300]"},
 		{[]string{"method", "dev1", "reboot", "--payload", "text"}, 2, "not JSON"},
@@ -122,6 +126,7 @@ func TestHubCommands(t *testing.T) {
 		{[]string{"fault", "add", "earthquake"}, 2, "there are connack, cut"},
 		{[]string{"fault", "list"}, 0, "devX"},
 		{[]string{"fault", "remove", "all"}, 0, ""},
+		{[]string{"fault", "add", "jump-version", "--device", "dev1", "--code=-5"}, 0, ""},
 		{[]string{"fault", "list", "--json"}, 0, "[]\n"},
 		{[]string{"monitor", "--since", "yesterday"}, 2, "neither a duration"},
 	}

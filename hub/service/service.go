@@ -366,6 +366,9 @@ func (c *Client) Monitor(ctx context.Context, filter api.MessageFilter, follow b
 	if filter.Device != "" {
 		q.Set("device", filter.Device)
 	}
+	if filter.Source != "" {
+		q.Set("source", filter.Source)
+	}
 	if filter.Module != "" {
 		q.Set("module", filter.Module)
 	}

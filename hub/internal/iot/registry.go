@@ -90,6 +90,7 @@ func (s *Service) PutDevice(d api.Device, match Match) (api.Device, error) {
 			return api.Device{}, err
 		}
 		s.identities[id] = ident
+		s.emitLifecycle(ident, "create")
 	}
 	if s.disabled(ident) {
 		s.dropAll(id, "the device is disabled")
@@ -132,6 +133,7 @@ func (s *Service) DeleteDevice(id api.ID, match Match) error {
 				return err
 			}
 		}
+		s.emitLifecycle(ident, "delete")
 		if ident.sweepTimer != nil {
 			ident.sweepTimer.Stop()
 		}

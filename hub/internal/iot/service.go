@@ -28,6 +28,7 @@ type Config struct {
 	Grace     time.Duration // how long a token is good after its end
 	Messages  msglog.Limits
 	Unsettled Unsettled
+	Events    []string // of api.EventSources: those that go into the message log
 	Logger    *slog.Logger
 }
 
@@ -62,6 +63,8 @@ type Service struct {
 
 	feedback     []*feedback // oldest first
 	nextFeedback int64
+
+	connectionEvents uint64
 
 	faulty atomic.Bool // whether there is any fault: the telemetry path asks only this
 }

@@ -123,6 +123,7 @@ func (s *Service) Attach(id api.ID, link Link, clean bool, cred Credential, mode
 	ident.device.ConnectionState, ident.device.ConnectionStateUpdatedTime, ident.device.LastActivityTime = api.Connected, now, now
 	ident.counters.Connects++
 	link.Accept(present)
+	s.emitConnection(ident, api.Connected)
 	ident.signal()
 	s.deliver(ident, true)
 	return se, nil
@@ -171,6 +172,7 @@ func (s *Service) detach(se *Session) {
 	ident.live = nil
 	ident.counters.Disconnects++
 	ident.device.ConnectionState, ident.device.ConnectionStateUpdatedTime = api.Disconnected, time.Now().UTC()
+	s.emitConnection(ident, api.Disconnected)
 	if se.clean {
 		s.releaseQueue(ident)
 	}

@@ -1,6 +1,7 @@
 package iot
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -10,6 +11,9 @@ import (
 	"github.com/fairlead-iot/fairlead/hub/api"
 	"github.com/fairlead-iot/fairlead/hub/internal/msglog"
 )
+
+// timeForm is how IoT Hub writes a time, in UTC.
+const timeForm = "2006-01-02T15:04:05.0000000Z"
 
 // systemNames are the system properties of a device's property bag and their
 // names at the Event Hubs endpoint.
@@ -141,8 +145,8 @@ func (s *Service) decodeRecord(r msglog.Record) (api.Message, error) {
 	stamp("iothub-connection-module-id", r.Module)
 	stamp("iothub-connection-auth-generation-id", r.AuthGen)
 	stamp("iothub-connection-auth-method", r.AuthInfo)
-	stamp("iothub-enqueuedtime", r.Time.UTC().Format("2006-01-02T15:04:05.0000000Z"))
-	stamp("iothub-message-source", "Telemetry")
+	stamp("iothub-enqueuedtime", r.Time.UTC().Format(timeForm))
+	stamp("iothub-message-source", sourceOf(r.Flags))
 	stamp("dt-dataschema", r.Model)
 	if r.Flags&msglog.Retained != 0 {
 		b.Properties["mqtt-retain"] = s.cfg.Unsettled.RetainValue
@@ -210,6 +214,9 @@ func (s *Service) Messages(filter api.MessageFilter) ([]api.Message, error) {
 }
 
 func (s *Service) give(r msglog.Record, filter api.MessageFilter, f func(api.Message) error) error {
+	if source := cmp.Or(filter.Source, api.SourceTelemetry); source != api.SourceAll && source != sourceOf(r.Flags) {
+		return nil
+	}
 	if filter.Device != "" && filter.Device != r.Device || filter.Module != "" && filter.Module != r.Module {
 		return nil
 	}

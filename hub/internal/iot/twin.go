@@ -114,6 +114,11 @@ func (s *Service) changeTwin(id api.ID, p api.TwinPatch, match Match, whole bool
 	if err := s.setTwin(ident, next); err != nil {
 		return api.Twin{}, err
 	}
+	if whole {
+		s.emitTwinReplace(ident)
+	} else {
+		s.emitTwinUpdate(ident, p.Tags, desired, nil)
+	}
 	if push != nil && ident.live != nil && ident.live.features[FeatureDesired] {
 		body := maps.Clone(push)
 		body["$version"] = next.Desired.Version
@@ -183,6 +188,7 @@ func (se *Session) Report(patch []byte, onVersion int64) (int64, error) {
 	if err := s.setTwin(ident, next); err != nil {
 		return 0, err
 	}
+	s.emitTwinUpdate(ident, nil, nil, tree)
 	ident.counters.ReportedPatches++
 	return next.Reported.Version, nil
 }

@@ -4,7 +4,9 @@ import (
 	"context"
 	"encoding/json"
 	"net/http"
+	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/fairlead-iot/fairlead/hub/api"
@@ -85,8 +87,12 @@ func (f *Front) monitor(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	q := r.URL.Query()
-	filter := api.MessageFilter{Device: q.Get("device"), Module: q.Get("module"), From: f.svc.NextSequence()}
+	filter := api.MessageFilter{Source: q.Get("source"), Device: q.Get("device"), Module: q.Get("module"), From: f.svc.NextSequence()}
 	follow := q.Get("follow") != "false"
+	if known := append(api.EventSources(), "", api.SourceTelemetry, api.SourceAll); !slices.Contains(known, filter.Source) {
+		f.writeError(w, r, api.Refuse(api.CodeArgumentInvalid, "source %q is none of %s, %s, %s", filter.Source, api.SourceTelemetry, strings.Join(api.EventSources(), ", "), api.SourceAll))
+		return
+	}
 	if text := q.Get("since"); text != "" {
 		since, err := time.Parse(time.RFC3339Nano, text)
 		if err != nil {
