@@ -149,6 +149,12 @@ func (h *Hub) RemoveCA(name string) error { return h.svc.RemoveCA(name) }
 // Statistics counts the devices of the registry; modules do not count.
 func (h *Hub) Statistics() api.Statistics { return h.svc.Statistics() }
 
+// Observe has see called for everything that the hub sees of devices from now on,
+// in order, until the returned function is called. see runs under the hub's
+// lock: it must return at once, and call nothing of the hub.
+// hubtest.Hub.Record is what a test wants.
+func (h *Hub) Observe(see func(api.Sighting)) (stop func()) { return h.svc.Observe(see) }
+
 // AddFault makes something go wrong; see api.Fault.
 func (h *Hub) AddFault(f api.Fault) (api.Fault, error) { return h.svc.AddFault(f) }
 

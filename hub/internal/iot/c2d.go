@@ -135,6 +135,7 @@ func (s *Service) deliver(ident *identity, reconnected bool) {
 		for range times {
 			se.link.Deliver(d, m.PacketID, again)
 			ident.counters.C2DSent++
+			s.saw(ident.id, api.SawC2DSent, m.Message.Body)
 			again = d.QoS > 0
 		}
 		var err error
@@ -189,6 +190,7 @@ func (se *Session) Complete(id uint16) error {
 
 func (s *Service) complete(ident *identity, m *c2d) error {
 	ident.counters.C2DCompleted++
+	s.saw(ident.id, api.SawC2DCompleted, m.Message.Body)
 	if err := s.tell(ident, m, api.FeedbackSuccess); err != nil {
 		return err
 	}
@@ -203,6 +205,7 @@ func (s *Service) remove(ident *identity, m *c2d) error {
 // bury moves a message to the dead letters.
 func (s *Service) bury(ident *identity, m *c2d, reason string) error {
 	ident.counters.C2DDead++
+	s.saw(ident.id, api.SawC2DDead, reason, m.Message.Body)
 	ident.dead = append(ident.dead, api.DeadLetter{
 		Message: m.Message, Reason: reason, Enqueued: m.Enqueued, Dead: time.Now().UTC(), Attempts: m.Attempts,
 	})

@@ -82,6 +82,7 @@ func (s *Service) strikeNow(f api.Fault) (struck int, once bool, err error) {
 		}
 		if hit {
 			struck++
+			s.saw(id, api.SawFault, f.Name)
 		}
 	}
 	return struck, f.Count == 0 && f.Duration == 0, nil
@@ -232,6 +233,7 @@ func (s *Service) strike(name string, id api.ID) (api.Fault, bool) {
 			continue // over: its timer has yet to take it away
 		}
 		f.Struck++
+		s.saw(id, api.SawFault, name)
 		hit := f.Fault
 		if f.Count > 0 && f.Struck >= f.Count {
 			f.stop()

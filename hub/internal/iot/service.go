@@ -65,6 +65,7 @@ type Service struct {
 	nextFeedback int64
 
 	connectionEvents uint64
+	observers        []*observer
 
 	faulty atomic.Bool // whether there is any fault: the telemetry path asks only this
 }

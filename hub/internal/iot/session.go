@@ -124,6 +124,11 @@ func (s *Service) Attach(id api.ID, link Link, clean bool, cred Credential, mode
 	ident.counters.Connects++
 	link.Accept(present)
 	s.emitConnection(ident, api.Connected)
+	if present {
+		s.saw(id, api.SawConnected, "session present")
+	} else {
+		s.saw(id, api.SawConnected, "new session")
+	}
 	ident.signal()
 	s.deliver(ident, true)
 	return se, nil
@@ -147,13 +152,14 @@ func (s *Service) forgetSession(ident *identity, queue bool) error {
 	return nil
 }
 
-// Refused counts a CONNECT that was answered with a refusal.
-func (s *Service) Refused(id api.ID) {
+// Refused counts a CONNECT that was answered with a refusal, or with nothing.
+func (s *Service) Refused(id api.ID, why string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if ident, ok := s.identities[id]; ok {
 		ident.counters.ConnectsRefused++
 	}
+	s.saw(id, api.SawRefused, why)
 }
 
 // End closes the session. The front calls it once, whatever ended it.
@@ -173,6 +179,7 @@ func (s *Service) detach(se *Session) {
 	ident.counters.Disconnects++
 	ident.device.ConnectionState, ident.device.ConnectionStateUpdatedTime = api.Disconnected, time.Now().UTC()
 	s.emitConnection(ident, api.Disconnected)
+	s.saw(ident.id, api.SawDisconnected)
 	if se.clean {
 		s.releaseQueue(ident)
 	}
@@ -198,8 +205,9 @@ func (se *Session) Subscribe(filters map[string]byte) error {
 	if !se.isLive() {
 		return errStale
 	}
-	for filter, qos := range filters {
-		se.add(filter, qos)
+	for _, filter := range slices.Sorted(maps.Keys(filters)) {
+		se.add(filter, filters[filter])
+		se.svc.saw(se.ident.id, api.SawSubscribed, filter)
 	}
 	se.touch()
 	return se.store()
@@ -220,6 +228,7 @@ func (se *Session) Unsubscribe(filters []string) error {
 	}
 	for _, filter := range filters {
 		delete(se.subs, filter)
+		se.svc.saw(se.ident.id, api.SawUnsubscribed, filter)
 	}
 	clear(se.features)
 	for filter, qos := range se.subs {

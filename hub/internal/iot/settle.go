@@ -51,6 +51,7 @@ func (s *Service) Receive(device string, now time.Time) (*Received, error) {
 			return nil, err
 		}
 		ident.counters.C2DSent++
+		s.saw(ident.id, api.SawC2DSent, m.Message.Body)
 		s.arm(ident)
 		return &Received{m.LockToken, m.Number, m.Enqueued, m.Expires, m.Abandoned, m.Message}, nil
 	}
@@ -130,6 +131,11 @@ func (s *Service) keep(ident *identity, cred Credential, authGen, model string, 
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if len(s.observers) > 0 {
+		for _, r := range records {
+			s.saw(ident.id, api.SawTelemetry, r.Body)
+		}
+	}
 	ident.counters.TelemetryReceived += int64(len(records))
 	ident.counters.TelemetryBytes += bytes
 	ident.device.LastActivityTime = now

@@ -128,6 +128,7 @@ func (s *Service) changeTwin(id api.ID, p api.TwinPatch, match Match, whole bool
 		}
 		ident.live.link.Desired(next.Desired.Version, text)
 		ident.counters.DesiredPushes++
+		s.saw(id, api.SawDesired, text)
 	}
 	return s.viewTwin(ident), nil
 }
@@ -151,6 +152,7 @@ func (se *Session) TwinDocument() ([]byte, error) {
 		return nil, errStale
 	}
 	se.ident.counters.TwinGets++
+	s.saw(se.ident.id, api.SawTwinGet)
 	se.touch()
 	return json.Marshal(map[string]any{"desired": se.ident.twin.Desired.forDevice(), "reported": se.ident.twin.Reported.forDevice()})
 }
@@ -190,6 +192,7 @@ func (se *Session) Report(patch []byte, onVersion int64) (int64, error) {
 	}
 	s.emitTwinUpdate(ident, nil, nil, tree)
 	ident.counters.ReportedPatches++
+	s.saw(ident.id, api.SawReported, patch)
 	return next.Reported.Version, nil
 }
 

@@ -263,7 +263,7 @@ func (c *conn) handleFirst(p mqttwire.Packet, err error) error {
 	c.id = api.ParseID(in.ClientID)
 	svc := c.f.svc
 	if fault, hit := svc.Strike(api.FaultCut, c.id); hit {
-		svc.Refused(c.id)
+		svc.Refused(c.id, "fault: cut")
 		if fault.Mode == "black-hole" {
 			var left time.Duration // 0 is for ever
 			if !fault.Expires.IsZero() {
@@ -360,7 +360,7 @@ func (c *conn) codeOf(err error, otherwise byte) byte {
 
 // refuse answers CONNECT with a code, then ends the connection.
 func (c *conn) refuse(code byte, why error) error {
-	c.f.svc.Refused(c.id)
+	c.f.svc.Refused(c.id, fmt.Sprintf("code %d: %v", code, why))
 	c.send(0, func(out []byte) []byte { return mqttwire.AppendConnack(out, false, code) })
 	return fmt.Errorf("CONNECT of %q refused with code %d: %w", c.id, code, why)
 }
