@@ -5,13 +5,16 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
+	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -153,12 +156,44 @@ func (f *hubServeFlags) run(cmd *cobra.Command) error {
 	}
 	if err = f.announce(h, dir); err == nil {
 		log.Info("hub accepts connections", "hostname", h.Hostname(), "mqtt", h.MQTTAddr().String(), "https", h.HTTPSAddr().String(), "dir", dir)
+		f.explain(cmd.ErrOrStderr(), h, dir)
 		err = h.Wait(ctx)
 		log.Info("hub stopped")
 	} else {
 		err = errors.Join(err, h.Close(ctx))
 	}
 	return errors.Join(err, removeFiles(f.announcements(dir)))
+}
+
+// explain says how to reach the hub and what to try next. Nothing depends on it being read.
+func (f *hubServeFlags) explain(w io.Writer, h *hub.Hub, dir string) {
+	at := ""
+	if dir != defaultHubDir() {
+		at = " --dir " + dir
+		if strings.ContainsAny(dir, " '\"$&;()") {
+			at = " --dir " + strconv.Quote(dir)
+		}
+	}
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	line := func(left, right string) { _, _ = fmt.Fprintf(t, "  %s\t%s\n", left, right) } // nothing depends on it
+	ca := filepath.Join(dir, hub.CAFile)
+	_, _ = fmt.Fprintf(t, "\nThe hub %s is ready.\n", h.Hostname())
+	line("MQTT over TLS", dialable(h.MQTTAddr()))
+	line("REST, and MQTT over WebSocket", dialable(h.HTTPSAddr()))
+	line("devices have to trust", ca)
+	_, _ = fmt.Fprint(t, "Try, in another terminal:\n")
+	for _, try := range [][2]string{
+		{"device add dev1 --out dev1.cs", "register a device, and learn how to run it"},
+		{"monitor", "watch what devices send"},
+		{"method dev1 ping --payload '{\"a\":1}'", "call a direct method"},
+		{"c2d dev1 hello", "send a cloud-to-device message"},
+		{`twin patch dev1 '{"properties":{"desired":{"interval":10}}}'`, "change desired properties"},
+		{"fault add cut --device dev1 --duration 30s", "make something go wrong"},
+	} {
+		line("fairlead hub "+try[0]+at, "# "+try[1])
+	}
+	_, _ = fmt.Fprintf(t, "Microsoft's SDKs for Node trust it with NODE_EXTRA_CA_CERTS=%s\n\n", ca)
+	_ = t.Flush()
 }
 
 // announcements are the files that say how to reach the hub.

@@ -44,6 +44,9 @@ func serveHub(t *testing.T, dir string) (hubReady, func()) {
 	ended := make(chan string, 1)
 	go func() {
 		_, stderr, code := runHub(ctx, "serve", "--dir", dir, "--mqtt-port", "0", "--https-port", "0", "--ready-file", readyFile)
+		if code == 0 && !strings.Contains(stderr, "  fairlead hub device add dev1 --out dev1.cs --dir "+dir) {
+			stderr, code = "it does not say what to do next: "+stderr, exitFailed
+		}
 		ended <- fmt.Sprintf("%d %s", code, stderr)
 	}()
 	stop := func() {
