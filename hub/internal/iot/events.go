@@ -31,12 +31,13 @@ func sourceOf(flags msglog.Flags) string {
 	}
 }
 
+// tells reports whether events of that kind are asked for. It comes first, so that
+// nothing is made for nobody.
+func (s *Service) tells(kind msglog.Flags) bool { return slices.Contains(s.cfg.Events, sourceOf(kind)) }
+
 // emit writes one event. It is called with the lock held, after what it tells of
 // was kept; that it is lost is no reason to undo that.
 func (s *Service) emit(ident *identity, kind msglog.Flags, schema, operation string, body any) {
-	if !slices.Contains(s.cfg.Events, sourceOf(kind)) {
-		return
-	}
 	text, err := json.Marshal(body)
 	if err != nil {
 		s.log.Error("encode event", "device", ident.id.String(), "err", err)
@@ -67,6 +68,9 @@ func (s *Service) emit(ident *identity, kind msglog.Flags, schema, operation str
 
 // emitLifecycle tells that an identity was created or deleted.
 func (s *Service) emitLifecycle(ident *identity, verb string) {
+	if !s.tells(msglog.Lifecycle) {
+		return
+	}
 	kind := "Device"
 	if ident.id.Module != "" {
 		kind = "Module"
@@ -77,6 +81,9 @@ func (s *Service) emitLifecycle(ident *identity, verb string) {
 // emitConnection tells that an identity connected or disconnected. The number in
 // its body is "strictly increasing", and as text as well.
 func (s *Service) emitConnection(ident *identity, state string) {
+	if !s.tells(msglog.ConnectionState) {
+		return
+	}
 	kind := "device"
 	if ident.id.Module != "" {
 		kind = "module"
@@ -89,6 +96,9 @@ func (s *Service) emitConnection(ident *identity, state string) {
 // emitTwinUpdate tells what of a twin a patch changed; nil is a part that it did
 // not.
 func (s *Service) emitTwinUpdate(ident *identity, tags, desired, reported map[string]any) {
+	if !s.tells(msglog.TwinChange) {
+		return
+	}
 	body := map[string]any{"version": ident.twin.Version}
 	if tags != nil {
 		body["tags"] = tags
@@ -108,7 +118,9 @@ func (s *Service) emitTwinUpdate(ident *identity, tags, desired, reported map[st
 
 // emitTwinReplace tells what a twin is after a replacement.
 func (s *Service) emitTwinReplace(ident *identity) {
-	s.emit(ident, msglog.TwinChange, "twinChangeNotification", "replaceTwin", s.viewTwin(ident))
+	if s.tells(msglog.TwinChange) {
+		s.emit(ident, msglog.TwinChange, "twinChangeNotification", "replaceTwin", s.viewTwin(ident))
+	}
 }
 
 // changed is a patch with the metadata of what it touched.
