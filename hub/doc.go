@@ -9,8 +9,11 @@
 //	_, err = h.CreateDevice(api.Device{DeviceID: "dev1"})
 //	text, err := h.ConnectionString("dev1")
 //
-// Devices connect by MQTT over TLS or over WebSocket, programs use the REST API
-// on the HTTPS port (package hub/service is a client for it) or the methods here.
+// Devices connect by MQTT over TLS or over WebSocket, or send requests over HTTPS;
+// they prove themselves by keys or certificates. Programs use the REST API on the
+// HTTPS port (package hub/service is a client for it) or the methods here. Below
+// the fronts for MQTT and REST, package hub/internal/iot holds the hub's rules and
+// knows no wire format: a front for AMQP can stand beside them.
 // With an empty Dir everything lives in memory. Package hub/hubtest starts one
 // for a test in one line.
 //
@@ -27,8 +30,8 @@
 //
 // What is promised: a PUBACK leaves only after the message was given to the
 // operating system, so that it survives the end of this process; not a power
-// cut. The registry, twins, queued cloud-to-device messages and subscriptions
-// survive likewise. Counters, faults and dead letters last as long as the
+// cut. The registry, certificate authorities, twins, queued cloud-to-device
+// messages, feedback and subscriptions survive likewise. Counters, faults and dead letters last as long as the
 // process.
 //
 // # Debugging
