@@ -102,9 +102,6 @@ func (s *Service) AuthenticateDevice(id api.ID, password string, now time.Time) 
 	if !now.Before(token.Expiry.Add(s.cfg.Grace)) {
 		return Credential{}, fmt.Errorf("iot: the token expired at %s", token.Expiry.UTC().Format(time.RFC3339))
 	}
-	if _, hit := s.strike(api.FaultExpireTokens, id); hit || slices.Contains(ident.expired, token.Digest()) {
-		return Credential{}, fmt.Errorf("iot: fault: the token expired")
-	}
 	scope := ownScope(id)
 	if token.Policy != "" {
 		p, ok := s.policies[token.Policy]
@@ -122,6 +119,9 @@ func (s *Service) AuthenticateDevice(id api.ID, password string, now time.Time) 
 		if !signedBy(token, ident.device.Authentication.SymmetricKey) {
 			return Credential{}, fmt.Errorf("iot: the token is not signed by a key of %s", id)
 		}
+	}
+	if _, hit := s.strike(api.FaultExpireTokens, id); hit || slices.Contains(ident.expired, token.Digest()) {
+		return Credential{}, fmt.Errorf("iot: fault: the token expired")
 	}
 	if s.disabled(ident) {
 		return Credential{}, api.Refuse(api.CodeDeviceDisabled, "device %s is disabled", id.Device)

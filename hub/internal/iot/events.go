@@ -2,6 +2,7 @@ package iot
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/url"
 	"slices"
@@ -61,7 +62,7 @@ func (s *Service) emit(ident *identity, kind msglog.Flags, schema, operation str
 		bag.WriteString(properties[i] + "=" + url.PathEscape(properties[i+1]))
 	}
 	record := msglog.Record{Time: now, Flags: kind, Device: ident.id.Device, Module: ident.id.Module, Bag: []byte(bag.String()), Body: text}
-	if err := s.msgs.Append([]msglog.Record{record}); err != nil {
+	if err := s.msgs.Append([]msglog.Record{record}); err != nil && !errors.Is(err, msglog.ErrClosed) { // the hub stops
 		s.log.Error("keep event", "device", ident.id.String(), "err", err)
 	}
 }

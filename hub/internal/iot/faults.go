@@ -132,6 +132,15 @@ func checkFault(f *api.Fault) error {
 	if f.Count < 0 || f.Duration < 0 || f.Delay < 0 {
 		return bad("count, duration and delay must not be negative")
 	}
+	if f.Code != 0 && !slices.Contains([]string{api.FaultConnack, api.FaultTwinStatus, api.FaultHTTPStatus, api.FaultJumpVersion}, f.Name) {
+		return bad("it takes no code")
+	}
+	if f.Delay != 0 && f.Name != api.FaultDelayPuback && f.Name != api.FaultSlowReads {
+		return bad("it takes no delay")
+	}
+	if f.Mode != "" && f.Name != api.FaultCut {
+		return bad("it takes no mode")
+	}
 	switch f.Name {
 	case api.FaultCut:
 		if f.Mode == "" {

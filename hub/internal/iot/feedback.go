@@ -45,7 +45,7 @@ func (s *Service) tell(ident *identity, m *c2d, status string) error {
 		return nil
 	}
 	now := time.Now().UTC()
-	s.dropOldFeedback(now)
+	s.dropOldFeedback(now, maxFeedback-1) // and room for one
 	s.nextFeedback++
 	f := &feedback{Number: s.nextFeedback, Expires: now.Add(feedbackTTL), Record: api.Feedback{
 		OriginalMessageID: m.Message.MessageID, DeviceID: ident.id.Device, DeviceGenerationID: ident.device.GenerationID,
@@ -58,9 +58,9 @@ func (s *Service) tell(ident *identity, m *c2d, status string) error {
 	return nil
 }
 
-// dropOldFeedback forgets what nobody fetched in time, and what is too much.
-func (s *Service) dropOldFeedback(now time.Time) {
-	over := len(s.feedback) - maxFeedback + 1
+// dropOldFeedback forgets what nobody fetched in time, and the oldest beyond most.
+func (s *Service) dropOldFeedback(now time.Time, most int) {
+	over := len(s.feedback) - most
 	s.feedback = slices.DeleteFunc(s.feedback, func(f *feedback) bool {
 		if over--; over < 0 && f.Expires.After(now) {
 			return false
@@ -77,7 +77,7 @@ func (s *Service) dropOldFeedback(now time.Time) {
 func (s *Service) ReceiveFeedback(now time.Time) *api.FeedbackBatch {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.dropOldFeedback(now)
+	s.dropOldFeedback(now, maxFeedback)
 	batch := &api.FeedbackBatch{Lock: TrackingID()}
 	for _, f := range s.feedback {
 		if f.locked.After(now) || len(batch.Records) == feedbackBatch {
