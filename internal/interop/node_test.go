@@ -396,3 +396,60 @@ func checkNodeOverHTTPS(t *testing.T, h *hubtest.Hub, trust string) {
 	}
 	d.must("close", nil)
 }
+
+// A module has an identity and a twin of its own; and without its retries the SDK shows what it makes of a refusal.
+func TestMicrosoftsModuleAndItsRefusals(t *testing.T) {
+	nodePackages(t)
+	h := hubtest.Start(t)
+	ca := filepath.Join(t.TempDir(), "ca.pem")
+	if err := os.WriteFile(ca, h.CAPEM(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	h.AddDevice("node")
+	text := strings.Replace(h.AddDevice("node/mod"), "HostName=localhost", fmt.Sprintf("HostName=localhost:%d", h.MQTTPort()), 1)
+	d := startNode(t, "device.js")
+	d.must("connect", map[string]any{"connectionString": text, "protocol": "mqtt", "ca": ca})
+	d.must("noRetry", nil)
+
+	d.must("output", map[string]any{"name": "out/1", "body": "hello"})
+	m := h.WaitCount("node", 1)[0]
+	if m.ModuleID != "mod" || m.System["iothub-outputname"] != "out/1" || string(m.Body) != "hello" ||
+		m.System["iothub-connection-auth-method"] != `{"scope":"module","type":"sas","issuer":"iothub","acceptingIpFilterRule":null}` {
+		t.Errorf("message %+v", m)
+	}
+	d.must("method", map[string]any{"name": "read", "status": 200})
+	wait := 30
+	if got, err := h.CallMethod(t.Context(), "node/mod", api.MethodRequest{MethodName: "read", ConnectTimeoutInSeconds: &wait}); err != nil || string(got.Payload) != `{"name":"read","echo":null}` {
+		t.Errorf("method answered %s, %v", got.Payload, err)
+	}
+	d.must("twin", nil)
+	d.must("report", map[string]any{"patch": map[string]any{"a": 1}})
+
+	// # the SDK looks for errorCode in the body of a refusal, and at no status: without it these were successes
+	for _, f := range []struct {
+		fault api.Fault
+		want  string
+	}{
+		{api.Fault{Name: api.FaultTwinStatus, Code: 429}, "fault: twin-status"},
+		{api.Fault{Name: api.FaultTwinStatus, Code: 503}, "fault: twin-status"},
+		{api.Fault{Name: api.FaultThrottle}, "has been throttled"},
+	} {
+		f.fault.Device, f.fault.Count = "node/mod", 1
+		h.Fault(f.fault)
+		if _, err := d.do("report", map[string]any{"patch": map[string]any{"a": 7}}); err == nil || !strings.Contains(err.Error(), f.want) {
+			t.Errorf("%s %d: %v, want %s", f.fault.Name, f.fault.Code, err, f.want)
+		}
+	}
+	if left := h.Faults(); len(left) != 0 {
+		t.Errorf("faults that struck nobody: %v", left)
+	}
+	twin, err := h.Twin("node/mod")
+	if err != nil || fmt.Sprint(twin.Properties.Reported["a"]) != "1" {
+		t.Errorf("reported %v, %v: a refused patch was carried out", twin.Properties.Reported, err)
+	}
+	if device, err := h.Twin("node"); err != nil || device.Properties.Reported["a"] != nil {
+		t.Errorf("the device's twin has %v, %v", device.Properties.Reported, err)
+	}
+	d.must("close", nil)
+	h.WaitConnected("node/mod", false)
+}

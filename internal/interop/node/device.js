@@ -4,7 +4,8 @@
 'use strict';
 const fs = require('fs');
 const readline = require('readline');
-const { Client, Message } = require('azure-iot-device');
+const { Client, ModuleClient, Message } = require('azure-iot-device');
+const { NoRetry } = require('azure-iot-common');
 const { Mqtt, MqttWs } = require('azure-iot-device-mqtt');
 const { Http } = require('azure-iot-device-http');
 const protocols = { mqtt: Mqtt, mqttws: MqttWs, http: Http };
@@ -15,7 +16,8 @@ const say = (line) => process.stdout.write(JSON.stringify(line) + '\n');
 
 const commands = {
   async connect({ connectionString, protocol, ca, cert, key }) {
-    client = Client.fromConnectionString(connectionString, protocols[protocol]);
+    const kind = /;ModuleId=/.test(connectionString) ? ModuleClient : Client;
+    client = kind.fromConnectionString(connectionString, protocols[protocol]);
     const files = Object.entries({ ca, cert, key }).filter(([, file]) => file);
     if (files.length > 0) { // at once: a second call makes the SDK forget the first
       await client.setOptions(Object.fromEntries(files.map(([name, file]) => [name, fs.readFileSync(file, 'utf8')])));
@@ -48,6 +50,12 @@ const commands = {
   async sendBatch({ bodies }) {
     await Promise.all(bodies.map((b) => client.sendEvent(new Message(b))));
   },
+  async noRetry() {
+    client.setRetryPolicy(new NoRetry());
+  },
+  async output({ name, body }) {
+    await client.sendOutputEvent(name, new Message(body));
+  },
   async settle({ by }) {
     verdict = by;
   },
@@ -55,7 +63,8 @@ const commands = {
     await client.sendEventBatch(bodies.map((b) => new Message(b)));
   },
   async method({ name, status }) {
-    client.onDeviceMethod(name, (request, response) => {
+    const on = (client.onDeviceMethod || client.onMethod).bind(client);
+    on(name, (request, response) => {
       response.send(status, { name: request.methodName, echo: request.payload }, (err) => {
         if (err) say({ event: 'error', error: String(err) });
       });
