@@ -6,8 +6,9 @@
 //	c, err := service.New(connectionString, service.Options{CAPEM: ca, Address: "127.0.0.1:8443"})
 //	t, err := c.Twin(ctx, "dev1")
 //
-// Against Azure the options stay empty; SendC2D, Monitor and the faults are the
-// embedded hub's alone, since Azure has them over AMQP or not at all.
+// Against Azure the options stay empty; SendC2D, Monitor, the CAs and the faults
+// are the embedded hub's alone, since Azure has them over AMQP, elsewhere, or not at
+// all.
 //
 // # Concurrency
 //
