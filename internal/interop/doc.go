@@ -13,5 +13,5 @@
 // Microsoft's SDKs for Node: the device's over MQTT at any port, with keys and certificates, and, in a network namespace
 // where 443 is free, over WebSocket and HTTPS, together with the service's. They model nothing: they are the clients that
 // users have. node/device.js and node/service.js do what the test tells them, a JSON object a line, so that each step is
-// compared with what the hub saw of it.
+// compared with what the hub saw of it. Once the hub is the built program, under a name as Azure's, and killed in between.
 package interop

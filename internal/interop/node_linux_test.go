@@ -23,11 +23,17 @@ const insideNamespace = "FAIRLEAD_TEST_INSIDE_NAMESPACE"
 // its own, where every port is free and nobody else listens.
 func TestMicrosoftsClientsAtTheirOwnPorts(t *testing.T) {
 	nodePackages(t)
+	runInNamespace(t, "TestInsideTheNamespace", syscall.CLONE_NEWNET)
+}
+
+// runInNamespace runs a test of this program once more, in a process with namespaces of its own.
+func runInNamespace(t *testing.T, test string, namespaces uintptr, env ...string) {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, os.Args[0], "-test.run=^TestInsideTheNamespace$", "-test.v")
-	cmd.Env = append(os.Environ(), insideNamespace+"=1")
-	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET}
+	cmd := exec.CommandContext(ctx, os.Args[0], "-test.run=^"+test+"$", "-test.v")
+	cmd.Env = append(os.Environ(), append(env, insideNamespace+"="+test)...)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: namespaces}
 	if uid := os.Getuid(); uid != 0 {
 		cmd.SysProcAttr.Cloneflags |= syscall.CLONE_NEWUSER
 		cmd.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: uid, Size: 1}}
@@ -37,14 +43,14 @@ func TestMicrosoftsClientsAtTheirOwnPorts(t *testing.T) {
 	if cmd.Process == nil {
 		t.Skipf("this system gives no network namespace: %v", err)
 	}
-	if err != nil || !strings.Contains(string(out), "--- PASS: TestInsideTheNamespace") {
+	if err != nil || !strings.Contains(string(out), "--- PASS: "+test) {
 		t.Fatalf("%v\n%s", err, out)
 	}
 }
 
 // TestInsideTheNamespace is the process of the test above.
 func TestInsideTheNamespace(t *testing.T) {
-	if os.Getenv(insideNamespace) == "" {
+	if os.Getenv(insideNamespace) != t.Name() {
 		t.Skip("runs only as a process of TestMicrosoftsClientsAtTheirOwnPorts")
 	}
 	raiseLoopback(t)
