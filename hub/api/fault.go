@@ -27,13 +27,21 @@ const (
 	// FaultMethodBlackHole leaves a method call undelivered: its caller runs into
 	// its timeout.
 	FaultMethodBlackHole = "method-black-hole"
+	// FaultProvisioningStatus answers the provisioning service's devices with the
+	// status Code (400 to 599, default 429) and a retry-after of Delay, in whole
+	// seconds (default that of the service). Device is a registration id.
+	FaultProvisioningStatus = "provisioning-status"
+	// FaultSlowAssignment lets a registration stay "assigning": Count is how many
+	// polls are told so. Device is a registration id.
+	FaultSlowAssignment = "slow-assignment"
 )
 
 // FaultNames lists the faults that a hub knows, sorted.
 func FaultNames() []string {
 	return []string{
 		FaultConnack, FaultCut, FaultDelayPuback, FaultDropTwinResponse, FaultDuplicateC2D,
-		FaultLoseSession, FaultMethodBlackHole, FaultRefuseSuback, FaultTwinStatus, FaultWithholdPuback,
+		FaultLoseSession, FaultMethodBlackHole, FaultProvisioningStatus, FaultRefuseSuback, FaultSlowAssignment,
+		FaultTwinStatus, FaultWithholdPuback,
 	}
 }
 

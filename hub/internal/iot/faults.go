@@ -96,6 +96,13 @@ func checkFault(f *api.Fault) error {
 		if f.Code < 100 || f.Code > 599 {
 			return bad("code must be 100 to 599, not %d", f.Code)
 		}
+	case api.FaultProvisioningStatus:
+		if f.Code == 0 {
+			f.Code = 429
+		}
+		if f.Code < 400 || f.Code > 599 {
+			return bad("code must be 400 to 599, not %d", f.Code)
+		}
 	case api.FaultDelayPuback:
 		if f.Delay == 0 {
 			return bad("delay is missing")
