@@ -3,6 +3,7 @@ package service
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -201,7 +202,9 @@ func (c *Client) call(ctx context.Context, r request, into any) (http.Header, er
 
 // readError reads the envelopes that IoT Hub uses.
 func readError(resp *http.Response, text []byte) *api.Error {
-	e := &api.Error{HTTPStatus: resp.StatusCode, Code: resp.StatusCode * 1000, Name: resp.Header.Get("iothub-errorcode"), Message: resp.Status}
+	e := &api.Error{HTTPStatus: resp.StatusCode, Code: resp.StatusCode * 1000, Message: resp.Status}
+	// The provisioning service has no such header.
+	e.Name = cmp.Or(resp.Header.Get("iothub-errorcode"), strings.ReplaceAll(http.StatusText(resp.StatusCode), " ", ""))
 	// Both envelopes: names are matched without regard to case.
 	var body struct {
 		ErrorCode int    `json:"errorCode"`
