@@ -15,6 +15,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/fairlead-iot/fairlead/hub/internal/dps"
+	"github.com/fairlead-iot/fairlead/hub/internal/dpsfront"
 	"github.com/fairlead-iot/fairlead/hub/internal/iot"
 	"github.com/fairlead-iot/fairlead/hub/internal/mqttfront"
 	"github.com/fairlead-iot/fairlead/hub/internal/msglog"
@@ -49,6 +51,9 @@ type Config struct {
 	TokenGrace time.Duration
 	// DisabledCode is the CONNACK code for a disabled device, default 3.
 	DisabledCode byte
+	// ProvisioningRetryAfter is what the provisioning service tells devices to wait
+	// between two requests, in whole seconds; default 3 s.
+	ProvisioningRetryAfter time.Duration
 	// MessageBytes and MessageAge bound the message log; defaults are 256 MiB (64
 	// MiB in memory) and 7 days.
 	MessageBytes int64
@@ -62,6 +67,7 @@ type Hub struct {
 	cfg      Config
 	log      *slog.Logger
 	svc      *iot.Service
+	dps      *dps.Service
 	mqtt     *mqttfront.Front
 	identity pki.Identity
 	unlock   func() error
@@ -132,7 +138,10 @@ func (h *Hub) open() error {
 	if h.identity, err = pki.Load(h.cfg.Dir, h.cfg.Hostnames, time.Now()); err != nil {
 		return errors.Join(err, h.svc.Close())
 	}
-	h.mqtt = mqttfront.New(mqttfront.Config{Service: h.svc, DisabledCode: h.cfg.DisabledCode, Logger: h.log})
+	if h.dps, err = dps.Open(dps.Config{Hub: h.svc, RetryAfter: h.cfg.ProvisioningRetryAfter, Logger: h.log}); err != nil {
+		return errors.Join(err, h.svc.Close())
+	}
+	h.mqtt = mqttfront.New(mqttfront.Config{Service: h.svc, Provisioning: h.dps, DisabledCode: h.cfg.DisabledCode, Logger: h.log})
 	return nil
 }
 
@@ -158,7 +167,10 @@ func (h *Hub) Start() error {
 	}
 	h.started = true
 	h.http = &http.Server{
-		Handler:           restfront.New(restfront.Config{Service: h.svc, MQTT: h.mqtt, Logger: h.log}),
+		Handler: dpsfront.New(dpsfront.Config{
+			Provisioning: h.dps, Hub: h.svc, Logger: h.log,
+			Next: restfront.New(restfront.Config{Service: h.svc, MQTT: h.mqtt, Logger: h.log}),
+		}),
 		ReadHeaderTimeout: 30 * time.Second,
 		IdleTimeout:       2 * time.Minute,
 		ErrorLog:          slog.NewLogLogger(h.log.Handler(), slog.LevelDebug), // such as handshakes of clients that do not trust the CA
