@@ -34,6 +34,7 @@ or IOTHUB_CONNECTION_STRING in the environment it talks to a real hub, as far as
 		newHubC2DCommand(),
 		newHubMonitorCommand(),
 		newHubFaultCommand(),
+		newHubEnrollmentCommand(),
 	)
 	return cmd
 }

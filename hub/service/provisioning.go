@@ -8,19 +8,28 @@ import (
 	"github.com/fairlead-iot/fairlead/hub/api"
 )
 
-// The roots of the provisioning service's resources.
+// The provisioning service has its own version, and these roots of resources.
+// https://learn.microsoft.com/rest/api/iot-dps/service
 const (
+	provisioningVersion = "2021-10-01"
+
 	enrollmentRoot   = "/enrollments/"
 	groupRoot        = "/enrollmentGroups/"
 	registrationRoot = "/registrations/"
 )
+
+// provisioning is call with the provisioning service's version.
+func (c *Client) provisioning(ctx context.Context, r request, into any) (http.Header, error) {
+	r.query = url.Values{"api-version": {provisioningVersion}}
+	return c.call(ctx, r, into)
+}
 
 // IDScope returns the id scope that devices have to name; the embedded hub only.
 func (c *Client) IDScope(ctx context.Context) (string, error) {
 	var out struct {
 		IDScope string `json:"idScope"`
 	}
-	_, err := c.call(ctx, request{method: http.MethodGet, path: "/fairlead/provisioning"}, &out)
+	_, err := c.provisioning(ctx, request{method: http.MethodGet, path: "/fairlead/provisioning"}, &out)
 	return out.IDScope, err
 }
 
@@ -44,21 +53,21 @@ func (c *Client) put(ctx context.Context, root, id string, body any, replace boo
 	if replace {
 		r.ifMatch = `"*"`
 	}
-	_, err := c.call(ctx, r, into)
+	_, err := c.provisioning(ctx, r, into)
 	return err
 }
 
 // Enrollment returns an enrollment with its registration, without its keys.
 func (c *Client) Enrollment(ctx context.Context, registrationID string) (api.Enrollment, error) {
 	var out api.Enrollment
-	_, err := c.call(ctx, request{method: http.MethodGet, path: enrollmentRoot + url.PathEscape(registrationID)}, &out)
+	_, err := c.provisioning(ctx, request{method: http.MethodGet, path: enrollmentRoot + url.PathEscape(registrationID)}, &out)
 	return out, err
 }
 
 // EnrollmentGroup returns a group without its keys.
 func (c *Client) EnrollmentGroup(ctx context.Context, id string) (api.EnrollmentGroup, error) {
 	var out api.EnrollmentGroup
-	_, err := c.call(ctx, request{method: http.MethodGet, path: groupRoot + url.PathEscape(id)}, &out)
+	_, err := c.provisioning(ctx, request{method: http.MethodGet, path: groupRoot + url.PathEscape(id)}, &out)
 	return out, err
 }
 
@@ -75,7 +84,7 @@ func (c *Client) EnrollmentGroupKeys(ctx context.Context, id string) (api.Attest
 
 func (c *Client) attestation(ctx context.Context, root, id string) (api.Attestation, error) {
 	var out api.Attestation
-	_, err := c.call(ctx, request{method: http.MethodPost, path: root + url.PathEscape(id) + "/attestationmechanism"}, &out)
+	_, err := c.provisioning(ctx, request{method: http.MethodPost, path: root + url.PathEscape(id) + "/attestationmechanism"}, &out)
 	return out, err
 }
 
@@ -100,7 +109,7 @@ func queryAll[T any](ctx context.Context, c *Client, path string) ([]T, error) {
 	all := []T{}
 	for {
 		var page []T
-		header, err := c.call(ctx, r, &page)
+		header, err := c.provisioning(ctx, r, &page)
 		if err != nil {
 			return nil, err
 		}
@@ -116,7 +125,7 @@ func queryAll[T any](ctx context.Context, c *Client, path string) ([]T, error) {
 // Registration returns what became of a device's registration.
 func (c *Client) Registration(ctx context.Context, registrationID string) (api.RegistrationState, error) {
 	var out api.RegistrationState
-	_, err := c.call(ctx, request{method: http.MethodGet, path: registrationRoot + url.PathEscape(registrationID)}, &out)
+	_, err := c.provisioning(ctx, request{method: http.MethodGet, path: registrationRoot + url.PathEscape(registrationID)}, &out)
 	return out, err
 }
 
@@ -136,6 +145,6 @@ func (c *Client) DeleteEnrollmentGroup(ctx context.Context, id string) error {
 }
 
 func (c *Client) delete(ctx context.Context, root, id string) error {
-	_, err := c.call(ctx, request{method: http.MethodDelete, path: root + url.PathEscape(id)}, nil)
+	_, err := c.provisioning(ctx, request{method: http.MethodDelete, path: root + url.PathEscape(id)}, nil)
 	return err
 }

@@ -137,7 +137,9 @@ func (c *Client) do(ctx context.Context, r request) (*http.Response, error) {
 	if r.query == nil {
 		r.query = url.Values{}
 	}
-	r.query.Set("api-version", apiVersion)
+	if !r.query.Has("api-version") {
+		r.query.Set("api-version", apiVersion)
+	}
 	var body io.Reader
 	if r.body != nil {
 		text, err := json.Marshal(r.body)
