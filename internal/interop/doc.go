@@ -12,5 +12,6 @@
 // mosquitto is a general MQTT broker: it checks packets, not IoT Hub's rules. The hub's rules are tested against
 // Microsoft's SDKs for Node: the device's over MQTT at any port, and, in a network namespace where 443 is free, over
 // WebSocket, together with the service's. They model nothing: they are the clients that users have. node/device.js does
-// what the test tells it, a JSON object a line; node/service.js asserts by itself.
+// what the test tells it, a JSON object a line; node/service.js asserts by itself. So with provisioning:
+// node/provision.js is told which devices to be and says what became of them, node/provisioning_service.js asserts.
 package interop

@@ -5,7 +5,6 @@ package interop_test
 import (
 	"context"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -19,27 +18,10 @@ import (
 
 const insideNamespace = "FAIRLEAD_TEST_INSIDE_NAMESPACE"
 
-// Microsoft's clients know port 443 only for WebSocket and REST. So the test runs once more, in a process with a network of
-// its own, where every port is free and nobody else listens.
+// Microsoft's clients know port 443 only for WebSocket and REST. So the test runs once more, in a network of its own.
 func TestMicrosoftsClientsAtTheirOwnPorts(t *testing.T) {
 	nodePackages(t)
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
-	defer cancel()
-	cmd := exec.CommandContext(ctx, os.Args[0], "-test.run=^TestInsideTheNamespace$", "-test.v")
-	cmd.Env = append(os.Environ(), insideNamespace+"=1")
-	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET}
-	if uid := os.Getuid(); uid != 0 {
-		cmd.SysProcAttr.Cloneflags |= syscall.CLONE_NEWUSER
-		cmd.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: uid, Size: 1}}
-		cmd.SysProcAttr.GidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getgid(), Size: 1}}
-	}
-	out, err := cmd.CombinedOutput()
-	if cmd.Process == nil {
-		t.Skipf("this system gives no network namespace: %v", err)
-	}
-	if err != nil || !strings.Contains(string(out), "--- PASS: TestInsideTheNamespace") {
-		t.Fatalf("%v\n%s", err, out)
-	}
+	runInNamespace(t, "TestInsideTheNamespace")
 }
 
 // TestInsideTheNamespace is the process of the test above.
