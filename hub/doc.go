@@ -11,6 +11,8 @@
 //
 // Devices connect by MQTT over TLS or over WebSocket, programs use the REST API
 // on the HTTPS port (package hub/service is a client for it) or the methods here.
+// A device provisioning service shares ports and names with the hub:
+// CreateEnrollment and CreateEnrollmentGroup let devices register with IDScope.
 // With an empty Dir everything lives in memory. Package hub/hubtest starts one
 // for a test in one line.
 //
@@ -27,9 +29,9 @@
 //
 // What is promised: a PUBACK leaves only after the message was given to the
 // operating system, so that it survives the end of this process; not a power
-// cut. The registry, twins, queued cloud-to-device messages and subscriptions
-// survive likewise. Counters, faults and dead letters last as long as the
-// process.
+// cut. The registry, twins, queued cloud-to-device messages, subscriptions,
+// enrollments and registrations survive likewise. Counters, faults and dead
+// letters last as long as the process.
 //
 // # Debugging
 //

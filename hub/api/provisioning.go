@@ -193,8 +193,10 @@ const (
 	// which is not known.
 	CodeEnrollmentNotFound   = 404201
 	CodeRegistrationNotFound = 404202
-	// CodeScopeNotFound is an id scope that no provisioning service has.
+	// CodeScopeNotFound is an id scope that no provisioning service has, and an
+	// address that means nothing.
 	CodeScopeNotFound         = 404000
+	CodeMethodNotAllowed      = 405000
 	CodeEnrollmentExists      = 409000
 	CodeEnrollmentETagInvalid = 412000
 )

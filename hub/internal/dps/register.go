@@ -31,13 +31,13 @@ type Answer struct {
 // what an enrollment that never re-provisions would leave.
 func (s *Service) Register(c Credential, body []byte, force bool, now time.Time) Answer {
 	return s.answer("register", c, func() (Answer, error) {
-		request, err := decodeRequest(body, c.RegistrationID)
-		if err != nil {
-			return Answer{}, err
-		}
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		a, err := s.attest(c, now)
+		if err != nil {
+			return Answer{}, err
+		}
+		request, err := decodeRequest(body, c.RegistrationID)
 		if err != nil {
 			return Answer{}, err
 		}

@@ -68,8 +68,27 @@ func (f *Front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	f.log.Debug("provisioning request", "method", r.Method, "path", r.URL.Path, "remote", r.RemoteAddr)
+	if err := known(mux, r); err != nil {
+		f.writeError(w, r, err)
+		return
+	}
 	r.Body = http.MaxBytesReader(w, r.Body, maxBody)
 	mux.ServeHTTP(w, r)
+}
+
+// known refuses addresses and methods that no route has: what the mux would say
+// is not JSON.
+func known(mux *http.ServeMux, r *http.Request) error {
+	if _, pattern := mux.Handler(r); pattern != "" {
+		return nil
+	}
+	other := r.Clone(r.Context())
+	for _, other.Method = range []string{http.MethodGet, http.MethodPut, http.MethodPost, http.MethodDelete} {
+		if _, pattern := mux.Handler(other); pattern != "" {
+			return api.RefuseProvisioning(api.CodeMethodNotAllowed, "The address does not know the method %.20q.", r.Method)
+		}
+	}
+	return api.RefuseProvisioning(api.CodeScopeNotFound, "There is nothing at this address.")
 }
 
 // muxOf tells the provisioning service's paths from the hub's; nil is the hub's.
