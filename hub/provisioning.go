@@ -26,15 +26,7 @@ func (h *Hub) UpdateEnrollment(e api.Enrollment) (api.Enrollment, error) {
 // Enrollment returns an enrollment with its keys and, if the device has
 // registered, its registration.
 func (h *Hub) Enrollment(registrationID string) (api.Enrollment, error) {
-	e, err := h.dps.Get(dps.Individual, registrationID, true)
-	if err != nil {
-		return api.Enrollment{}, err
-	}
-	out := e.Enrollment()
-	if st, err := h.dps.Registration(registrationID); err == nil && st.EnrollmentGroupID == "" {
-		out.RegistrationState = &st
-	}
-	return out, nil
+	return h.dps.Enrollment(registrationID, true)
 }
 
 // DeleteEnrollment removes an enrollment and its registration. The device stays

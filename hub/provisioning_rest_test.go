@@ -250,7 +250,7 @@ func TestEnrollmentRoutesByHand(t *testing.T) {
 	want("PUT", "/enrollments/a", `{"registrationId":"b"}`, nil, 400, "address")
 	want("PUT", "/enrollments/a", `{"registrationId":7}`, nil, 400, `"errorCode":400004`)
 	want("PUT", "/enrollments/a", `{} {}`, nil, 400, "more than one")
-	want("PUT", "/enrollments/a", `{"attestation":{"type":"tpm"}}`, nil, 400, "TPM")
+	want("PUT", "/enrollments/t", `{"attestation":{"type":"tpm"}}`, nil, 400, "TPM")
 
 	// # bulk, by both spellings of the address
 	items := `[{"registrationId":"b1","attestation":{"type":"symmetricKey"}},{"registrationId":"a","attestation":{"type":"symmetricKey"}}]`

@@ -418,6 +418,23 @@ func TestProvisioningTokenEnds(t *testing.T) {
 	})
 }
 
+// CONNECT lets in whom a request would refuse, so what proves nothing has a bound.
+func TestProvisioningConnectionHasToProveItself(t *testing.T) {
+	bubble(t, func(t *testing.T, h *hubtest.Hub) {
+		key := h.AddEnrollment(api.Enrollment{RegistrationID: "reg1"}).Attestation.SymmetricKey.PrimaryKey
+		good := newcomer{id: "reg1", key: key, ttl: 24 * time.Hour}.mustConnect(t, h)
+		good.register("{}")
+		bad := newcomer{id: "reg2", key: key}.mustConnect(t, h)
+		askDPS[map[string]any](bad, dpsRegister+"1", "{}", "$dps/registrations/res/401/?$rid=1")
+		start := time.Now()
+		if err := <-bad.lost; err == nil || time.Since(start) != 5*time.Minute {
+			t.Errorf("lost after %v: %v", time.Since(start), err)
+		}
+		good.register("{}")
+		good.Disconnect(0)
+	})
+}
+
 func TestProvisioningSurvivesKill(t *testing.T) {
 	dir := t.TempDir()
 	h := hubtest.Start(t, hubtest.WithDir(dir))

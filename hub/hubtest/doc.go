@@ -11,6 +11,12 @@
 //	… connect to h.MQTTAddr(), trusting h.CAPool() …
 //	m := h.WaitTelemetry("dev1", func(m api.Message) bool { return string(m.Body) == "hello" })
 //
+// A device that provisions itself needs an enrollment; an Authority issues
+// certificates:
+//
+//	e := h.AddEnrollment(api.Enrollment{RegistrationID: "dev1"})
+//	… register with h.IDScope() and e.Attestation.SymmetricKey.PrimaryKey …
+//
 // # Concurrency
 //
 // A Hub may be used by several goroutines. Methods that end the test with Fatal

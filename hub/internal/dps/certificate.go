@@ -39,20 +39,26 @@ func parseCertificate(text string) (*x509.Certificate, error) {
 }
 
 // cleanCertificate reads a certificate of an enrollment and describes it; nil
-// stays nil. In place of a device's own certificate its thumbprint will do.
-func cleanCertificate(kind Kind, c *api.X509Certificate) (*api.X509Certificate, error) {
+// stays nil. Who updates an enrollment gives back what it got, the description
+// alone: then the known certificate stays. In place of a device's own certificate
+// its thumbprint will do.
+func cleanCertificate(kind Kind, c *api.X509Certificate, known []*api.X509Certificate) (*api.X509Certificate, error) {
 	if c == nil {
 		return nil, nil //nolint:nilnil // there need be no second certificate
 	}
 	if c.Certificate == "" {
-		if kind == Group || c.Info == nil {
+		if c.Info == nil {
 			return nil, errors.New("certificate is missing")
 		}
-		info := api.CertificateInfo{SHA1Thumbprint: cleanThumbprint(c.Info.SHA1Thumbprint), SHA256Thumbprint: cleanThumbprint(c.Info.SHA256Thumbprint)}
-		if !isHex(info.SHA1Thumbprint, sha1.Size) && !isHex(info.SHA256Thumbprint, sha256.Size) {
-			return nil, errors.New("without a certificate info.sha256Thumbprint must be 64 hex digits, or info.sha1Thumbprint 40")
+		for _, old := range known {
+			if old.Info.SHA256Thumbprint != "" && old.Info.SHA256Thumbprint == c.Info.SHA256Thumbprint {
+				return old, nil
+			}
 		}
-		return &api.X509Certificate{Info: &info}, nil
+		if kind == Group {
+			return nil, errors.New("certificate is missing")
+		}
+		return byThumbprint(c.Info)
 	}
 	cert, err := parseCertificate(c.Certificate)
 	if err != nil {
@@ -62,6 +68,15 @@ func cleanCertificate(kind Kind, c *api.X509Certificate) (*api.X509Certificate, 
 		return nil, errors.New("the certificate is no authority's (its basic constraints do not say CA)")
 	}
 	return &api.X509Certificate{Certificate: base64.StdEncoding.EncodeToString(cert.Raw), Info: describe(cert)}, nil
+}
+
+func byThumbprint(given *api.CertificateInfo) (*api.X509Certificate, error) {
+	info := api.CertificateInfo{SHA1Thumbprint: cleanThumbprint(given.SHA1Thumbprint), SHA256Thumbprint: cleanThumbprint(given.SHA256Thumbprint)}
+	bad := func(text string, size int) bool { return text != "" && !isHex(text, size) }
+	if info == (api.CertificateInfo{}) || bad(info.SHA1Thumbprint, sha1.Size) || bad(info.SHA256Thumbprint, sha256.Size) {
+		return nil, errors.New("without a certificate info.sha256Thumbprint must be 64 hex digits, or info.sha1Thumbprint 40")
+	}
+	return &api.X509Certificate{Info: &info}, nil
 }
 
 // cleanThumbprint takes the forms that tools print: with colons, in lower case.

@@ -276,6 +276,7 @@ func TestEntriesAreChecked(t *testing.T) {
 		"no DER":                 {dps.Group, dps.Entry{ID: "a", Attestation: x509Of("", "AAAA")}, "cannot be read"},
 		"a key as PEM":           {dps.Group, dps.Entry{ID: "a", Attestation: x509Of("", hubtest.KeyPEM(t, hubtest.SelfSigned(t, "k")))}, "not a CERTIFICATE"},
 		"a thumbprint":           {dps.Individual, dps.Entry{ID: "a", Attestation: api.Attestation{X509: &api.X509Attestation{ClientCertificates: &api.X509Certificates{Primary: &api.X509Certificate{Info: &api.CertificateInfo{SHA256Thumbprint: "AB"}}}}}}, "64 hex digits"},
+		"half a thumbprint":      {dps.Individual, dps.Entry{ID: "a", Attestation: api.Attestation{X509: &api.X509Attestation{ClientCertificates: &api.X509Certificates{Primary: &api.X509Certificate{Info: &api.CertificateInfo{SHA1Thumbprint: strings.Repeat("AB", 20), SHA256Thumbprint: "x"}}}}}}, "64 hex digits"},
 		"a reference":            {dps.Group, dps.Entry{ID: "a", Attestation: api.Attestation{Type: "x509", X509: &api.X509Attestation{CAReferences: []byte(`{"primary":"x"}`)}}}, "signingCertificates"},
 	}
 	for name, tt := range tests {
@@ -285,6 +286,9 @@ func TestEntriesAreChecked(t *testing.T) {
 				t.Errorf("Put: %v, want 400 with %q", err, tt.want)
 			}
 		})
+	}
+	if _, err := s.Put(dps.Individual, dps.Entry{ID: "a", Settings: api.EnrollmentSettings{ReturnPayload: []byte("{")}}, ""); iot.AsError(err).HTTPStatus != 400 {
+		t.Errorf("a payload that is not JSON: %v", err)
 	}
 	// What clients send for certificates: PEM, and PEM in base64.
 	for i, text := range []string{leaf, base64.StdEncoding.EncodeToString([]byte(leaf)), " " + leaf + "\n"} {
@@ -331,4 +335,37 @@ func FuzzRegister(f *testing.F) {
 			t.Fatalf("operation %d %q", a.Status, a.Body)
 		}
 	})
+}
+
+// Who updates an enrollment sends back what it got, in which the certificate is
+// described only.
+func TestUpdateKeepsTheCertificate(t *testing.T) {
+	s, _ := service(t)
+	now := time.Now()
+	root := hubtest.NewAuthority(t, "root")
+	own := hubtest.SelfSigned(t, "own")
+	enroll(t, s, dps.Group, dps.Entry{ID: "group", Attestation: x509Of("", root.PEM())})
+	enroll(t, s, dps.Individual, dps.Entry{ID: "own", Attestation: x509Of(hubtest.CertificatePEM(own, false), "")})
+	for kind, id := range map[dps.Kind]string{dps.Group: "group", dps.Individual: "own"} {
+		got, err := s.Get(kind, id, false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got.Settings.InitialTwin = &api.TwinPatch{Tags: map[string]any{"a": 1}}
+		updated, err := s.Put(kind, got, iot.Match(got.Settings.ETag))
+		if err != nil {
+			t.Fatalf("update of %s: %v", id, err)
+		}
+		// What is given back is the caller's to change.
+		updated.Settings.InitialTwin.Tags["a"] = "changed"
+		updated.Settings.ReprovisionPolicy.UpdateHubAssignment = false
+		if kept, err := s.Get(kind, id, false); err != nil || kept.Settings.InitialTwin.Tags["a"] == "changed" || !kept.Settings.ReprovisionPolicy.UpdateHubAssignment {
+			t.Errorf("%s was changed from without: %+v, %v", id, kept.Settings, err)
+		}
+	}
+	for id, cert := range map[string]*x509.Certificate{"g1": root.Issue("g1").Leaf, "own": own.Leaf} {
+		if a := s.Register(dps.Credential{IDScope: s.Scope(), RegistrationID: id, Certificates: []*x509.Certificate{cert}}, nil, false, now); a.Status != 202 {
+			t.Errorf("%s after the update: %d %s", id, a.Status, a.Body)
+		}
+	}
 }

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"crypto/rand"
 	"encoding/base64"
+	"encoding/json"
 	"slices"
 	"strings"
 	"time"
@@ -64,35 +65,26 @@ func (e Entry) EnrollmentGroup() api.EnrollmentGroup {
 	return api.EnrollmentGroup{EnrollmentGroupID: e.ID, Attestation: e.Attestation, EnrollmentSettings: e.Settings}
 }
 
-// view is the entry as the service shows it: certificates never, keys if told to.
-func (e *Entry) view(keys bool) Entry {
-	v := *e
-	if k := e.Attestation.SymmetricKey; k != nil {
-		shown := *k
-		v.Attestation.SymmetricKey = &shown
-		if !keys {
-			v.Attestation.SymmetricKey = nil
-		}
+// copy gives an entry that shares nothing with e, which was checked.
+func (e *Entry) copy() (Entry, error) {
+	var out Entry
+	text, err := json.Marshal(e)
+	if err == nil {
+		err = unmarshalNumbers(text, &out)
 	}
-	if x := e.Attestation.X509; x != nil {
-		v.Attestation.X509 = &api.X509Attestation{
-			ClientCertificates: bare(x.ClientCertificates), SigningCertificates: bare(x.SigningCertificates),
-		}
-	}
-	return v
+	return out, err
 }
 
-func bare(c *api.X509Certificates) *api.X509Certificates {
-	if c == nil {
-		return nil
+// view is the entry as the service shows it: certificates never, keys if told to.
+func (e *Entry) view(keys bool) (Entry, error) {
+	v, err := e.copy()
+	if !keys {
+		v.Attestation.SymmetricKey = nil
 	}
-	only := func(c *api.X509Certificate) *api.X509Certificate {
-		if c == nil {
-			return nil
-		}
-		return &api.X509Certificate{Info: c.Info}
+	for _, c := range certificates(&v.Attestation) {
+		c.Certificate = ""
 	}
-	return &api.X509Certificates{Primary: only(c.Primary), Secondary: only(c.Secondary)}
+	return v, err
 }
 
 func (e *Entry) disabled() bool { return e.Settings.ProvisioningStatus == api.Disabled }
@@ -106,10 +98,11 @@ func (s *Service) Put(kind Kind, e Entry, match iot.Match) (Entry, error) {
 	if err := s.checkSettings(&e.Settings); err != nil {
 		return Entry{}, err
 	}
-	if err := checkAttestation(kind, &e.Attestation); err != nil {
+	if err := iot.CheckDevice(api.Device{DeviceID: cmp.Or(e.DeviceID, e.ID)}); err != nil {
 		return Entry{}, err
 	}
-	if err := iot.CheckDevice(api.Device{DeviceID: cmp.Or(e.DeviceID, e.ID)}); err != nil {
+	e, err := e.copy()
+	if err != nil {
 		return Entry{}, err
 	}
 	s.mu.Lock()
@@ -127,10 +120,14 @@ func (s *Service) Put(kind Kind, e Entry, match iot.Match) (Entry, error) {
 	now := utc(time.Now())
 	e.Settings.CreatedDateTimeUTC, e.Settings.LastUpdatedDateTimeUTC, e.Settings.ETag = now, now, newETag()
 	var kept *api.SymmetricKey
+	var known []*api.X509Certificate
 	if exists {
 		e.ID = old.ID
 		e.Settings.CreatedDateTimeUTC = old.Settings.CreatedDateTimeUTC
-		kept = old.Attestation.SymmetricKey
+		kept, known = old.Attestation.SymmetricKey, certificates(&old.Attestation)
+	}
+	if err := checkAttestation(kind, &e.Attestation, known); err != nil {
+		return Entry{}, err
 	}
 	if e.Attestation.Type == api.AttestationSymmetricKey {
 		e.Attestation.SymmetricKey = fillKeys(e.Attestation.SymmetricKey, kept)
@@ -139,7 +136,7 @@ func (s *Service) Put(kind Kind, e Entry, match iot.Match) (Entry, error) {
 		return Entry{}, err
 	}
 	s.entries[kind][key] = &e
-	return e.view(true), nil
+	return e.view(true)
 }
 
 // fillKeys takes the keys that were given, else those that were there, else new
@@ -195,6 +192,9 @@ func (s *Service) checkSettings(e *api.EnrollmentSettings) error {
 	if string(e.ReturnPayload) == "null" {
 		e.ReturnPayload = nil
 	}
+	if e.ReturnPayload != nil && !json.Valid(e.ReturnPayload) {
+		return bad("returnPayload is not JSON")
+	}
 	if e.InitialTwin == nil {
 		return nil
 	}
@@ -206,7 +206,22 @@ func (s *Service) checkSettings(e *api.EnrollmentSettings) error {
 	return nil
 }
 
-func checkAttestation(kind Kind, a *api.Attestation) error {
+// certificates lists those of an attestation.
+func certificates(a *api.Attestation) []*api.X509Certificate {
+	var all []*api.X509Certificate
+	if x := a.X509; x != nil {
+		for _, two := range []*api.X509Certificates{x.ClientCertificates, x.SigningCertificates} {
+			if two != nil {
+				all = append(all, two.Primary, two.Secondary)
+			}
+		}
+	}
+	return slices.DeleteFunc(all, func(c *api.X509Certificate) bool { return c == nil })
+}
+
+// checkAttestation checks, and gives certificates the form that they are kept
+// in. known are those that the entry has had.
+func checkAttestation(kind Kind, a *api.Attestation, known []*api.X509Certificate) error {
 	bad := func(format string, args ...any) error {
 		return api.RefuseProvisioning(api.CodeArgumentInvalid, "attestation: "+format, args...)
 	}
@@ -248,10 +263,10 @@ func checkAttestation(kind Kind, a *api.Attestation) error {
 	}
 	clean := &api.X509Certificates{}
 	var err error
-	if clean.Primary, err = cleanCertificate(kind, certs.Primary); err != nil {
+	if clean.Primary, err = cleanCertificate(kind, certs.Primary, known); err != nil {
 		return bad("primary: %v", err)
 	}
-	if clean.Secondary, err = cleanCertificate(kind, certs.Secondary); err != nil {
+	if clean.Secondary, err = cleanCertificate(kind, certs.Secondary, known); err != nil {
 		return bad("secondary: %v", err)
 	}
 	a.X509 = &api.X509Attestation{ClientCertificates: clean}
@@ -269,18 +284,40 @@ func (s *Service) Get(kind Kind, id string, keys bool) (Entry, error) {
 	if !ok {
 		return Entry{}, notFound(kind, id)
 	}
-	return e.view(keys), nil
+	return e.view(keys)
+}
+
+// Enrollment returns a single enrollment with what became of it.
+func (s *Service) Enrollment(id string, keys bool) (api.Enrollment, error) {
+	e, err := s.Get(Individual, id, keys)
+	if err != nil {
+		return api.Enrollment{}, err
+	}
+	return s.WithState(e), nil
+}
+
+// WithState adds what became of a single enrollment.
+func (s *Service) WithState(e Entry) api.Enrollment {
+	out := e.Enrollment()
+	if st, err := s.Registration(e.ID); err == nil && st.EnrollmentGroupID == "" {
+		out.RegistrationState = &st
+	}
+	return out
 }
 
 // List returns every entry of a kind in the order of the ids, without keys.
-func (s *Service) List(kind Kind) []Entry {
+func (s *Service) List(kind Kind) ([]Entry, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	all := make([]Entry, 0, len(s.entries[kind]))
 	for _, e := range s.sorted(kind) {
-		all = append(all, e.view(false))
+		shown, err := e.view(false)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, shown)
 	}
-	return all
+	return all, nil
 }
 
 // sorted gives the entries in the order of their folded ids.

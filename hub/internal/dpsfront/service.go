@@ -116,11 +116,7 @@ func (f *Front) present(kind dps.Kind, e dps.Entry) any {
 	if kind == dps.Group {
 		return e.EnrollmentGroup()
 	}
-	out := e.Enrollment()
-	if st, err := f.svc.Registration(e.ID); err == nil && st.EnrollmentGroupID == "" {
-		out.RegistrationState = &st
-	}
-	return out
+	return f.svc.WithState(e)
 }
 
 func (f *Front) get(kind dps.Kind) func(*http.Request) (any, error) {
@@ -292,8 +288,12 @@ var wholeQuery = regexp.MustCompile(`(?i)^\s*(\*|select\s+\*(\s+from\s+\w+)?)?\s
 
 func (f *Front) query(kind dps.Kind) func(*http.Request) (any, error) {
 	return func(r *http.Request) (any, error) {
+		entries, err := f.svc.List(kind)
+		if err != nil {
+			return nil, err
+		}
 		var all []any
-		for _, e := range f.svc.List(kind) {
+		for _, e := range entries {
 			all = append(all, f.present(kind, e))
 		}
 		name := "enrollment"

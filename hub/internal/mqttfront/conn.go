@@ -84,6 +84,9 @@ func (f *Front) serve(nc net.Conn) {
 	if c.expiry != nil {
 		c.expiry.Stop()
 	}
+	if c.prov != nil {
+		c.prov.within.Stop()
+	}
 	if c.sess != nil {
 		c.sendWill()
 		c.sess.End()

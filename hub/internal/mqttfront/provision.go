@@ -33,7 +33,13 @@ type provisioning struct {
 	subscribed bool
 	qos        byte   // granted
 	lastID     uint16 // of a PUBLISH with QoS 1
+	proved     bool   // whether a request was answered with what it asked for
+	within     *time.Timer
 }
+
+// proveWithin (ours) is how long a connection may last that has proved nothing:
+// CONNECT lets in whom a request would refuse.
+const proveWithin = 5 * time.Minute
 
 // parseRegistration reads the user name
 // "{idScope}/registrations/{registrationId}/api-version=…"; false for one of
@@ -95,6 +101,7 @@ func (c *conn) connectProvisioning(in *mqttwire.ConnectInfo, scope, registration
 	if err := p.svc.Acceptable(p.cred); err != nil {
 		return c.refuse(codeUnauthorized, err)
 	}
+	p.within = time.AfterFunc(proveWithin, func() { c.Drop("no request proved who the device is") })
 	c.prov, c.idle = p, idleOf(in.KeepAlive)
 	c.send(0, func(out []byte) []byte { return mqttwire.AppendConnack(out, false, 0) })
 	c.f.log.Info("device connected to the provisioning service", "registration", registration)
@@ -179,6 +186,10 @@ func (p *provisioning) publish(packet mqttwire.Packet) error {
 	}
 	if err != nil {
 		return err
+	}
+	if !p.proved && answer.Status/100 == 2 {
+		p.proved = true
+		p.within.Stop()
 	}
 	if packet.QoS > 0 {
 		p.c.acks = append(p.c.acks, ack{packet.ID, false})

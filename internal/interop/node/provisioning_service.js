@@ -52,7 +52,10 @@ async function main() {
   assert.strictEqual((await client.getEnrollmentGroupAttestationMechanism('keys')).responseBody.type, 'symmetricKey');
   const groups = (await client.createEnrollmentGroupQuery({ query: 'SELECT * FROM enrollmentGroups' }, 10).next()).responseBody;
   assert.ok(groups.some((g) => g.enrollmentGroupId === 'made-group'));
-  await client.deleteEnrollmentGroup(group);
+  const again = (await client.getEnrollmentGroup('made-group')).responseBody;
+  const changed = (await client.createOrUpdateEnrollmentGroup({ ...again, provisioningStatus: 'disabled' })).responseBody;
+  assert.strictEqual(changed.attestation.x509.signingCertificates.primary.info.subjectName, 'CN=root', 'the certificate stays');
+  await client.deleteEnrollmentGroup(changed);
 
   const state = (await client.getDeviceRegistrationState('mqtt-group')).responseBody;
   assert.strictEqual(state.status, 'assigned');
