@@ -17,6 +17,8 @@ import (
 	"time"
 
 	"github.com/fairlead-iot/fairlead/hub/api"
+	"github.com/fairlead-iot/fairlead/hub/internal/dps"
+	"github.com/fairlead-iot/fairlead/hub/internal/dpsfront"
 	"github.com/fairlead-iot/fairlead/hub/internal/iot"
 	"github.com/fairlead-iot/fairlead/hub/internal/mqttfront"
 	"github.com/fairlead-iot/fairlead/hub/internal/msglog"
@@ -49,6 +51,9 @@ type Config struct {
 	// TokenGrace is how long a token is good after its end, default 0. The real
 	// hub is said to allow 10 minutes.
 	TokenGrace time.Duration
+	// ProvisioningRetryAfter is what the provisioning service tells devices to wait
+	// between two requests, in whole seconds; default 3 s.
+	ProvisioningRetryAfter time.Duration
 	// Events are the events that the hub tells beside telemetry, of
 	// api.EventSources: as a real hub does that has a route for them. They stand
 	// in the message log.
@@ -98,6 +103,7 @@ type Hub struct {
 	cfg      Config
 	log      *slog.Logger
 	svc      *iot.Service
+	dps      *dps.Service
 	mqtt     *mqttfront.Front
 	identity pki.Identity
 	unlock   func() error
@@ -179,7 +185,12 @@ func (h *Hub) open() error {
 	if h.identity, err = pki.Load(h.cfg.Dir, h.cfg.Hostnames, time.Now()); err != nil {
 		return errors.Join(err, h.svc.Close())
 	}
-	h.mqtt = mqttfront.New(mqttfront.Config{Service: h.svc, DisabledCode: u.DisabledCode, KeepAliveOff: u.KeepAliveOff, Logger: h.log})
+	if h.dps, err = dps.Open(dps.Config{Hub: h.svc, RetryAfter: h.cfg.ProvisioningRetryAfter, Logger: h.log}); err != nil {
+		return errors.Join(err, h.svc.Close())
+	}
+	h.mqtt = mqttfront.New(mqttfront.Config{
+		Service: h.svc, Provisioning: h.dps, DisabledCode: u.DisabledCode, KeepAliveOff: u.KeepAliveOff, Logger: h.log,
+	})
 	return nil
 }
 
@@ -205,7 +216,10 @@ func (h *Hub) Start() error {
 	}
 	h.started = true
 	h.http = &http.Server{
-		Handler:           restfront.New(restfront.Config{Service: h.svc, MQTT: h.mqtt, QueryPage: h.cfg.Unsettled.QueryPage, Logger: h.log}),
+		Handler: dpsfront.New(dpsfront.Config{
+			Provisioning: h.dps, Hub: h.svc, Logger: h.log,
+			Next: restfront.New(restfront.Config{Service: h.svc, MQTT: h.mqtt, QueryPage: h.cfg.Unsettled.QueryPage, Logger: h.log}),
+		}),
 		ReadHeaderTimeout: 30 * time.Second,
 		IdleTimeout:       2 * time.Minute,
 		ErrorLog:          slog.NewLogLogger(h.log.Handler(), slog.LevelDebug), // such as handshakes of clients that do not trust the CA

@@ -28,6 +28,8 @@ func TestCertificateOfADevice(t *testing.T) {
 
 	root := hubtest.NewCA(t, "root")
 	between := root.Intermediate("between")
+	alone := between.Issue("dev2")
+	alone.Certificate = alone.Certificate[:1]
 	other := hubtest.NewCA(t, "root") // the same name, another key
 	addX509(t, h, "dev2", api.Authentication{Type: api.AuthCA})
 	addX509(t, h, "dev2/mod", api.Authentication{Type: api.AuthCA})
@@ -52,8 +54,8 @@ func TestCertificateOfADevice(t *testing.T) {
 		"no certificate":                           {"dev1", nil, false, false},
 		"signed by the CA":                         {"dev2", new(root.Issue("dev2")), false, true},
 		"a module's, signed by the CA":             {"dev2/mod", new(root.Issue("dev2/mod")), false, true},
-		"through an intermediate":                  {"dev2", new(between.Issue("dev2", between)), false, true},
-		"through an intermediate that is not sent": {"dev2", new(between.Issue("dev2")), false, false},
+		"through an intermediate":                  {"dev2", new(between.Issue("dev2")), false, true},
+		"through an intermediate that is not sent": {"dev2", &alone, false, false},
 		"another's name":                           {"dev2", new(root.Issue("dev1")), false, false},
 		"another CA of that name":                  {"dev2", new(other.Issue("dev2")), false, false},
 		"self-signed where a CA is wanted":         {"dev2", &second, false, false},

@@ -36,6 +36,7 @@ or IOTHUB_CONNECTION_STRING in the environment it talks to a real hub, as far as
 		newHubFeedbackCommand(),
 		newHubMonitorCommand(),
 		newHubFaultCommand(),
+		newHubEnrollmentCommand(),
 	)
 	return cmd
 }

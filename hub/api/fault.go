@@ -48,14 +48,21 @@ const (
 	// FaultSlowReads lets the hub wait for Delay before each read of up to 64 KiB
 	// from a connected device.
 	FaultSlowReads = "slow-reads"
+	// FaultProvisioningStatus answers the provisioning service's devices with the
+	// status Code (400 to 599, default 429) and a retry-after of Delay, in whole
+	// seconds (default that of the service). Device is a registration id.
+	FaultProvisioningStatus = "provisioning-status"
+	// FaultSlowAssignment lets a registration stay "assigning": Count is how many
+	// polls are told so. Device is a registration id.
+	FaultSlowAssignment = "slow-assignment"
 )
 
 // FaultNames lists the faults that a hub knows, sorted.
 func FaultNames() []string {
 	return []string{
 		FaultConnack, FaultCut, FaultDelayPuback, FaultDropTwinResponse, FaultDuplicateC2D, FaultExpireTokens,
-		FaultHTTPStatus, FaultJumpVersion, FaultLoseSession, FaultMethodBlackHole, FaultQuota, FaultRefuseSuback,
-		FaultSlowReads, FaultThrottle, FaultTwinStatus, FaultWithholdPuback,
+		FaultHTTPStatus, FaultJumpVersion, FaultLoseSession, FaultMethodBlackHole, FaultProvisioningStatus, FaultQuota,
+		FaultRefuseSuback, FaultSlowAssignment, FaultSlowReads, FaultThrottle, FaultTwinStatus, FaultWithholdPuback,
 	}
 }
 

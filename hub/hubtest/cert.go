@@ -1,6 +1,7 @@
 package hubtest
 
 import (
+	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -15,52 +16,66 @@ import (
 	"time"
 )
 
-// CA is a certificate authority for a test's devices; register its PEM with
-// Hub.AddCA.
+// validFor is how long certificates are good.
+const validFor = 24 * time.Hour
+
+// CA is a certificate authority for a test's devices. Register its PEM with
+// Hub.AddCA, or let an enrollment group have it.
 type CA struct {
-	t    testing.TB
-	cert *x509.Certificate
-	key  *ecdsa.PrivateKey
+	t     testing.TB
+	cert  *x509.Certificate
+	key   crypto.Signer
+	above [][]byte // DER: itself and those above, without the topmost, which whoever checks has
 }
 
-// NewCA makes a certificate authority.
+// NewCA makes a certificate authority that trusts nobody above it.
 func NewCA(t testing.TB, name string) *CA {
 	t.Helper()
-	cert, key := issue(t, &x509.Certificate{
-		Subject: pkix.Name{CommonName: name}, IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
-	}, nil)
-	return &CA{t, cert, key}
+	return newCA(t, name, nil)
 }
-
-// PEM is the authority's certificate.
-func (a *CA) PEM() []byte { return certificatePEM(a.cert.Raw) }
 
 // Intermediate makes an authority below this one.
 func (a *CA) Intermediate(name string) *CA {
 	a.t.Helper()
-	cert, key := issue(a.t, &x509.Certificate{
+	return newCA(a.t, name, a)
+}
+
+func newCA(t testing.TB, name string, parent *CA) *CA {
+	t.Helper()
+	cert, key := issue(t, &x509.Certificate{
 		Subject: pkix.Name{CommonName: name}, IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
-	}, a)
-	return &CA{a.t, cert, key}
-}
-
-// Issue makes a certificate with a common name: the id of a device, or
-// "device/module". The authorities above go with it, as far as they are named.
-func (a *CA) Issue(commonName string, above ...*CA) tls.Certificate {
-	a.t.Helper()
-	cert, key := issue(a.t, deviceTemplate(commonName), a)
-	out := tls.Certificate{Certificate: [][]byte{cert.Raw}, PrivateKey: key, Leaf: cert}
-	for _, ca := range above {
-		out.Certificate = append(out.Certificate, ca.cert.Raw)
+	}, time.Now().Add(validFor), parent)
+	ca := &CA{t: t, cert: cert, key: key}
+	if parent != nil {
+		ca.above = append([][]byte{cert.Raw}, parent.above...)
 	}
-	return out
+	return ca
 }
 
-// SelfSigned makes a certificate that only its thumbprint vouches for; see
-// Thumbprint.
+// PEM is the authority's own certificate.
+func (a *CA) PEM() []byte { return certificatePEM(a.cert.Raw) }
+
+// Issue makes a certificate that is good for a day, with a common name: the id of
+// a device or of a registration, or "device/module". The authorities up to, but
+// without, the topmost go with it.
+func (a *CA) Issue(commonName string) tls.Certificate {
+	a.t.Helper()
+	return a.IssueUntil(commonName, time.Now().Add(validFor))
+}
+
+// IssueUntil is Issue with the certificate's end, which may be past. It begins two
+// days before.
+func (a *CA) IssueUntil(commonName string, end time.Time) tls.Certificate {
+	a.t.Helper()
+	cert, key := issue(a.t, deviceTemplate(commonName), end, a)
+	return tls.Certificate{Certificate: append([][]byte{cert.Raw}, a.above...), PrivateKey: key, Leaf: cert}
+}
+
+// SelfSigned makes a certificate that nobody else signed: its thumbprint vouches
+// for it, or an enrollment that has it. See Thumbprint.
 func SelfSigned(t testing.TB, commonName string) tls.Certificate {
 	t.Helper()
-	cert, key := issue(t, deviceTemplate(commonName), nil)
+	cert, key := issue(t, deviceTemplate(commonName), time.Now().Add(validFor), nil)
 	return tls.Certificate{Certificate: [][]byte{cert.Raw}, PrivateKey: key, Leaf: cert}
 }
 
@@ -95,8 +110,8 @@ func deviceTemplate(commonName string) *x509.Certificate {
 	}
 }
 
-// issue signs template with parent, or with itself. It is good for a day.
-func issue(t testing.TB, template *x509.Certificate, parent *CA) (*x509.Certificate, *ecdsa.PrivateKey) {
+// issue signs template with parent, or with itself.
+func issue(t testing.TB, template *x509.Certificate, end time.Time, parent *CA) (*x509.Certificate, crypto.Signer) {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -105,8 +120,8 @@ func issue(t testing.TB, template *x509.Certificate, parent *CA) (*x509.Certific
 	if template.SerialNumber, err = rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 127)); err != nil {
 		t.Fatalf("make serial number: %v", err)
 	}
-	template.NotBefore, template.NotAfter = time.Now().Add(-time.Hour), time.Now().Add(24*time.Hour)
-	issuer, signer := template, key
+	template.NotBefore, template.NotAfter = end.Add(-2*validFor), end
+	issuer, signer := template, crypto.Signer(key)
 	if parent != nil {
 		issuer, signer = parent.cert, parent.key
 	}

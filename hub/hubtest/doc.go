@@ -29,6 +29,11 @@
 // Microsoft's documents leave open (hub.Unsettled), so that a client can be held
 // to either answer.
 //
+// A device that provisions itself needs an enrollment; a CA issues certificates:
+//
+//	e := h.AddEnrollment(api.Enrollment{RegistrationID: "dev1"})
+//	… register with h.IDScope() and e.Attestation.SymmetricKey.PrimaryKey …
+//
 // # Concurrency
 //
 // A Hub, a Device and a Recorder may be used by several goroutines. Methods that

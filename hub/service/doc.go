@@ -1,5 +1,6 @@
 // Package service is a client of a hub's service side over HTTPS: registry,
-// twins, direct methods, and what the embedded hub adds below /fairlead.
+// twins, direct methods, the enrollments of a provisioning service, and what the
+// embedded hub adds below /fairlead.
 //
 // # Usage
 //
@@ -16,7 +17,8 @@
 //
 // # Expected behaviour of the other side
 //
-// https://learn.microsoft.com/rest/api/iothub/, api-version 2021-04-12. Refusals
+// https://learn.microsoft.com/rest/api/iothub/, api-version 2021-04-12, and
+// https://learn.microsoft.com/rest/api/iot-dps/service, 2021-10-01. Refusals
 // come back as *api.Error.
 //
 // # Debugging

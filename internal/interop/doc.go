@@ -11,7 +11,9 @@
 //
 // mosquitto is a general MQTT broker: it checks packets, not IoT Hub's rules. The hub's rules are tested against
 // Microsoft's SDKs for Node: the device's over MQTT at any port, with keys and certificates, and, in a network namespace
-// where 443 is free, over WebSocket and HTTPS, together with the service's. They model nothing: they are the clients that
-// users have. node/device.js and node/service.js do what the test tells them, a JSON object a line, so that each step is
-// compared with what the hub saw of it. Once the hub is the built program, under a name as Azure's, and killed in between.
+// where 443 is free, over WebSocket and HTTPS, together with the service's and those of the provisioning service. They model
+// nothing: they are the clients that users have. node/device.js and node/service.js do what the test tells them, a JSON
+// object a line, so that each step is compared with what the hub saw of it; node/provision.js is told which devices to be and
+// says what became of them; node/provisioning_service.js asserts by itself. Once the hub is the built program, under a name
+// as Azure's, and killed in between.
 package interop

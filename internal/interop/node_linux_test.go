@@ -3,49 +3,18 @@
 package interop_test
 
 import (
-	"context"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"strings"
-	"syscall"
 	"testing"
-	"time"
-	"unsafe"
 
 	"github.com/fairlead-iot/fairlead/hub"
 	"github.com/fairlead-iot/fairlead/hub/hubtest"
 )
 
-const insideNamespace = "FAIRLEAD_TEST_INSIDE_NAMESPACE"
-
-// Microsoft's clients know port 443 only for WebSocket and REST. So the test runs once more, in a process with a network of
-// its own, where every port is free and nobody else listens.
+// Microsoft's clients know port 443 only for WebSocket and REST. So the test runs once more, in a network of its own.
 func TestMicrosoftsClientsAtTheirOwnPorts(t *testing.T) {
 	nodePackages(t)
-	runInNamespace(t, "TestInsideTheNamespace", syscall.CLONE_NEWNET)
-}
-
-// runInNamespace runs a test of this program once more, in a process with namespaces of its own.
-func runInNamespace(t *testing.T, test string, namespaces uintptr, env ...string) {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
-	defer cancel()
-	cmd := exec.CommandContext(ctx, os.Args[0], "-test.run=^"+test+"$", "-test.v")
-	cmd.Env = append(os.Environ(), append(env, insideNamespace+"="+test)...)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: namespaces}
-	if uid := os.Getuid(); uid != 0 {
-		cmd.SysProcAttr.Cloneflags |= syscall.CLONE_NEWUSER
-		cmd.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: uid, Size: 1}}
-		cmd.SysProcAttr.GidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getgid(), Size: 1}}
-	}
-	out, err := cmd.CombinedOutput()
-	if cmd.Process == nil {
-		t.Skipf("this system gives no network namespace: %v", err)
-	}
-	if err != nil || !strings.Contains(string(out), "--- PASS: "+test) {
-		t.Fatalf("%v\n%s", err, out)
-	}
+	runInNamespace(t, "TestInsideTheNamespace")
 }
 
 // TestInsideTheNamespace is the process of the test above.
@@ -87,24 +56,4 @@ func TestInsideTheNamespace(t *testing.T) {
 
 	// # a device that has HTTPS only
 	checkNodeOverHTTPS(t, h, trust)
-}
-
-// raiseLoopback brings up the interface lo, which a new network has, but down.
-func raiseLoopback(t *testing.T) {
-	t.Helper()
-	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_DGRAM, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer syscall.Close(fd) //nolint:errcheck // it served its purpose
-	var request struct {    // struct ifreq of <net/if.h>
-		name  [syscall.IFNAMSIZ]byte
-		flags uint16
-		_     [22]byte
-	}
-	copy(request.name[:], "lo")
-	request.flags = syscall.IFF_UP | syscall.IFF_RUNNING
-	if _, _, errno := syscall.Syscall(syscall.SYS_IOCTL, uintptr(fd), syscall.SIOCSIFFLAGS, uintptr(unsafe.Pointer(&request))); errno != 0 {
-		t.Fatalf("bring up lo: %v", errno)
-	}
 }

@@ -31,11 +31,13 @@ type policy struct {
 // defaultPolicies are those that every new IoT Hub has.
 func defaultPolicies() map[string]Right {
 	return map[string]Right{
-		"iothubowner":       RegistryRead | RegistryWrite | ServiceConnect | DeviceConnect,
+		"iothubowner":       RegistryRead | RegistryWrite | ServiceConnect | DeviceConnect | EnrollmentRead | EnrollmentWrite,
 		"service":           ServiceConnect,
 		"device":            DeviceConnect,
 		"registryRead":      RegistryRead,
 		"registryReadWrite": RegistryRead | RegistryWrite,
+		// That of every new provisioning service.
+		"provisioningserviceowner": EnrollmentRead | EnrollmentWrite,
 	}
 }
 
@@ -49,7 +51,8 @@ func (s *Service) loadPolicies() error {
 		return err
 	}
 	for name, rights := range defaultPolicies() {
-		if s.policies[name] != nil {
+		if p := s.policies[name]; p != nil {
+			p.Rights |= rights // an older program may not have known all of them
 			continue
 		}
 		p := &policy{rights, api.SymmetricKey{PrimaryKey: randomKey(), SecondaryKey: randomKey()}}

@@ -125,6 +125,16 @@ func (s *Service) jumpVersion(ident *identity, by int64) error {
 	return s.setTwin(ident, next)
 }
 
+// codedFaults are those that take a code.
+func codedFaults() []string {
+	return []string{api.FaultConnack, api.FaultTwinStatus, api.FaultHTTPStatus, api.FaultJumpVersion, api.FaultProvisioningStatus}
+}
+
+// delayedFaults are those that take a delay.
+func delayedFaults() []string {
+	return []string{api.FaultDelayPuback, api.FaultSlowReads, api.FaultProvisioningStatus}
+}
+
 func checkFault(f *api.Fault) error {
 	bad := func(format string, args ...any) error {
 		return api.Refuse(api.CodeArgumentInvalid, "fault %s: %s", f.Name, fmt.Sprintf(format, args...))
@@ -132,10 +142,10 @@ func checkFault(f *api.Fault) error {
 	if f.Count < 0 || f.Duration < 0 || f.Delay < 0 {
 		return bad("count, duration and delay must not be negative")
 	}
-	if f.Code != 0 && !slices.Contains([]string{api.FaultConnack, api.FaultTwinStatus, api.FaultHTTPStatus, api.FaultJumpVersion}, f.Name) {
+	if f.Code != 0 && !slices.Contains(codedFaults(), f.Name) {
 		return bad("it takes no code")
 	}
-	if f.Delay != 0 && f.Name != api.FaultDelayPuback && f.Name != api.FaultSlowReads {
+	if f.Delay != 0 && !slices.Contains(delayedFaults(), f.Name) {
 		return bad("it takes no delay")
 	}
 	if f.Mode != "" && f.Name != api.FaultCut {
@@ -163,9 +173,12 @@ func checkFault(f *api.Fault) error {
 		if f.Code < 100 || f.Code > 599 {
 			return bad("code must be 100 to 599, not %d", f.Code)
 		}
-	case api.FaultHTTPStatus:
+	case api.FaultHTTPStatus, api.FaultProvisioningStatus:
 		if f.Code == 0 {
 			f.Code = 503
+			if f.Name == api.FaultProvisioningStatus {
+				f.Code = 429
+			}
 		}
 		if f.Code < 400 || f.Code > 599 {
 			return bad("code must be 400 to 599, not %d", f.Code)

@@ -201,6 +201,11 @@ func (se *Session) Report(patch []byte, onVersion int64) (int64, error) {
 // reported belongs to the device: a patch that has it alone changes nothing, or
 // is refused where Unsettled says so.
 func (s *Service) DecodeTwinPatch(data []byte) (api.TwinPatch, error) {
+	return decodeTwinPatch(data, s.cfg.Unsettled.RefuseReported)
+}
+
+// decodeTwinPatch is DecodeTwinPatch where that is decided.
+func decodeTwinPatch(data []byte, refuseReported bool) (api.TwinPatch, error) {
 	whole, err := DecodeObject(data)
 	if err != nil {
 		return api.TwinPatch{}, err
@@ -217,7 +222,7 @@ func (s *Service) DecodeTwinPatch(data []byte) (api.TwinPatch, error) {
 		if !ok {
 			return api.TwinPatch{}, api.Refuse(api.CodeArgumentInvalid, "properties must be an object")
 		}
-		if _, there := halves["reported"]; there && s.cfg.Unsettled.RefuseReported {
+		if _, there := halves["reported"]; there && refuseReported {
 			return api.TwinPatch{}, api.Refuse(api.CodeArgumentInvalid, "properties.reported belongs to the device; leave it out of the patch")
 		}
 		if desired, there := halves["desired"]; there && desired != nil {

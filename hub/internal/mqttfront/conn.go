@@ -25,8 +25,9 @@ type conn struct {
 	f      *Front
 	nc     net.Conn
 	id     api.ID
-	sess   *iot.Session // nil before CONNECT
-	events string       // the identity's telemetry topic
+	sess   *iot.Session // nil before CONNECT, and for the provisioning service
+	prov   *provisioning
+	events string // the identity's telemetry topic
 	will   *mqttwire.Will
 	idle   time.Duration // reading deadline, 0 before CONNECT
 	expiry *time.Timer   // of the credential
@@ -84,6 +85,9 @@ func (f *Front) serve(nc net.Conn) {
 	if c.expiry != nil {
 		c.expiry.Stop()
 	}
+	if c.prov != nil {
+		c.prov.within.Stop()
+	}
 	if c.sess != nil {
 		c.sendWill()
 		c.sess.End()
@@ -93,9 +97,12 @@ func (f *Front) serve(nc net.Conn) {
 	<-flushed
 	_ = c.nc.Close() // it may be closed already
 	farewell.Stop()
-	if c.sess != nil {
+	switch {
+	case c.sess != nil:
 		f.log.Info("device disconnected", "device", c.id.String(), "reason", reason)
-	} else {
+	case c.prov != nil:
+		f.log.Info("device disconnected from the provisioning service", "registration", c.prov.cred.RegistrationID, "reason", reason)
+	default:
 		f.log.Info("connection ended before CONNECT was accepted", "remote", nc.RemoteAddr().String(), "reason", reason)
 	}
 	f.mu.Lock()
@@ -162,7 +169,7 @@ func (c *conn) read() error {
 func (c *conn) handleAll(b []byte) (used, need int, done bool, err error) {
 	for used < len(b) {
 		limit := packetLimit
-		if c.sess == nil {
+		if !c.begun() {
 			limit = connectLimit
 			if mqttwire.Type(b[used]>>4) != mqttwire.Connect {
 				return used, 0, false, fmt.Errorf("first packet has type %d", b[used]>>4) // whoever this is may wait for an answer
@@ -180,12 +187,15 @@ func (c *conn) handleAll(b []byte) (used, need int, done bool, err error) {
 			return used, 0, done, err
 		}
 		used += total
-		if c.sess == nil { // a black hole: what follows falls into it
+		if !c.begun() { // a black hole: what follows falls into it
 			return len(b), 0, false, nil
 		}
 	}
 	return used, 0, false, nil
 }
+
+// begun reports whether CONNECT was accepted.
+func (c *conn) begun() bool { return c.sess != nil || c.prov != nil }
 
 // extend moves the reading deadline: any traffic counts.
 func (c *conn) extend() error {
@@ -212,11 +222,14 @@ func (c *conn) isSilent() bool {
 // handle acts on one packet; true after DISCONNECT.
 func (c *conn) handle(frame []byte) (bool, error) {
 	p, err := mqttwire.Decode(frame)
-	if c.sess == nil {
+	if !c.begun() {
 		return false, c.handleFirst(p, err)
 	}
 	if err != nil {
 		return false, err
+	}
+	if c.prov != nil {
+		return c.prov.handle(p)
 	}
 	switch p.Type {
 	case mqttwire.Publish:
@@ -275,6 +288,9 @@ func (c *conn) handleFirst(p mqttwire.Packet, err error) error {
 	if fault, hit := svc.Strike(api.FaultConnack, c.id); hit {
 		return c.refuse(byte(fault.Code), errors.New("fault: connack"))
 	}
+	if scope, registration, ok := c.isProvisioning(in); ok {
+		return c.connectProvisioning(in, scope, registration)
+	}
 	u, err := parseUser(in.Username, in.ClientID)
 	if err != nil {
 		return c.refuse(codeUnauthorized, err)
@@ -309,17 +325,25 @@ func (c *conn) accept(in *mqttwire.ConnectInfo, u user, cred iot.Credential) err
 		return c.refuse(c.codeOf(err, codeUnavailable), err)
 	}
 	c.sess, c.will = sess, in.Will
-	c.idle = maxKeepAlive
-	if in.KeepAlive == 0 && c.f.cfg.KeepAliveOff {
-		c.idle = forever
-	} else if in.KeepAlive > 0 {
-		c.idle = min(time.Duration(in.KeepAlive)*time.Second*3/2, maxKeepAlive)
-	}
+	c.idle = c.idleOf(in.KeepAlive)
 	if !cred.Expiry.IsZero() {
 		c.expiry = time.AfterFunc(time.Until(cred.Expiry.Add(c.f.svc.Grace())), func() { c.Drop("the token expired") })
 	}
 	c.f.log.Info("device connected", "device", c.id.String(), "clean", in.Clean, "session_present", c.present, "keep_alive", in.KeepAlive)
 	return nil
+}
+
+// idleOf is how long the hub waits for any packet, by the keep-alive interval of
+// CONNECT in seconds.
+func (c *conn) idleOf(keepAlive uint16) time.Duration {
+	switch {
+	case keepAlive > 0:
+		return min(time.Duration(keepAlive)*time.Second*3/2, maxKeepAlive)
+	case c.f.cfg.KeepAliveOff:
+		return forever
+	default:
+		return maxKeepAlive
+	}
 }
 
 // codeOf is the CONNACK code for an error, which has one of its own or is otherwise.

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/fairlead-iot/fairlead/hub/api"
+	"github.com/fairlead-iot/fairlead/hub/internal/dps"
 	"github.com/fairlead-iot/fairlead/hub/internal/iot"
 )
 
@@ -46,6 +47,8 @@ const (
 // Config of a Front.
 type Config struct {
 	Service *iot.Service
+	// Provisioning is the provisioning service at the same ports, nil for none.
+	Provisioning *dps.Service
 	// DisabledCode is the CONNACK code for a disabled device, 0 for 3.
 	DisabledCode byte
 	// KeepAliveOff lets a client that asks for no keep-alive stay for ever.
