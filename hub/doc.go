@@ -9,10 +9,11 @@
 //	_, err = h.CreateDevice(api.Device{DeviceID: "dev1"})
 //	text, err := h.ConnectionString("dev1")
 //
-// Devices connect by MQTT over TLS or over WebSocket, programs use the REST API
-// on the HTTPS port (package hub/service is a client for it) or the methods here.
-// With an empty Dir everything lives in memory. Package hub/hubtest starts one
-// for a test in one line.
+// Devices connect by MQTT over TLS or over WebSocket, and upload files over HTTPS,
+// to the hub itself or to a storage account. Programs use the REST API on the
+// HTTPS port (package hub/service is a client for it) or the methods here. With
+// an empty Dir everything lives in memory. Package hub/hubtest starts one for a
+// test in one line.
 //
 // # Concurrency
 //
@@ -27,9 +28,10 @@
 //
 // What is promised: a PUBACK leaves only after the message was given to the
 // operating system, so that it survives the end of this process; not a power
-// cut. The registry, twins, queued cloud-to-device messages and subscriptions
-// survive likewise. Counters, faults and dead letters last as long as the
-// process.
+// cut. The registry, twins, queued cloud-to-device messages, subscriptions,
+// uploads that have begun and file notifications survive likewise; the content of
+// files survives a power cut too. Counters, faults and dead letters last as long
+// as the process.
 //
 // # Debugging
 //

@@ -15,6 +15,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/fairlead-iot/fairlead/hub/internal/account"
+	"github.com/fairlead-iot/fairlead/hub/internal/blob"
 	"github.com/fairlead-iot/fairlead/hub/internal/iot"
 	"github.com/fairlead-iot/fairlead/hub/internal/mqttfront"
 	"github.com/fairlead-iot/fairlead/hub/internal/msglog"
@@ -53,6 +55,8 @@ type Config struct {
 	// MiB in memory) and 7 days.
 	MessageBytes int64
 	MessageAge   time.Duration
+	// Uploads says where devices upload files to.
+	Uploads Uploads
 	// Logger, nil for none.
 	Logger *slog.Logger
 }
@@ -64,6 +68,8 @@ type Hub struct {
 	svc      *iot.Service
 	mqtt     *mqttfront.Front
 	identity pki.Identity
+	blobs    *blob.Endpoint   // nil when uploads go elsewhere
+	account  *account.Account // where they go then
 	unlock   func() error
 
 	mu       sync.Mutex
@@ -81,6 +87,9 @@ type Hub struct {
 // listen. A directory of another running hub is ErrInUse. Close the hub even if
 // it was never started.
 func New(cfg Config) (*Hub, error) {
+	if err := cfg.Uploads.Check(); err != nil {
+		return nil, err
+	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -124,12 +133,16 @@ func (h *Hub) open() error {
 	var err error
 	h.svc, err = iot.Open(iot.Config{
 		Dir: h.cfg.Dir, Hostnames: h.cfg.Hostnames, Grace: h.cfg.TokenGrace, Logger: h.log,
-		Messages: msglog.Limits{Bytes: h.cfg.MessageBytes, Age: h.cfg.MessageAge},
+		Messages:   msglog.Limits{Bytes: h.cfg.MessageBytes, Age: h.cfg.MessageAge},
+		UploadLife: h.cfg.Uploads.Life,
 	})
 	if err != nil {
 		return err
 	}
 	if h.identity, err = pki.Load(h.cfg.Dir, h.cfg.Hostnames, time.Now()); err != nil {
+		return errors.Join(err, h.svc.Close())
+	}
+	if err := h.openUploads(); err != nil {
 		return errors.Join(err, h.svc.Close())
 	}
 	h.mqtt = mqttfront.New(mqttfront.Config{Service: h.svc, DisabledCode: h.cfg.DisabledCode, Logger: h.log})
@@ -158,7 +171,7 @@ func (h *Hub) Start() error {
 	}
 	h.started = true
 	h.http = &http.Server{
-		Handler:           restfront.New(restfront.Config{Service: h.svc, MQTT: h.mqtt, Logger: h.log}),
+		Handler:           h.withBlobs(restfront.New(restfront.Config{Service: h.svc, MQTT: h.mqtt, Logger: h.log})),
 		ReadHeaderTimeout: 30 * time.Second,
 		IdleTimeout:       2 * time.Minute,
 		ErrorLog:          slog.NewLogLogger(h.log.Handler(), slog.LevelDebug), // such as handshakes of clients that do not trust the CA
@@ -244,6 +257,9 @@ func (h *Hub) Close(ctx context.Context) error {
 			}
 			cancel()
 			h.serving.Wait()
+		}
+		if h.account != nil {
+			h.account.Close()
 		}
 		h.closeErr = errors.Join(h.closeErr, h.unlock())
 	})

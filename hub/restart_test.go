@@ -21,8 +21,9 @@ import (
 
 // killedHub is a hub in a process of its own, which ends without warning.
 type killedHub struct {
-	cmd  *exec.Cmd
-	addr string
+	cmd   *exec.Cmd
+	addr  string // of MQTT
+	https string
 }
 
 const killedHubDir = "FAIRLEAD_TEST_HUB_DIR"
@@ -60,7 +61,7 @@ func startKilledHub(t *testing.T, dir string) killedHub {
 	lines := bufio.NewScanner(out)
 	for lines.Scan() {
 		if addrs, ok := strings.CutPrefix(lines.Text(), "ready "); ok {
-			k.addr = strings.Fields(addrs)[0]
+			k.addr, k.https, _ = strings.Cut(addrs, " ")
 			return k
 		}
 	}

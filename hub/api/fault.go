@@ -27,13 +27,23 @@ const (
 	// FaultMethodBlackHole leaves a method call undelivered: its caller runs into
 	// its timeout.
 	FaultMethodBlackHole = "method-black-hole"
+	// FaultStorageStatus answers requests to the hub's own blob endpoint with the
+	// status Code (400 to 599, default 503). With a device it strikes what lies
+	// below the device's name.
+	FaultStorageStatus = "storage-status"
+	// FaultStorageDelay answers them Delay later.
+	FaultStorageDelay = "storage-delay"
+	// FaultShortSAS gives a device an address for its upload that is good for
+	// Delay only.
+	FaultShortSAS = "short-sas"
 )
 
 // FaultNames lists the faults that a hub knows, sorted.
 func FaultNames() []string {
 	return []string{
 		FaultConnack, FaultCut, FaultDelayPuback, FaultDropTwinResponse, FaultDuplicateC2D,
-		FaultLoseSession, FaultMethodBlackHole, FaultRefuseSuback, FaultTwinStatus, FaultWithholdPuback,
+		FaultLoseSession, FaultMethodBlackHole, FaultRefuseSuback, FaultShortSAS, FaultStorageDelay, FaultStorageStatus,
+		FaultTwinStatus, FaultWithholdPuback,
 	}
 }
 
@@ -97,6 +107,9 @@ type Counters struct {
 	TwinGets            int64 `json:"twinGets"`
 	ReportedPatches     int64 `json:"reportedPatches"`
 	DesiredPushes       int64 `json:"desiredPushes"`
+	UploadsStarted      int64 `json:"uploadsStarted"`
+	UploadsSucceeded    int64 `json:"uploadsSucceeded"`
+	UploadsFailed       int64 `json:"uploadsFailed"` // those that the device gave up
 }
 
 // Statistics of the whole hub.

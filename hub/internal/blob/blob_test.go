@@ -37,13 +37,14 @@ type world struct {
 
 func newWorld(t *testing.T, dir string, hostnames ...string) *world {
 	t.Helper()
-	w := &world{T: t, key: []byte("a key of the test's own")}
+	w := &world{T: t}
 	var err error
 	if w.store, err = Open(dir, slog.New(slog.DiscardHandler)); err != nil {
 		t.Fatal(err)
 	}
+	w.key = w.store.key
 	w.server = httptest.NewServer(New(Config{
-		Store: w.store, Key: w.key, Hostnames: hostnames, Strike: func(string) Trouble { return w.trouble }, Logger: slog.New(slog.DiscardHandler),
+		Store: w.store, Hostnames: hostnames, Strike: func(string) Trouble { return w.trouble }, Logger: slog.New(slog.DiscardHandler),
 	}))
 	t.Cleanup(w.server.Close)
 	return w
@@ -385,7 +386,7 @@ func TestSignaturesAreChecked(t *testing.T) {
 		t.Errorf("by host: %q", a.body)
 	}
 	w.want(w.send("GET", "/"+container+"/b?"+good, "", "Host: acme.blob.core.windows.net"), 403, "AuthenticationFailed")
-	e := New(Config{Hostnames: []string{"myhub.azure-devices.net", "acme.blob.core.windows.net"}, Key: w.key})
+	e := New(Config{Hostnames: []string{"myhub.azure-devices.net", "acme.blob.core.windows.net"}, Store: w.store})
 	for target, want := range map[string]bool{
 		"https://acme.blob.core.windows.net/c/b": true, "https://myhub.azure-devices.net/" + PathAccount + "/c/b": true, "https://myhub.azure-devices.net/devices": false, "https://other.blob.core.windows.net/c/b": false,
 	} {
@@ -398,7 +399,7 @@ func TestSignaturesAreChecked(t *testing.T) {
 			t.Errorf("address %s of %s, want %s", host, fallback, want)
 		}
 	}
-	if host, _ := New(Config{Hostnames: []string{"localhost"}}).Sign("127.0.0.1:443", "c", "b", now, now.Add(time.Hour)); host != "127.0.0.1/"+PathAccount {
+	if host, _ := New(Config{Hostnames: []string{"localhost"}, Store: w.store}).Sign("127.0.0.1:443", "c", "b", now, now.Add(time.Hour)); host != "127.0.0.1/"+PathAccount {
 		t.Errorf("address %s", host)
 	}
 }

@@ -1,6 +1,7 @@
 package blob
 
 import (
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -179,6 +180,40 @@ func (s *diskSegment) discard() {
 		_ = s.file.Close() // nothing of it is needed
 	}
 	_ = os.Remove(s.name) // the next start does it otherwise
+}
+
+const keyFile = "account.key"
+
+func newKey() []byte {
+	key := make([]byte, 64) // as long as Azure's
+	_, _ = rand.Read(key)   // never fails, by its contract
+	return key
+}
+
+// loadKey reads the account's key, or makes one: addresses of an earlier process
+// are still good.
+func loadKey(dir string) ([]byte, error) {
+	name := filepath.Join(dir, keyFile)
+	key, err := os.ReadFile(name) //nolint:gosec // the hub's own directory
+	if err == nil && len(key) > 0 {
+		return key, nil
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("read the account's key: %w", err)
+	}
+	key = newKey()
+	f, err := os.CreateTemp(filepath.Join(dir, tempDir), "") // mode 0600
+	if err != nil {
+		return nil, fmt.Errorf("keep the account's key: %w", err)
+	}
+	_, err = f.Write(key)
+	if err = errors.Join(err, f.Sync(), f.Close()); err == nil {
+		err = os.Rename(f.Name(), name)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("keep the account's key: %w", err)
+	}
+	return key, syncDir(dir)
 }
 
 // syncDir makes the names in a directory safe. Windows has no such thing, and

@@ -31,8 +31,6 @@ type Trouble struct {
 // Config of an Endpoint.
 type Config struct {
 	Store *Store
-	// Key signs the addresses.
-	Key []byte
 	// Hostnames are all names that the listener has; those of the form NAME.blob.…
 	// are accounts.
 	Hostnames []string
@@ -107,7 +105,7 @@ func (e *Endpoint) Sign(fallback, container, name string, now, expiry time.Time)
 	} else {
 		host += "/" + PathAccount
 	}
-	return host, blobsas.Sign(r, blobsas.Grant{Permissions: "rw", Start: now.Add(-skew), Expiry: expiry}, e.cfg.Key)
+	return host, blobsas.Sign(r, blobsas.Grant{Permissions: "rw", Start: now.Add(-skew), Expiry: expiry}, e.cfg.Store.key)
 }
 
 func standardPort(hostport string) string { return strings.TrimSuffix(hostport, ":443") }
@@ -233,7 +231,7 @@ func (c *call) authenticate(now time.Time) error {
 		return refuse(http.StatusUnauthorized, codeNoAuthentication, "Server failed to authenticate the request. The address carries no shared access signature.")
 	case err != nil:
 		return unauthenticated(err.Error())
-	case !sas.SignedFor(c.resource, c.cfg.Key):
+	case !sas.SignedFor(c.resource, c.cfg.Store.key):
 		return unauthenticated("Signature did not match.")
 	case now.Before(sas.Start):
 		return unauthenticated(fmt.Sprintf("Signature not valid in the specified time frame: Start [%s] - Current [%s]", sas.Start.UTC().Format(http.TimeFormat), now.UTC().Format(http.TimeFormat)))

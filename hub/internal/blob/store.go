@@ -96,6 +96,7 @@ type entry struct {
 // Store keeps blobs.
 type Store struct {
 	medium medium
+	key    []byte
 	log    *slog.Logger
 
 	mu       sync.Mutex
@@ -110,10 +111,15 @@ func Open(dir string, log *slog.Logger) (*Store, error) {
 	s := &Store{log: log, entries: map[string]*entry{}}
 	if dir == "" {
 		s.medium = newMemory(memoryLimit)
+		s.key = newKey()
 		return s, nil
 	}
+	dir = filepath.Join(dir, "blobs")
 	var err error
-	if s.medium, err = newDisk(filepath.Join(dir, "blobs")); err != nil {
+	if s.medium, err = newDisk(dir); err != nil {
+		return nil, err
+	}
+	if s.key, err = loadKey(dir); err != nil {
 		return nil, err
 	}
 	if err := s.medium.load(s.load); err != nil {

@@ -62,7 +62,7 @@ func contentOf(t *testing.T, s *Store, key Key) string {
 	}
 	defer r.Close()
 	var out bytes.Buffer
-	if err := r.CopyTo(&out, 0, r.Blob().Size); err != nil {
+	if err := r.copyTo(&out, 0, r.Blob().Size, &buffers{}); err != nil {
 		t.Fatal(err)
 	}
 	return out.String()
@@ -82,12 +82,12 @@ func waiting(t *testing.T, s *Store, key Key) string {
 	return strings.Join(text, " ")
 }
 
-// files lists what there is on disk of blobs, meta.json and the directories left out.
+// files lists the segments on disk.
 func files(t *testing.T, dir string) []string {
 	t.Helper()
 	var all []string
 	if err := filepath.WalkDir(filepath.Join(dir, "blobs"), func(path string, d fs.DirEntry, err error) error {
-		if err == nil && !d.IsDir() && d.Name() != metaFile {
+		if err == nil && !d.IsDir() && d.Name() != metaFile && d.Name() != keyFile {
 			all = append(all, path)
 		}
 		return err
@@ -170,7 +170,7 @@ func TestGarbageOfAnEndInTheMiddleDoesNotComeBack(t *testing.T) {
 		t.Errorf("%d segments while one reads", n)
 	}
 	var out bytes.Buffer
-	if err := r.CopyTo(&out, 0, 3); err != nil || out.String() != "old" {
+	if err := r.copyTo(&out, 0, 3, &buffers{}); err != nil || out.String() != "old" {
 		t.Errorf("the reader got %q, %v", &out, err)
 	}
 	again := openStore(t, dir)
@@ -212,7 +212,7 @@ func TestReadersEndBeforeTheirSegments(t *testing.T) {
 			w.Fatal(err)
 		}
 		var out bytes.Buffer
-		if err := r.CopyTo(&out, 1, 2); err != nil || out.String() != "ld" {
+		if err := r.copyTo(&out, 1, 2, &buffers{}); err != nil || out.String() != "ld" {
 			w.Errorf("the reader of a deleted blob got %q, %v", &out, err)
 		}
 		_, _ = r.Close(), r.Close()
@@ -378,7 +378,7 @@ func TestALargeBlobDoesNotGrowTheHeap(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer r.Close()
-	if err := r.CopyTo(io.Discard, 0, 4*size); err != nil {
+	if err := r.copyTo(io.Discard, 0, 4*size, &buffers{}); err != nil {
 		t.Fatal(err)
 	}
 	if grown := int64(peak) - int64(before.HeapInuse); grown > 8<<20 {

@@ -116,11 +116,7 @@ func (r *Reader) Close() error {
 	return nil
 }
 
-// CopyTo writes length bytes from offset on, segment by segment.
-func (r *Reader) CopyTo(w io.Writer, offset, length int64) error {
-	return r.copyTo(w, offset, length, &buffers{})
-}
-
+// copyTo writes length bytes from offset on, segment by segment.
 func (r *Reader) copyTo(w io.Writer, offset, length int64, b *buffers) error {
 	for _, part := range r.blob.segments {
 		if length == 0 {

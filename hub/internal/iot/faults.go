@@ -30,6 +30,9 @@ func (s *Service) AddFault(f api.Fault) (api.Fault, error) {
 	if err := checkFault(&f); err != nil {
 		return api.Fault{}, err
 	}
+	if s.storage != nil && !s.storage.IsOwn() && (f.Name == api.FaultStorageStatus || f.Name == api.FaultStorageDelay) {
+		return api.Fault{}, api.Refuse(api.CodeArgumentInvalid, "fault %s: uploads go to another storage account, where this hub can break nothing", f.Name)
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
@@ -96,7 +99,14 @@ func checkFault(f *api.Fault) error {
 		if f.Code < 100 || f.Code > 599 {
 			return bad("code must be 100 to 599, not %d", f.Code)
 		}
-	case api.FaultDelayPuback:
+	case api.FaultStorageStatus:
+		if f.Code == 0 {
+			f.Code = 503
+		}
+		if f.Code < 400 || f.Code > 599 {
+			return bad("code must be 400 to 599, not %d", f.Code)
+		}
+	case api.FaultDelayPuback, api.FaultStorageDelay, api.FaultShortSAS:
 		if f.Delay == 0 {
 			return bad("delay is missing")
 		}
@@ -152,9 +162,24 @@ func (s *Service) StrikeAll(name string) (api.Fault, bool) {
 	return s.Strike(name, api.ID{})
 }
 
+// StrikeBlob is Strike for a request to the blob endpoint, which knows no
+// identity: a fault of a device hits what lies below its name.
+func (s *Service) StrikeBlob(name, blob string) (api.Fault, bool) {
+	if !s.faulty.Load() {
+		return api.Fault{}, false
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.strikeWhere(name, func(target string) bool { return target == "" || strings.HasPrefix(blob, target+"/") })
+}
+
 func (s *Service) strike(name string, id api.ID) (api.Fault, bool) {
+	return s.strikeWhere(name, func(target string) bool { return matches(target, id) })
+}
+
+func (s *Service) strikeWhere(name string, hits func(target string) bool) (api.Fault, bool) {
 	for i, f := range s.faults {
-		if f.Name != name || !matches(f.Device, id) {
+		if f.Name != name || !hits(f.Device) {
 			continue
 		}
 		if !f.Expires.IsZero() && !time.Now().Before(f.Expires) {

@@ -1,6 +1,7 @@
 package iot
 
 import (
+	"cmp"
 	"crypto/rand"
 	"encoding/base64"
 	"encoding/binary"
@@ -26,7 +27,9 @@ type Config struct {
 	Hostnames []string      // the names that the hub answers to, its own first
 	Grace     time.Duration // how long a token is good after its end
 	Messages  msglog.Limits
-	Logger    *slog.Logger
+	// UploadLife is how long the address of a file upload is good, default an hour.
+	UploadLife time.Duration
+	Logger     *slog.Logger
 }
 
 // Service is the hub without its fronts.
@@ -46,6 +49,8 @@ type Service struct {
 	nextCall   uint64
 	faults     []*fault
 	nextFault  int
+	storage    Storage
+	notes      notifications
 
 	faulty atomic.Bool // whether there is any fault: the telemetry path asks only this
 }
@@ -64,10 +69,12 @@ type identity struct {
 	changed    chan struct{} // closed when live or its features change
 	sweepTimer *time.Timer   // for the queue's next deadline
 	injected   []string      // message ids whose ordered faults were applied
+	uploads    []*upload     // oldest first
 }
 
-// identityRecord, twin, storedSession and c2d are the values in the journal, at
-// identity/ID, twin/ID, session/ID and c2d/DEVICE/NUMBER.
+// identityRecord, twin, storedSession, c2d, upload and fileNote are the values
+// in the journal, at identity/ID, twin/ID, session/ID, c2d/DEVICE/NUMBER,
+// upload/CORRELATION and filenote/NUMBER.
 type identityRecord struct {
 	Device api.Device `json:"device"`
 }
@@ -83,6 +90,8 @@ func Open(cfg Config) (*Service, error) {
 		// A device may answer a call of the process before this one.
 		nextCall: uint64(mathrand.Uint32()) << 20, //nolint:gosec // apart, not secret
 	}
+	s.cfg.UploadLife = cmp.Or(cfg.UploadLife, defaultUploadLife)
+	s.notes.changed = make(chan struct{})
 	var err error
 	if s.journal, err = journal.Open(cfg.Dir); err != nil {
 		return nil, err
@@ -157,6 +166,12 @@ func (s *Service) load() error {
 		ident.nextC2D = max(ident.nextC2D, m.Number)
 		return nil
 	}); err != nil {
+		return err
+	}
+	if err := each("upload/", s.loadUpload); err != nil {
+		return err
+	}
+	if err := each("filenote/", s.loadFileNote); err != nil {
 		return err
 	}
 	if err := s.loadPolicies(); err != nil {

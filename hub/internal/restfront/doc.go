@@ -1,6 +1,7 @@
 // Package restfront is the hub's HTTPS front: the part of IoT Hub's service REST
-// API that people use, below /fairlead our own additions, and the door for
-// WebSocket.
+// API that people use, the routes by which devices upload files, below /fairlead
+// our own additions, and the door for WebSocket. The blobs themselves are package
+// blob's.
 //
 // # Usage
 //
@@ -13,8 +14,8 @@
 //
 // # Expected behaviour of the other side
 //
-// Every request carries a service SAS in Authorization; api-version is not looked
-// at. Bodies are at most 1 MiB.
+// Every request carries a SAS in Authorization, a service's or for uploads the
+// device's own; api-version is not looked at. Bodies are at most 1 MiB.
 //
 // # Debugging
 //

@@ -65,6 +65,7 @@ func New(cfg Config) *Front {
 	}
 	f.route("GET /statistics/devices", iot.RegistryRead, f.deviceStatistics)
 	f.route("GET /statistics/service", iot.ServiceConnect, f.serviceStatistics)
+	f.fileRoutes()
 	f.ownRoutes()
 	return f
 }
