@@ -39,7 +39,11 @@ func newHubFaultAddCommand() *cobra.Command {
   twin-status [CODE]  answer twin requests with that status (default 429)
   duplicate-c2d       deliver cloud-to-device messages twice
   lose-session        forget the persistent session at the next CONNECT
-  method-black-hole   swallow direct method calls`,
+  method-black-hole   swallow direct method calls
+  storage-status [CODE]
+                      answer requests to the hub's blob endpoint with that status (default 503)
+  storage-delay       answer them --delay later
+  short-sas           give addresses for uploads that are good for --delay only`,
 		Example: `  fairlead hub fault add cut --device dev1 --duration 30s
   fairlead hub fault add connack 5 --count 3`,
 		Args: cobra.RangeArgs(1, 2),
@@ -73,7 +77,7 @@ func newHubFaultAddCommand() *cobra.Command {
 	flags.StringVar(&f.Device, "device", "", "only this device, or DEVICE/MODULE (default all)")
 	flags.IntVar(&f.Count, "count", 0, "how often it strikes")
 	flags.DurationVar(&duration, "duration", 0, "how long it lasts")
-	flags.DurationVar(&delay, "delay", 0, "for delay-puback")
+	flags.DurationVar(&delay, "delay", 0, "for delay-puback, storage-delay and short-sas")
 	flags.StringVar(&f.Mode, "mode", "", "for cut: close (default) or black-hole")
 	return cmd
 }
