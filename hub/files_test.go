@@ -2,6 +2,7 @@ package hub_test
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"io"
 	"net"
@@ -89,18 +90,30 @@ func TestUploadToTheHubsOwnEndpoint(t *testing.T) {
 	if _, err := s.Files(t.Context(), "nobody"); err == nil {
 		t.Error("files of nobody")
 	}
-	var seen []string
-	stop := errors.New("enough")
-	if err := s.WatchFileNotifications(t.Context(), "dev1", true, func(n api.FileNotification) error {
-		if seen = append(seen, n.BlobName); len(seen) == 4 {
-			return stop
+	ctx, cancel := context.WithCancel(t.Context())
+	seen, ended := make(chan string, 10), make(chan error)
+	go func() {
+		ended <- s.WatchFileNotifications(ctx, "dev1", true, func(n api.FileNotification) error {
+			seen <- n.BlobName
+			return nil
+		})
+	}()
+	for _, want := range []string{"dev1/" + name, "dev1/second.txt", "dev1/mod/second.txt", "dev1/mod/late"} {
+		if want == "dev1/mod/late" {
+			m.upload("late", "comes while one watches")
 		}
-		if len(seen) == 3 {
-			go m.upload("late", "comes while one watches")
+		select {
+		case got := <-seen:
+			if got != want {
+				t.Errorf("watched %s, want %s", got, want)
+			}
+		case <-time.After(10 * time.Second):
+			t.Fatalf("%s is not seen", want)
 		}
-		return nil
-	}); !errors.Is(err, stop) || seen[3] != "dev1/mod/late" {
-		t.Errorf("watched %v, %v", seen, err)
+	}
+	cancel()
+	if err := <-ended; !errors.Is(err, context.Canceled) {
+		t.Errorf("watching ended with %v", err)
 	}
 }
 
@@ -297,6 +310,42 @@ func TestASlowStorageEndsWithTheHub(t *testing.T) {
 		}
 		if status := <-answered; status != 503 || time.Since(began) > time.Second {
 			t.Errorf("answered %d after %v", status, time.Since(began))
+		}
+	})
+}
+
+// Clients that stop in the middle of what they send, one that may write and one that nobody knows: both are given up.
+func TestUploadsThatStallAreGivenUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := hubtest.StartPipe(t)
+		d := newUploader(t, h, "dev1")
+		good, err := url.Parse(addressOf(d.begin("b")))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for address, want := range map[string]struct {
+			status string
+			after  time.Duration
+		}{
+			good.RequestURI(): {"500 Internal Server Error", time.Minute}, good.EscapedPath(): {"401 Unauthorized", 10 * time.Second},
+		} {
+			nc, err := h.DialContext(t.Context(), "tcp", "localhost:443")
+			if err != nil {
+				t.Fatal(err)
+			}
+			c := tls.Client(nc, &tls.Config{RootCAs: h.CAPool(), ServerName: "localhost", MinVersion: tls.VersionTLS12})
+			if _, err := io.WriteString(c, "PUT "+address+" HTTP/1.1\r\nHost: localhost\r\nx-ms-blob-type: BlockBlob\r\nContent-Length: 10\r\n\r\nhalf"); err != nil {
+				t.Fatal(err)
+			}
+			began := time.Now()
+			answer, err := io.ReadAll(c) // to the end of the connection
+			if took := time.Since(began); !strings.HasPrefix(string(answer), "HTTP/1.1 "+want.status) || took < want.after || took > want.after+2*time.Second {
+				t.Errorf("after %v: %.60q, %v; want %s after %v", took, answer, err, want.status, want.after)
+			}
+			_ = nc.Close()
+		}
+		if files, err := h.Files(t.Context(), "dev1"); err != nil || len(files) != 0 {
+			t.Errorf("files %v, %v", files, err)
 		}
 	})
 }

@@ -135,7 +135,7 @@ func (a *Account) Prepare(ctx context.Context) error {
 	if a.prepared.Load() {
 		return nil
 	}
-	resp, err := a.do(ctx, http.MethodPut, "", "cw", url.Values{"restype": {"container"}})
+	resp, err := a.do(ctx, http.MethodPut, "", "c", url.Values{"restype": {"container"}})
 	if refusal, ok := errors.AsType[*refusal](err); ok && refusal.code == "ContainerAlreadyExists" {
 		err = nil
 	}

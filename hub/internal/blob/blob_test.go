@@ -311,6 +311,7 @@ func TestBadRequestsAreRefusedInAzuresWords(t *testing.T) {
 		{"GET", "b", "", []string{"comp=blocklist", "blocklisttype=some"}, 400, "InvalidQueryParameterValue"},
 		{"GET", "b", "", []string{"snapshot=2020"}, 400, "InvalidQueryParameterValue"},
 		{"PATCH", "b", "x", nil, 405, "UnsupportedHttpVerb"},
+		{"GET", "b", "", []string{"x-ms-version: newest"}, 400, "InvalidHeaderValue"},
 		{"PUT", "b", "<BlockList", []string{"comp=blocklist"}, 400, "InvalidXmlDocument"},
 		{"PUT", "b", "", []string{"comp=blocklist"}, 400, "InvalidXmlDocument"},
 		{"PUT", "b", "<BlockList><Latest>*</Latest></BlockList>", []string{"comp=blocklist"}, 400, "InvalidBlockId"},

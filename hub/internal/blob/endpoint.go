@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/fairlead-iot/fairlead/hub/internal/blobsas"
 )
@@ -34,7 +35,8 @@ type Config struct {
 	// Hostnames are all names that the listener has; those of the form NAME.blob.…
 	// are accounts.
 	Hostnames []string
-	// Strike says what goes wrong with a request for the blob.
+	// Strike says what goes wrong with a request for the blob; the zero Trouble is
+	// nothing.
 	Strike func(blob string) Trouble
 	// Done ends delays.
 	Done   <-chan struct{}
@@ -139,6 +141,7 @@ func (e *Endpoint) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	err := c.serve()
 	if err == nil {
+		c.drain()
 		e.cfg.Logger.Debug("blob request", "method", r.Method, "blob", c.resource.Blob, "comp", r.URL.Query().Get("comp"), "id", c.id)
 		return
 	}
@@ -165,11 +168,11 @@ func (c *call) asRefusal(err error) *Error {
 	if errors.Is(err, errFull) {
 		return refuse(http.StatusInsufficientStorage, codeSpace, "This hub keeps blobs in memory, %d bytes at most, and has no room left. Give it a directory.", int64(memoryLimit))
 	}
-	if errors.Is(err, io.ErrUnexpectedEOF) || c.r.Context().Err() != nil {
-		return refuse(http.StatusBadRequest, "InvalidInput", "The body ended before its announced length.")
-	}
 	if ne, ok := errors.AsType[net.Error](err); ok && ne.Timeout() {
 		return refuse(http.StatusInternalServerError, codeTimedOut, "The operation could not be completed within the permitted time: nothing came for %v.", idleLimit)
+	}
+	if errors.Is(err, io.ErrUnexpectedEOF) || c.r.Context().Err() != nil {
+		return refuse(http.StatusBadRequest, codeInvalidInput, "The body ended before its announced length.")
 	}
 	c.cfg.Logger.Error("answer blob request", "method", c.r.Method, "blob", c.resource.Blob, "id", c.id, "err", err)
 	return refuse(http.StatusInternalServerError, codeInternal, "The server encountered an internal error. Please retry the request.")
@@ -178,11 +181,22 @@ func (c *call) asRefusal(err error) *Error {
 // drain reads what the client is still sending, up to a bound: many a client
 // reads the answer only then, and takes a closed connection for a bad network.
 func (c *call) drain() {
-	_, _ = c.buffers.copy(io.Discard, io.LimitReader(c.body(), maxDrained)) // whatever comes of it: the answer is the same
+	if c.r.ContentLength == 0 {
+		return
+	}
+	_ = c.control.SetReadDeadline(time.Now().Add(drainLimit)) // a connection without deadlines waits for ever
+	n, err := c.buffers.copy(io.Discard, io.LimitReader(c.r.Body, maxDrained))
+	if err == nil && n < maxDrained {
+		_ = c.control.SetReadDeadline(time.Time{}) // all of it was read, and now the server reads by itself
+	}
+	// Otherwise the server tries to read the rest: until the deadline.
 }
 
 func (c *call) serve() error {
-	if len([]rune(c.resource.Blob)) > maxName {
+	if _, err := time.Parse(time.DateOnly, c.version); err != nil && c.r.Header.Get("x-ms-version") != "" {
+		return refuse(http.StatusBadRequest, codeHeaderValue, "The value for one of the HTTP headers is not in the correct format: x-ms-version.")
+	}
+	if utf8.RuneCountInString(c.resource.Blob) > maxName {
 		return refuse(http.StatusBadRequest, codeInvalidURI, "The blob's name has more than %d characters.", maxName)
 	}
 	if c.resource.Container == "" || c.resource.Blob == "" {
@@ -283,8 +297,8 @@ type patientReader struct {
 func (p *patientReader) Read(buf []byte) (int, error) {
 	_ = p.control.SetReadDeadline(time.Now().Add(idleLimit)) // a connection without deadlines waits for ever
 	n, err := p.body.Read(buf)
-	if err != nil {
-		// After the last byte the server itself reads, to see whether the client goes.
+	if errors.Is(err, io.EOF) {
+		// From here on the server itself reads, to see whether the client goes.
 		_ = p.control.SetReadDeadline(time.Time{})
 	}
 	return n, err

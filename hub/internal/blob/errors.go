@@ -32,6 +32,7 @@ const (
 	codeInvalidBlobBlock  = "InvalidBlobOrBlock"
 	codeInvalidBlockID    = "InvalidBlockId"
 	codeInvalidBlockList  = "InvalidBlockList"
+	codeInvalidInput      = "InvalidInput"
 	codeInvalidMD5        = "InvalidMd5"
 	codeInvalidRange      = "InvalidRange"
 	codeInvalidURI        = "InvalidUri"

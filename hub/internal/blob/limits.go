@@ -32,6 +32,7 @@ const (
 	sweepInterval = time.Hour        // between two looks for what is older than that
 	idleLimit     = time.Minute      // without a byte from the client, or to it
 	maxDrained    = 8 << 20          // bytes of a body that is read although it is refused, so that the client sees why
+	drainLimit    = 10 * time.Second // for that: whoever is refused may not have said who it is
 	copyBuffer    = 128 << 10        // bytes per request in flight
 	memoryLimit   = 1 << 28          // bytes of all blobs in memory
 	skew          = 15 * time.Minute // how far back Sign dates an address, for clocks that differ

@@ -146,6 +146,10 @@ func (s *Store) load(dir string, text []byte, files []file) error {
 		}
 		s.sequence = max(s.sequence, m.Sequence)
 	}
+	inBlob := make(map[string]bool, len(m.Segments))
+	for _, b := range m.Segments {
+		inBlob[b.File] = true
+	}
 	newest := map[string]uint64{}
 	for _, f := range files {
 		id, sequence, err := parseFileName(f.name)
@@ -154,7 +158,7 @@ func (s *Store) load(dir string, text []byte, files []file) error {
 			continue
 		}
 		s.sequence = max(s.sequence, sequence)
-		if slices.ContainsFunc(m.Segments, func(b block) bool { return b.File == f.name }) {
+		if inBlob[f.name] {
 			continue
 		}
 		if text != nil && sequence <= m.Sequence || id == "" || sequence < newest[id] {
@@ -429,10 +433,8 @@ func (s *Store) remove(key Key, check func(*Blob) error) error {
 	if err := s.medium.writeMeta(dir, text); err != nil && !errors.Is(err, errUnsettled) {
 		return fmt.Errorf("remove blob: %w", err)
 	}
-	for _, b := range e.blob.segments {
-		if !slices.Contains(e.garbage, b.File) { // a list may name a block twice
-			e.garbage = append(e.garbage, b.File)
-		}
+	for _, b := range e.blob.segments { // one may be there twice, as the block list had it
+		e.garbage = append(e.garbage, b.File)
 	}
 	for _, b := range e.uncommitted {
 		e.garbage = append(e.garbage, b.File)
