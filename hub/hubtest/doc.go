@@ -10,6 +10,7 @@
 //	text := h.AddDevice("dev1") // its connection string
 //	… connect to h.MQTTAddr(), trusting h.CAPool() …
 //	m := h.WaitTelemetry("dev1", func(m api.Message) bool { return string(m.Body) == "hello" })
+//	n := h.WaitUpload("dev1", nil) // and h.ReadFile gives what was uploaded
 //
 // # Concurrency
 //
