@@ -3,11 +3,15 @@ package hub_test
 import (
 	"context"
 	"crypto/tls"
+	"encoding/pem"
 	"errors"
 	"io"
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -439,24 +443,40 @@ func TestUploadSettingsAreChecked(t *testing.T) {
 	}
 }
 
-// With a storage account elsewhere, one that does not answer: devices are told
-// so, and the hub's own faults of storage are refused.
+// With a storage account elsewhere that refuses the hub, or does not work: devices
+// are told which, and the hub's own faults of storage are refused.
 func TestAnotherStorageAccount(t *testing.T) {
+	var status atomic.Int32
+	status.Store(http.StatusForbidden)
+	server := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(int(status.Load())) }))
+	defer server.Close()
 	h := hubtest.Start(t, hubtest.WithConfig(func(c *hub.Config) {
-		c.Uploads.StorageConnectionString = "AccountName=acc;AccountKey=a2V5;BlobEndpoint=https://127.0.0.1:1/acc"
+		c.Uploads.StorageConnectionString = "AccountName=acc;AccountKey=a2V5;BlobEndpoint=" + server.URL + "/acc"
+		c.Uploads.StorageCAPEM = pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw})
 	}))
 	d := newUploader(t, h, "dev1")
 	d.refused("/files", `{"blobName":"b"}`, 400, "InvalidStorageEndpointOrBlob")
+	status.Store(http.StatusServiceUnavailable)
+	d.refused("/files", `{"blobName":"b"}`, 500, "ServerError")
+	status.Store(http.StatusCreated)
+	a := d.begin("b")
+	if want := strings.TrimPrefix(server.URL, "https://") + "/acc"; a.HostName != want {
+		t.Errorf("host %s, want %s", a.HostName, want)
+	}
+	status.Store(http.StatusNotFound)
+	d.refused("/files/notifications/"+url.PathEscape(a.CorrelationID), success, 400, "InvalidStorageEndpointOrBlob")
+	status.Store(http.StatusInternalServerError)
+	d.refused("/files/notifications/"+url.PathEscape(a.CorrelationID), success, 500, "ServerError")
+	_, _, err := newClient(t, h, "service").OpenFile(t.Context(), "dev1", "b")
+	if e, ok := errors.AsType[*api.Error](err); !ok || e.HTTPStatus != 500 || strings.Contains(e.Message, "sig=") {
+		t.Errorf("read a file: %v", err)
+	}
 	for _, name := range []string{api.FaultStorageStatus, api.FaultStorageDelay} {
 		if _, err := h.AddFault(api.Fault{Name: name, Delay: 1}); err == nil || !strings.Contains(err.Error(), "another storage account") {
 			t.Errorf("fault %s: %v", name, err)
 		}
 	}
-	if status, _, _ := d.do("GET", "https://"+d.at+"/devstoreaccount1/uploads/dev1/b", ""); status != 404 {
-		t.Errorf("the hub's own endpoint answers %d", status)
-	}
-	_, _, err := newClient(t, h, "service").OpenFile(t.Context(), "dev1", "b")
-	if e, ok := errors.AsType[*api.Error](err); !ok || e.HTTPStatus != 500 || strings.Contains(e.Message, "sig=") {
-		t.Errorf("read a file: %v", err)
+	if got, _, _ := d.do("GET", "https://"+d.at+"/devstoreaccount1/uploads/dev1/b", ""); got != 404 {
+		t.Errorf("the hub's own endpoint answers %d", got)
 	}
 }

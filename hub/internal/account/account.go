@@ -231,9 +231,19 @@ type refusal struct {
 
 func (r *refusal) Error() string { return fmt.Sprintf("%d %s", r.status, r.code) }
 
-// Is makes a missing blob an fs.ErrNotExist.
+// Is sorts refusals into the errors of package fs, which the rest of the hub
+// knows.
 func (r *refusal) Is(target error) bool {
-	return target == fs.ErrNotExist && r.status == http.StatusNotFound //nolint:errorlint // this is what errors.Is asks
+	switch r.status {
+	case http.StatusNotFound:
+		return target == fs.ErrNotExist //nolint:errorlint // this is what errors.Is asks
+	case http.StatusUnauthorized, http.StatusForbidden:
+		return target == fs.ErrPermission //nolint:errorlint // as above
+	case http.StatusBadRequest:
+		return target == fs.ErrInvalid //nolint:errorlint // as above
+	default:
+		return false
+	}
 }
 
 // do sends a request about the container, or a blob in it, and gives the answer

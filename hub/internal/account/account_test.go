@@ -11,6 +11,7 @@ import (
 	"net/http/httptest"
 	"net/url"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -29,9 +30,9 @@ const key = "c2VjcmV0LWtleQ==" // of the tests
 // not check signatures: Azurite does.
 type standIn struct {
 	*testing.T
-	made  int
+	made  atomic.Int32
 	blobs map[string]string
-	busy  bool
+	fails atomic.Int32 // the status of every answer; 0 for none
 }
 
 func (s *standIn) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -45,17 +46,16 @@ func (s *standIn) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	name, isBlob := strings.CutPrefix(r.URL.Path, "/acc/uploads/")
 	switch {
-	case s.busy:
-		refuse(503, "ServerBusy")
+	case s.fails.Load() != 0:
+		refuse(int(s.fails.Load()), "OnOrder")
 	case r.Method == http.MethodPut && r.URL.Path == "/acc/uploads" && q.Get("restype") == "container":
-		s.made++
-		if s.made > 1 {
+		if s.made.Add(1) > 1 {
 			refuse(409, "ContainerAlreadyExists")
 			return
 		}
 		w.WriteHeader(201)
 	case r.Method == http.MethodGet && r.URL.Path == "/acc/uploads" && q.Get("comp") == "list" && q.Get("prefix") == "dev1/":
-		if s.made == 0 {
+		if s.made.Load() == 0 {
 			refuse(404, "ContainerNotFound")
 			return
 		}
@@ -103,14 +103,22 @@ func TestAccount(t *testing.T) {
 	if files, err := a.List(ctx, "dev1/"); err != nil || len(files) != 0 {
 		t.Errorf("list before the container is there: %v, %v", files, err)
 	}
-	s.busy = true
-	if err := a.Prepare(ctx); err == nil || !strings.Contains(err.Error(), "503 ServerBusy") {
-		t.Errorf("prepare: %v", err)
+	for status, want := range map[int]error{400: fs.ErrInvalid, 401: fs.ErrPermission, 403: fs.ErrPermission, 404: fs.ErrNotExist, 503: nil} {
+		s.fails.Store(int32(status))
+		err := a.Prepare(ctx)
+		if err == nil || !strings.Contains(err.Error(), fmt.Sprint(status, " OnOrder")) {
+			t.Errorf("prepare: %v", err)
+		}
+		for _, kind := range []error{fs.ErrInvalid, fs.ErrPermission, fs.ErrNotExist} {
+			if errors.Is(err, kind) != errors.Is(want, kind) {
+				t.Errorf("%d is %v: %v", status, kind, errors.Is(err, kind))
+			}
+		}
 	}
-	s.busy = false
+	s.fails.Store(0)
 	for range 3 {
-		if err := a.Prepare(ctx); err != nil || s.made != 1 {
-			t.Errorf("prepare: %v, asked %d times", err, s.made)
+		if err := a.Prepare(ctx); err != nil || s.made.Load() != 1 {
+			t.Errorf("prepare: %v, asked %d times", err, s.made.Load())
 		}
 	}
 	if err := start(t, s).Prepare(ctx); err != nil {

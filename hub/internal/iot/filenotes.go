@@ -107,7 +107,7 @@ func (s *Service) SettleFileNotification(lock string, remove bool) error {
 		if n.lock != lock || !now.Before(n.locked) {
 			continue
 		}
-		n.lock = ""
+		n.lock, n.locked = "", time.Time{}
 		if remove {
 			s.dropNotification(n)
 		} else {

@@ -20,7 +20,8 @@ import (
 )
 
 // Storage is where devices upload to. Names of blobs begin with the device's id.
-// One that is not there is an fs.ErrNotExist.
+// What is not there is an fs.ErrNotExist, what is not allowed an fs.ErrPermission,
+// what the storage does not understand an fs.ErrInvalid.
 type Storage interface {
 	// Prepare makes what uploads need, such as the container; it is called before
 	// each upload begins and returns at once when all is there.
@@ -73,8 +74,7 @@ func (s *Service) BeginUpload(ctx context.Context, id api.ID, name, reachedAt st
 	ready, cancel := context.WithTimeout(ctx, storagePreparation)
 	defer cancel()
 	if err := s.storage.Prepare(ready); err != nil {
-		s.log.Error("prepare storage for uploads", "device", id.String(), "err", err)
-		return api.UploadAddress{}, api.Refuse(api.CodeStorage, "the storage account for uploads does not answer as it should; the hub's log says why")
+		return api.UploadAddress{}, s.storageError("prepare storage for an upload", blob, err)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -112,6 +112,19 @@ func (s *Service) BeginUpload(ctx context.Context, id api.ID, name, reachedAt st
 	ident.uploads = append(ident.uploads, u)
 	ident.counters.UploadsStarted++
 	return address, nil
+}
+
+// storageError is what a device is told of trouble with the storage account: that
+// it is set up wrongly, a 400020, which trying again does not mend, or that it does
+// not work now, a 500001.
+func (s *Service) storageError(what, blob string, err error) error {
+	s.log.Error(what, "blob", blob, "err", err)
+	for _, refused := range []error{fs.ErrNotExist, fs.ErrPermission, fs.ErrInvalid} {
+		if errors.Is(err, refused) {
+			return api.Refuse(api.CodeStorage, "the storage account for uploads refuses the hub; the hub's log says why")
+		}
+	}
+	return api.Refuse(api.CodeServerError, "the storage account for uploads does not answer; the hub's log says why")
 }
 
 // newCorrelationID makes a number like those of the real hub: base64, so that a
@@ -188,8 +201,7 @@ func (s *Service) CompleteUpload(ctx context.Context, id api.ID, c api.UploadCom
 			return api.Refuse(api.CodeStorage, "the upload was reported as a success, and there is no blob %s", u.BlobName)
 		}
 		if err != nil {
-			s.log.Error("look for an uploaded blob", "device", id.String(), "blob", u.BlobName, "err", err)
-			return api.Refuse(api.CodeStorage, "the storage account for uploads does not answer as it should; the hub's log says why")
+			return s.storageError("look for an uploaded blob", u.BlobName, err)
 		}
 	}
 	s.mu.Lock()
