@@ -192,6 +192,9 @@ func TestPutBlobAndRead(t *testing.T) {
 		}
 		w.want(w.do("PUT", "empty", "", "x-ms-blob-type: BlockBlob"), 201, "")
 		w.content("empty", "")
+		if kind := w.do("HEAD", "empty", "").header.Get("Content-Type"); kind != "application/octet-stream" {
+			w.Errorf("a blob without a type has the type %q", kind)
+		}
 	})
 }
 

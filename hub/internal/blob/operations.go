@@ -287,7 +287,7 @@ func (c *call) stamp(b *Blob) {
 func (c *call) describe(b *Blob, isPart bool) {
 	h, p := c.w.Header(), b.Properties
 	for name, value := range map[string]string{
-		"Content-Type": cmp.Or(p.ContentType, "application/octet-stream"), "Content-Encoding": p.ContentEncoding, "Content-Language": p.ContentLanguage,
+		"Content-Type": p.ContentType, "Content-Encoding": p.ContentEncoding, "Content-Language": p.ContentLanguage,
 		"Content-Disposition": p.ContentDisposition, "Cache-Control": p.CacheControl,
 	} {
 		if value = cmp.Or(c.sas.Override(name), value); value != "" {
@@ -316,7 +316,7 @@ func (c *call) describe(b *Blob, isPart bool) {
 func (c *call) properties(contentType string) (Properties, error) {
 	h := c.r.Header
 	p := Properties{
-		ContentType:        cmp.Or(h.Get("x-ms-blob-content-type"), contentType),
+		ContentType:        cmp.Or(h.Get("x-ms-blob-content-type"), contentType, "application/octet-stream"),
 		ContentEncoding:    h.Get("x-ms-blob-content-encoding"),
 		ContentLanguage:    h.Get("x-ms-blob-content-language"),
 		ContentDisposition: h.Get("x-ms-blob-content-disposition"),
