@@ -17,6 +17,8 @@ import (
 	"time"
 
 	"github.com/fairlead-iot/fairlead/hub/api"
+	"github.com/fairlead-iot/fairlead/hub/internal/account"
+	"github.com/fairlead-iot/fairlead/hub/internal/blob"
 	"github.com/fairlead-iot/fairlead/hub/internal/dps"
 	"github.com/fairlead-iot/fairlead/hub/internal/dpsfront"
 	"github.com/fairlead-iot/fairlead/hub/internal/iot"
@@ -64,6 +66,8 @@ type Config struct {
 	// MiB in memory) and 7 days.
 	MessageBytes int64
 	MessageAge   time.Duration
+	// Uploads says where devices upload files to.
+	Uploads Uploads
 	// Logger, nil for none.
 	Logger *slog.Logger
 }
@@ -106,6 +110,8 @@ type Hub struct {
 	dps      *dps.Service
 	mqtt     *mqttfront.Front
 	identity pki.Identity
+	blobs    *blob.Endpoint   // nil when uploads go elsewhere
+	account  *account.Account // where they go then
 	unlock   func() error
 
 	mu       sync.Mutex
@@ -123,6 +129,9 @@ type Hub struct {
 // listen. A directory of another running hub is ErrInUse. Close the hub even if
 // it was never started.
 func New(cfg Config) (*Hub, error) {
+	if err := cfg.Uploads.Check(); err != nil {
+		return nil, err
+	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -172,8 +181,9 @@ func (h *Hub) open() error {
 	var err error
 	h.svc, err = iot.Open(iot.Config{
 		Dir: h.cfg.Dir, Hostnames: h.cfg.Hostnames, Grace: h.cfg.TokenGrace, Logger: h.log,
-		Events:   h.cfg.Events,
-		Messages: msglog.Limits{Bytes: h.cfg.MessageBytes, Age: h.cfg.MessageAge},
+		Events:     h.cfg.Events,
+		Messages:   msglog.Limits{Bytes: h.cfg.MessageBytes, Age: h.cfg.MessageAge},
+		UploadLife: h.cfg.Uploads.Life,
 		Unsettled: iot.Unsettled{
 			RetainValue: u.RetainValue, MethodsInFlight: u.MethodsInFlight, C2DNeedsSession: u.C2DNeedsSession,
 			ReportedETag: u.ReportedETag, RefuseReported: u.RefuseReported,
@@ -183,6 +193,9 @@ func (h *Hub) open() error {
 		return err
 	}
 	if h.identity, err = pki.Load(h.cfg.Dir, h.cfg.Hostnames, time.Now()); err != nil {
+		return errors.Join(err, h.svc.Close())
+	}
+	if err := h.openUploads(); err != nil {
 		return errors.Join(err, h.svc.Close())
 	}
 	if h.dps, err = dps.Open(dps.Config{Hub: h.svc, RetryAfter: h.cfg.ProvisioningRetryAfter, Logger: h.log}); err != nil {
@@ -216,10 +229,10 @@ func (h *Hub) Start() error {
 	}
 	h.started = true
 	h.http = &http.Server{
-		Handler: dpsfront.New(dpsfront.Config{
+		Handler: h.withBlobs(dpsfront.New(dpsfront.Config{
 			Provisioning: h.dps, Hub: h.svc, Logger: h.log,
 			Next: restfront.New(restfront.Config{Service: h.svc, MQTT: h.mqtt, QueryPage: h.cfg.Unsettled.QueryPage, Logger: h.log}),
-		}),
+		})),
 		ReadHeaderTimeout: 30 * time.Second,
 		IdleTimeout:       2 * time.Minute,
 		ErrorLog:          slog.NewLogLogger(h.log.Handler(), slog.LevelDebug), // such as handshakes of clients that do not trust the CA
@@ -306,6 +319,9 @@ func (h *Hub) Close(ctx context.Context) error {
 			}
 			cancel()
 			h.serving.Wait()
+		}
+		if h.account != nil {
+			h.account.Close()
 		}
 		h.closeErr = errors.Join(h.closeErr, h.unlock())
 	})

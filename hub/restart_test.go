@@ -22,10 +22,9 @@ import (
 
 // killedHub is a hub in a process of its own, which ends without warning.
 type killedHub struct {
-	cmd  *exec.Cmd
-	addr string
-	// https is the address of REST.
-	https string
+	cmd   *exec.Cmd
+	addr  string // of MQTT
+	https string // of REST
 }
 
 const killedHubDir = "FAIRLEAD_TEST_HUB_DIR"
@@ -63,7 +62,7 @@ func startKilledHub(t *testing.T, dir string) killedHub {
 	lines := bufio.NewScanner(out)
 	for lines.Scan() {
 		if addrs, ok := strings.CutPrefix(lines.Text(), "ready "); ok {
-			k.addr, k.https = strings.Fields(addrs)[0], strings.Fields(addrs)[1]
+			k.addr, k.https, _ = strings.Cut(addrs, " ")
 			return k
 		}
 	}

@@ -51,6 +51,10 @@ CODE is a number that some faults take; --code=N is the same, and the way to giv
                       answer devices of the provisioning service with that status (default 429), to be
                       tried again after --delay; --device is a registration id
   slow-assignment     tell as many polls as --count that the device is still being assigned
+  storage-status [CODE]
+                      answer requests to the hub's blob endpoint with that status (default 503)
+  storage-delay       answer them --delay later
+  short-sas           give addresses for uploads that are good for --delay only
 
 Those below /fairlead, this command's own, are spared by throttle and http-status.`,
 		Example: `  fairlead hub fault add cut --device dev1 --duration 30s
@@ -90,8 +94,8 @@ Those below /fairlead, this command's own, are spared by throttle and http-statu
 	flags.StringVar(&f.Device, "device", "", "only this device, or DEVICE/MODULE (default all)")
 	flags.IntVar(&f.Count, "count", 0, "how often it strikes")
 	flags.DurationVar(&duration, "duration", 0, "how long it lasts")
-	flags.DurationVar(&delay, "delay", 0, "for delay-puback and slow-reads, and the retry-after of provisioning-status")
-	flags.IntVar(&f.Code, "code", 0, "for connack, twin-status, http-status, jump-version, provisioning-status")
+	flags.DurationVar(&delay, "delay", 0, "for delay-puback, slow-reads, storage-delay and short-sas, and the retry-after of provisioning-status")
+	flags.IntVar(&f.Code, "code", 0, "for connack, twin-status, http-status, jump-version, provisioning-status, storage-status")
 	flags.StringVar(&f.Mode, "mode", "", "for cut: close (default) or black-hole")
 	return cmd
 }

@@ -42,6 +42,7 @@ type hubServeFlags struct {
 	unsettled  hub.Unsettled
 	disabled   int
 	maxTLS     string
+	uploads    hubUploadFlags
 	verbose    bool
 }
 
@@ -85,8 +86,8 @@ func newHubServeCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "serve",
 		Short: "Run the embedded hub until it is told to stop",
-		Long: `Run the embedded hub: MQTT over TLS, and REST and MQTT over WebSocket on the HTTPS port. Its state
-survives a restart in --dir; its own certificate authority is DIR/ca.pem, which devices have to trust.`,
+		Long: `Run the embedded hub: MQTT over TLS, and REST, file uploads and MQTT over WebSocket on the HTTPS port. Its
+state survives a restart in --dir; its own certificate authority is DIR/ca.pem, which devices have to trust.`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return f.run(cmd) },
 	}
@@ -98,6 +99,7 @@ survives a restart in --dir; its own certificate authority is DIR/ca.pem, which 
 	flags.IntVar(&f.httpsPort, "https-port", hubHTTPSPort, "TCP port of HTTPS and WebSocket, 0 for any free one; unless given, 8443 where 443 cannot be had")
 	flags.StringVar(&f.readyFile, "ready-file", "", "file that receives a JSON object once connections are accepted: hostname, mqtt, https, ca_file, service_connection_string")
 	flags.StringSliceVar(&f.events, "events", nil, "events to tell beside telemetry, as a hub with a route for them does: "+strings.Join(api.EventSources(), ", ")+"; or all")
+	f.uploads.add(cmd)
 	flags.BoolVar(&f.verbose, "verbose", false, "log every request")
 	f.addUnsettled(cmd)
 	return cmd
@@ -135,6 +137,9 @@ func (f *hubServeFlags) run(cmd *cobra.Command) error {
 	}
 	cfg := hub.Config{
 		Dir: dir, Hostnames: f.hostnames, Bind: f.bind, MQTTPort: f.mqttPort, HTTPSPort: f.httpsPort, TokenGrace: f.tokenGrace, Events: f.events, Unsettled: f.unsettled, Logger: log,
+	}
+	if cfg.Uploads, err = f.uploads.settings(); err != nil {
+		return err
 	}
 	if !cmd.Flags().Changed("https-port") {
 		cfg.HTTPSFallbackPort = hubHTTPSFallback

@@ -22,11 +22,16 @@ func (e *Error) Error() string {
 // Error numbers that the hub uses.
 const (
 	CodeArgumentInvalid    = 400004
+	CodeUnknownUpload      = 400015
+	CodeExpiredUpload      = 400016
+	CodeStorage            = 400020
 	CodeMessageTooLarge    = 413001
 	CodeUnauthorized       = 401003
 	CodeQuotaExceeded      = 403002
 	CodeQueueFull          = 403004
+	CodeTooManyUploads     = 403006
 	CodeDeviceDisabled     = 403012
+	CodeFileNotFound       = 404000 // ours
 	CodeDeviceNotFound     = 404001
 	CodeModuleNotFound     = 404010
 	CodeNoSuchRoute        = 404901 // ours
@@ -48,6 +53,12 @@ func Refuse(code int, format string, args ...any) *Error {
 	switch code {
 	case CodeArgumentInvalid:
 		e.Name = "ArgumentInvalid"
+	case CodeUnknownUpload:
+		e.Name = "InvalidFileUploadCorrelationId"
+	case CodeExpiredUpload:
+		e.Name = "ExpiredFileUploadCorrelationId"
+	case CodeStorage:
+		e.Name = "InvalidStorageEndpointOrBlob"
 	case CodeMessageTooLarge:
 		e.Name = "MessageTooLarge"
 	case CodeUnauthorized:
@@ -56,8 +67,12 @@ func Refuse(code int, format string, args ...any) *Error {
 		e.Name = "IotHubQuotaExceeded"
 	case CodeQueueFull:
 		e.Name = "DeviceMaximumQueueDepthExceeded"
+	case CodeTooManyUploads:
+		e.Name = "DeviceMaximumActiveFileUploadLimitExceeded"
 	case CodeDeviceDisabled:
 		e.Name = "DeviceDisabled"
+	case CodeFileNotFound:
+		e.Name = "BlobNotFound"
 	case CodeDeviceNotFound:
 		e.Name = "DeviceNotFound"
 	case CodeModuleNotFound:

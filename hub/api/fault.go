@@ -55,6 +55,15 @@ const (
 	// FaultSlowAssignment lets a registration stay "assigning": Count is how many
 	// polls are told so. Device is a registration id.
 	FaultSlowAssignment = "slow-assignment"
+	// FaultStorageStatus answers requests to the hub's own blob endpoint with the
+	// status Code (400 to 599, default 503). With a device it strikes what lies
+	// below the device's name.
+	FaultStorageStatus = "storage-status"
+	// FaultStorageDelay answers them Delay later.
+	FaultStorageDelay = "storage-delay"
+	// FaultShortSAS gives a device an address for its upload that is good for
+	// Delay only.
+	FaultShortSAS = "short-sas"
 )
 
 // FaultNames lists the faults that a hub knows, sorted.
@@ -62,7 +71,8 @@ func FaultNames() []string {
 	return []string{
 		FaultConnack, FaultCut, FaultDelayPuback, FaultDropTwinResponse, FaultDuplicateC2D, FaultExpireTokens,
 		FaultHTTPStatus, FaultJumpVersion, FaultLoseSession, FaultMethodBlackHole, FaultProvisioningStatus, FaultQuota,
-		FaultRefuseSuback, FaultSlowAssignment, FaultSlowReads, FaultThrottle, FaultTwinStatus, FaultWithholdPuback,
+		FaultRefuseSuback, FaultShortSAS, FaultSlowAssignment, FaultSlowReads, FaultStorageDelay, FaultStorageStatus,
+		FaultThrottle, FaultTwinStatus, FaultWithholdPuback,
 	}
 }
 
@@ -127,6 +137,9 @@ type Counters struct {
 	TwinGets            int64 `json:"twinGets"`
 	ReportedPatches     int64 `json:"reportedPatches"`
 	DesiredPushes       int64 `json:"desiredPushes"`
+	UploadsStarted      int64 `json:"uploadsStarted"`
+	UploadsSucceeded    int64 `json:"uploadsSucceeded"`
+	UploadsFailed       int64 `json:"uploadsFailed"` // those that the device gave up
 }
 
 // Statistics of the whole hub.

@@ -18,6 +18,9 @@ const (
 	SawC2DSent      = "c2d sent"        // detail: the body
 	SawC2DCompleted = "c2d completed"   // detail: the body
 	SawC2DDead      = "c2d dead"        // detail: the reason and the body
+	SawUpload       = "upload begun"    // detail: the blob's name
+	SawUploaded     = "upload done"     // detail: the blob's name
+	SawUploadFailed = "upload failed"   // detail: the blob's name
 	SawFault        = "fault struck"    // detail: the fault's name
 )
 

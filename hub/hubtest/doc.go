@@ -34,6 +34,10 @@
 //	e := h.AddEnrollment(api.Enrollment{RegistrationID: "dev1"})
 //	… register with h.IDScope() and e.Attestation.SymmetricKey.PrimaryKey …
 //
+// A device uploads to the hub itself, unless WithConfig names a storage account:
+//
+//	n := h.WaitUpload("dev1", nil) // and h.ReadFile gives what was uploaded
+//
 // # Concurrency
 //
 // A Hub, a Device and a Recorder may be used by several goroutines. Methods that

@@ -16,4 +16,8 @@
 // object a line, so that each step is compared with what the hub saw of it; node/provision.js is told which devices to be and
 // says what became of them; node/provisioning_service.js asserts by itself. Once the hub is the built program, under a name
 // as Azure's, and killed in between.
+//
+// Files are uploaded by the device's SDK, and by Azure's storage clients for Node and Go, to the hub's own blob endpoint and
+// to Azurite. Azurite is Microsoft's emulator of storage: it checks signatures and block lists as Azure does. It runs with
+// --loose, since the SDK sends a header that it refuses otherwise.
 package interop

@@ -30,6 +30,9 @@ func (s *Service) AddFault(f api.Fault) (api.Fault, error) {
 	if err := checkFault(&f); err != nil {
 		return api.Fault{}, err
 	}
+	if s.storage != nil && !s.storage.IsOwn() && (f.Name == api.FaultStorageStatus || f.Name == api.FaultStorageDelay) {
+		return api.Fault{}, api.Refuse(api.CodeArgumentInvalid, "fault %s: uploads go to another storage account, where this hub can break nothing", f.Name)
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
@@ -127,12 +130,12 @@ func (s *Service) jumpVersion(ident *identity, by int64) error {
 
 // codedFaults are those that take a code.
 func codedFaults() []string {
-	return []string{api.FaultConnack, api.FaultTwinStatus, api.FaultHTTPStatus, api.FaultJumpVersion, api.FaultProvisioningStatus}
+	return []string{api.FaultConnack, api.FaultTwinStatus, api.FaultHTTPStatus, api.FaultJumpVersion, api.FaultProvisioningStatus, api.FaultStorageStatus}
 }
 
 // delayedFaults are those that take a delay.
 func delayedFaults() []string {
-	return []string{api.FaultDelayPuback, api.FaultSlowReads, api.FaultProvisioningStatus}
+	return []string{api.FaultDelayPuback, api.FaultSlowReads, api.FaultProvisioningStatus, api.FaultStorageDelay, api.FaultShortSAS}
 }
 
 func checkFault(f *api.Fault) error {
@@ -173,7 +176,7 @@ func checkFault(f *api.Fault) error {
 		if f.Code < 100 || f.Code > 599 {
 			return bad("code must be 100 to 599, not %d", f.Code)
 		}
-	case api.FaultHTTPStatus, api.FaultProvisioningStatus:
+	case api.FaultHTTPStatus, api.FaultStorageStatus, api.FaultProvisioningStatus:
 		if f.Code == 0 {
 			f.Code = 503
 			if f.Name == api.FaultProvisioningStatus {
@@ -190,7 +193,7 @@ func checkFault(f *api.Fault) error {
 		if f.Count != 0 || f.Duration != 0 {
 			return bad("it happens at once, and has neither count nor duration")
 		}
-	case api.FaultDelayPuback, api.FaultSlowReads:
+	case api.FaultDelayPuback, api.FaultSlowReads, api.FaultStorageDelay, api.FaultShortSAS:
 		if f.Delay == 0 {
 			return bad("delay is missing")
 		}
@@ -246,9 +249,27 @@ func (s *Service) StrikeAll(name string) (api.Fault, bool) {
 	return s.Strike(name, api.ID{})
 }
 
+// StrikeBlob is Strike for a request to the blob endpoint, which knows no
+// identity: a fault of a device hits what lies below its name.
+func (s *Service) StrikeBlob(name, blob string) (api.Fault, bool) {
+	if !s.faulty.Load() {
+		return api.Fault{}, false
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	device, _, _ := strings.Cut(blob, "/")
+	return s.strikeWhere(name, api.ID{Device: device}, func(target string) bool { return target == "" || strings.HasPrefix(blob, target+"/") })
+}
+
 func (s *Service) strike(name string, id api.ID) (api.Fault, bool) {
+	return s.strikeWhere(name, id, func(target string) bool { return matches(target, id) })
+}
+
+// strikeWhere is strike for faults whose target fits; id is whom the observers are
+// told of.
+func (s *Service) strikeWhere(name string, id api.ID, hits func(target string) bool) (api.Fault, bool) {
 	for i, f := range s.faults {
-		if f.Name != name || !matches(f.Device, id) {
+		if f.Name != name || !hits(f.Device) {
 			continue
 		}
 		if !f.Expires.IsZero() && !time.Now().Before(f.Expires) {

@@ -35,6 +35,15 @@ const (
 	minInteger    = -4503599627370496
 	maxInteger    = 4503599627370495
 
+	// https://learn.microsoft.com/azure/iot-hub/iot-hub-devguide-file-upload and
+	// https://learn.microsoft.com/azure/iot-hub/iot-hub-devguide-quotas-throttling
+	maxActiveUploads   = 10        // per device
+	defaultUploadLife  = time.Hour // of an address
+	notificationTTL    = time.Hour
+	notificationLock   = 60 * time.Second
+	maxNotificationTry = 10
+	maxBlobName        = 1024 // characters, the device's name included
+
 	// ours: percent-encoded they must fit into an MQTT topic of 65535 bytes
 	maxC2DProperties = 16 << 10
 	maxMethodName    = 1 << 10
@@ -45,4 +54,9 @@ const (
 	maxExpired     = 100    // ours: tokens of an identity that a fault has ended
 	maxDeadLetters = 100    // ours: kept per device, in memory
 	maxCalls       = 100    // ours, unless told otherwise: direct methods in flight per identity; the hub's own number is not published
+
+	// ours
+	maxNotifications   = 10_000 // file notifications that wait
+	maxExpiredUploads  = 10     // per identity: those of which a completion is told apart from one that never was
+	storagePreparation = 20 * time.Second
 )

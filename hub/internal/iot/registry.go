@@ -128,6 +128,9 @@ func (s *Service) DeleteDevice(id api.ID, match Match) error {
 				return err
 			}
 		}
+		if err := s.forgetUploads(ident); err != nil {
+			return err
+		}
 		for _, prefix := range []string{"session/", "twin/", "identity/"} {
 			if err := s.journal.Delete(prefix + other.String()); err != nil {
 				return err

@@ -27,9 +27,11 @@ type Config struct {
 	Hostnames []string      // the names that the hub answers to, its own first
 	Grace     time.Duration // how long a token is good after its end
 	Messages  msglog.Limits
-	Unsettled Unsettled
-	Events    []string // of api.EventSources: those that go into the message log
-	Logger    *slog.Logger
+	// UploadLife is how long the address of a file upload is good, default an hour.
+	UploadLife time.Duration
+	Unsettled  Unsettled
+	Events     []string // of api.EventSources: those that go into the message log
+	Logger     *slog.Logger
 }
 
 // Unsettled is the part of hub.Unsettled, which explains it, that concerns the
@@ -60,6 +62,8 @@ type Service struct {
 	nextCall    uint64
 	faults      []*fault
 	nextFault   int
+	storage     Storage
+	notes       notifications
 
 	feedback     []*feedback // oldest first
 	nextFeedback int64
@@ -85,11 +89,13 @@ type identity struct {
 	sweepTimer *time.Timer   // for the queue's next deadline
 	injected   []string      // message ids whose ordered faults were applied
 	expired    []string      // tokens that a fault has ended, by their digests
+	uploads    []*upload     // oldest first
 }
 
-// identityRecord, twin, storedSession and c2d are the values in the journal, at
-// identity/ID, twin/ID, session/ID and c2d/DEVICE/NUMBER; policy, authority and
-// feedback those at policy/NAME, ca/NAME and feedback/NUMBER.
+// identityRecord, twin, storedSession, c2d, upload and fileNote are the values in
+// the journal, at identity/ID, twin/ID, session/ID, c2d/DEVICE/NUMBER,
+// upload/CORRELATION and filenote/NUMBER; policy, authority and feedback those at
+// policy/NAME, ca/NAME and feedback/NUMBER.
 type identityRecord struct {
 	Device api.Device `json:"device"`
 }
@@ -107,6 +113,8 @@ func Open(cfg Config) (*Service, error) {
 		// A device may answer a call of the process before this one.
 		nextCall: uint64(mathrand.Uint32()) << 20, //nolint:gosec // apart, not secret
 	}
+	s.cfg.UploadLife = cmp.Or(cfg.UploadLife, defaultUploadLife)
+	s.notes.changed = make(chan struct{})
 	var err error
 	if s.journal, err = journal.Open(cfg.Dir); err != nil {
 		return nil, err
@@ -181,6 +189,12 @@ func (s *Service) load() error {
 		ident.nextC2D = max(ident.nextC2D, m.Number)
 		return nil
 	}); err != nil {
+		return err
+	}
+	if err := each("upload/", s.loadUpload); err != nil {
+		return err
+	}
+	if err := each("filenote/", s.loadFileNote); err != nil {
 		return err
 	}
 	if err := s.loadPolicies(); err != nil {

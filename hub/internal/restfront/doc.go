@@ -1,6 +1,7 @@
 // Package restfront is the hub's HTTPS front: the part of IoT Hub's service REST
-// API that people use, what devices have over HTTPS, below /fairlead our own
-// additions, and the door for WebSocket.
+// API that people use, what devices have over HTTPS, uploads among it, below
+// /fairlead our own additions, and the door for WebSocket. The blobs themselves are
+// package blob's.
 //
 // # Usage
 //

@@ -73,6 +73,7 @@ func New(cfg Config) *Front {
 	f.route("GET /statistics/service", iot.ServiceConnect, f.serviceStatistics)
 	f.feedbackRoutes()
 	f.deviceRoutes()
+	f.fileRoutes()
 	f.ownRoutes()
 	f.mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		f.writeError(w, r, api.Refuse(api.CodeNoSuchRoute, "this hub has no %s %s; docs/hub.md says what it models", r.Method, r.URL.Path))
