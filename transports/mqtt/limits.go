@@ -38,3 +38,19 @@ const (
 	// maxArrivals bounds the inbound messages that nobody has completed. The hub stops at 50.
 	maxArrivals = 10_000
 )
+
+// Of provisioning.
+const (
+	// registrationTimeout bounds a whole registration; custom allocation may take its time.
+	registrationTimeout = 90 * time.Second
+	// answerTimeout is how long one answer may take; it is the seed client's.
+	answerTimeout = 30 * time.Second
+	// defaultPoll is the wait before asking again where the service names none; it is the seed client's.
+	defaultPoll = 2 * time.Second
+	// maxRetryAfterSeconds bounds what an answer may ask for.
+	maxRetryAfterSeconds = 24 * 60 * 60
+	// maxRegistrationAnswers bounds the answers that nobody has read: a request has one.
+	maxRegistrationAnswers = 4
+	// goodbyeTimeout bounds the end of a registration's session.
+	goodbyeTimeout = 2 * time.Second
+)

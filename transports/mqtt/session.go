@@ -50,6 +50,9 @@ type session struct {
 
 	dropped atomic.Uint64 // inbound packets that meant nothing here
 
+	// answers takes those of the provisioning service; nil in a session with a hub.
+	answers chan registrationAnswer
+
 	pahoLost chan struct{} // closed when paho's goroutines have ended, if it ever was connected
 	done     chan struct{}
 	gone     chan struct{} // closed when every goroutine has ended
@@ -71,6 +74,9 @@ func newSession(ctx context.Context, t *Transport, conn net.Conn, c core.Credent
 		pahoLost: make(chan struct{}),
 		done:     make(chan struct{}),
 		gone:     make(chan struct{}),
+	}
+	if t.topics.provisioning {
+		s.answers = make(chan registrationAnswer, maxRegistrationAnswers)
 	}
 	s.g = newGuard(conn, t.silence(), s.acked)
 	s.client = paho.NewClient(s.options(c))
@@ -115,8 +121,8 @@ func (s *session) options(c core.Credential) *paho.ClientOptions {
 		SetClientID(s.t.clientID).
 		SetUsername(s.t.username).
 		SetPassword(c.Token.Reveal()).
-		// The hub keeps subscriptions and undelivered messages over a reconnect.
-		SetCleanSession(false).
+		// The hub keeps subscriptions and undelivered messages over a reconnect; the provisioning service keeps nothing.
+		SetCleanSession(s.t.topics.provisioning).
 		SetAutoReconnect(false).SetConnectRetry(false).SetResumeSubs(false).
 		SetStore(noStore{}). // the outbox is the only memory
 		SetOrderMatters(true).SetAutoAckDisabled(true).
@@ -213,6 +219,12 @@ func (s *session) receive(m paho.Message) {
 				h.Replied(a.reply)
 			}
 		})
+	case arrivalRegistration:
+		select {
+		case s.answers <- a.registration:
+		default:
+			s.drop("more answers than requests", m)
+		}
 	default:
 		s.drop("an unknown topic", m)
 	}
@@ -286,6 +298,10 @@ func (s *session) Subscribe(ctx context.Context, f core.Feature) error {
 	if filter == "" {
 		return &core.Error{Op: op, Kind: core.Refused, Phase: phaseMQTT, Err: core.ErrUnsupported}
 	}
+	return s.subscribe(ctx, op, filter)
+}
+
+func (s *session) subscribe(ctx context.Context, op, filter string) error {
 	token, err := s.await(ctx, op, func() paho.Token {
 		return s.insist(func() paho.Token { return s.client.Subscribe(filter, 1, nil) })
 	})

@@ -18,6 +18,8 @@ type topics struct {
 	events  string // "devices/d/messages/events/"
 	inbound string // "devices/d/messages/devicebound/", or a module's "devices/d/modules/m/inputs/"
 	module  bool
+	// provisioning: the other side is the provisioning service, which has topics of its own and none of these.
+	provisioning bool
 }
 
 func newTopics(id core.Identity) topics {
@@ -177,6 +179,7 @@ const (
 	arrivalMethod
 	arrivalDesired
 	arrivalReply
+	arrivalRegistration
 )
 
 // arrival is what a PUBLISH from the hub says.
@@ -185,10 +188,15 @@ type arrival struct {
 	inbound core.Inbound // of message, method, desired; without Token
 	rid     string       // of a reply, decoded
 	reply   core.Reply   // of a reply; without ID
+	// registration is the provisioning service's answer.
+	registration registrationAnswer
 }
 
 // parse reads the topic of a PUBLISH from the hub. It never fails: what it does not understand is arrivalUnknown.
 func (t topics) parse(topic string, payload []byte) arrival {
+	if t.provisioning {
+		return parseRegistration(topic, payload)
+	}
 	// A filter "x/#" matches "x" too.
 	if rest, ok := strings.CutPrefix(topic+"/", t.inbound); ok {
 		return t.parseMessage(strings.TrimSuffix(rest, "/"), payload)

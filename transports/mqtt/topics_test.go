@@ -107,7 +107,7 @@ func TestParseInboundTopics(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			got := newTopics(c.id).parse(c.topic, nil)
-			if diff := cmp.Diff(c.want, got, cmp.AllowUnexported(arrival{})); diff != "" {
+			if diff := cmp.Diff(c.want, got, cmp.AllowUnexported(arrival{}, registrationAnswer{})); diff != "" {
 				t.Errorf("(-want +got):\n%s", diff)
 			}
 		})
@@ -164,12 +164,13 @@ func FuzzParseTopic(f *testing.F) {
 	for _, seed := range []string{
 		"devices/d/messages/devicebound/a=b&c", "devices/d/modules/m/inputs/x/a=b", "$iothub/methods/POST/n/?$rid=1",
 		"$iothub/twin/res/200/?$rid=1&$version=2", "$iothub/twin/PATCH/properties/desired/?$version=3",
+		"$dps/registrations/res/202/?$rid=1&retry-after=3",
 	} {
 		f.Add(seed, []byte(`{"$version":1}`))
 	}
 	f.Fuzz(func(t *testing.T, topic string, payload []byte) {
-		for _, id := range []core.Identity{{DeviceID: "d"}, {DeviceID: "d", ModuleID: "m"}} {
-			switch a := newTopics(id).parse(topic, payload); a.kind {
+		for _, names := range []topics{newTopics(core.Identity{DeviceID: "d"}), newTopics(core.Identity{DeviceID: "d", ModuleID: "m"}), {provisioning: true}} {
+			switch a := names.parse(topic, payload); a.kind {
 			case arrivalMessage:
 				if a.inbound.Message == nil {
 					t.Fatal("a message without a message")
@@ -181,6 +182,10 @@ func FuzzParseTopic(f *testing.F) {
 			case arrivalReply:
 				if a.reply.Status < 0 {
 					t.Fatal("a negative status")
+				}
+			case arrivalRegistration:
+				if r := a.registration; !names.provisioning || r.status < 100 || r.retryAfter < 0 || r.retryAfter > 24*time.Hour {
+					t.Fatalf("an answer of status %d that asks for %v", r.status, r.retryAfter)
 				}
 			case arrivalDesired, arrivalUnknown:
 			}
