@@ -71,6 +71,7 @@ func KeySigner(key core.Secret) (SignFunc, error) {
 // sharedKey signs a token per credential. It is immutable.
 type sharedKey struct {
 	resource string
+	keyName  string // "" for a device's own key
 	sign     SignFunc
 	ttl      time.Duration
 	now      func() time.Time
@@ -115,7 +116,7 @@ func (k *sharedKey) Credential(ctx context.Context) (core.Credential, error) {
 	if err := ctx.Err(); err != nil {
 		return core.Credential{}, &core.Error{Op: "sign token", Kind: core.Transient, Err: context.Cause(ctx)}
 	}
-	token, err := Sign(ctx, k.sign, k.resource, "", k.now().Add(k.ttl))
+	token, err := Sign(ctx, k.sign, k.resource, k.keyName, k.now().Add(k.ttl))
 	if err != nil {
 		return core.Credential{}, &core.Error{Op: "make credential", Kind: core.Transient, Err: err}
 	}
