@@ -1,0 +1,27 @@
+// Package store keeps what outlives the process, in the state directory.
+//
+// # Usage
+//
+//	s := store.Assignments{Path: filepath.Join(dir, "provisioning.json"), For: store.Request{Host: host, IDScope: scope, RegistrationID: id}}
+//	a, err := s.Load() // fs.ErrNotExist where there is none
+//	err = s.Save(a)
+//
+// # Concurrency
+//
+// One process at a time uses a state directory: the command locks it. Within it, one goroutine at a time uses a value.
+//
+// # Expected behaviour of the other side
+//
+// The disk may be full, and the power may fail at any moment: a file is the old one or the new one, never a part, and what
+// Save has returned for is on the disk. Files have mode 0600 and hold no secret. Each begins with a version; a newer one is
+// refused, since an older program would lose what it does not know.
+//
+// # Debugging
+//
+// The files are JSON, to be read with any editor, and may be deleted while the runtime is stopped: what they hold is asked
+// for again.
+//
+// # Testing
+//
+// assignment_test.go.
+package store
