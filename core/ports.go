@@ -52,6 +52,9 @@ type Credential struct {
 	Signer crypto.Signer
 	// Life is how long the credential is valid from the moment it is handed over; 0 means without a known end.
 	Life time.Duration
+	// Identity is whom it proves, where only the source knows: a provisioning service may name another hub at any time.
+	// The zero value means the identity that was configured.
+	Identity Identity
 }
 
 // CredentialSource makes credentials. Credential is called from one goroutine at a time, ends when ctx does, and

@@ -23,7 +23,7 @@ type device struct {
 
 var _ core.Device = (*device)(nil)
 
-func (d *device) Identity() core.Identity { return d.e.cfg.Identity }
+func (d *device) Identity() core.Identity { return d.e.who.get() }
 
 func (d *device) Submit(ctx context.Context, by core.Settler, first uint64, batch []*core.Message) error {
 	return d.e.outbox.append(ctx, d.lane, by, first, batch, func(upto core.Seq, bytes int) {

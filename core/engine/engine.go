@@ -17,6 +17,8 @@ import (
 
 // Config wires an engine. Nothing of it may be changed afterwards.
 type Config struct {
+	// Identity names the device. Without a DeviceID it is not known yet: the first credential says it, and plugins, which
+	// are told it at their start, are started then.
 	Identity core.Identity
 	// Machine configures the decisions. Routes and Plugins are filled in from Transports and Plugins.
 	Machine core.Config
@@ -51,7 +53,7 @@ const (
 
 // How long the ports are given. Each phase of a dial is bounded more tightly by the transport.
 const (
-	credentialTimeout = 30 * time.Second
+	credentialTimeout = 2 * time.Minute // a source that asks a service bounds each step itself
 	openTimeout       = 30 * time.Second
 	connectTimeout    = 30 * time.Second
 	subscribeTimeout  = 10 * time.Second
@@ -77,6 +79,7 @@ type Engine struct {
 	ended  chan struct{} // closed when the loop has ended: the machine does not change any more
 	done   chan struct{} // closed when Run ends
 	wg     sync.WaitGroup
+	who    *identity
 
 	// What follows belongs to the goroutine of Run.
 	attempts    map[core.Epoch]*attempt
@@ -118,6 +121,7 @@ func New(cfg Config) (*Engine, error) {
 	e := &Engine{
 		cfg: cfg, log: cfg.Logger, start: time.Now(), inbox: newInbox(), trace: newTrace(), watch: newWatchers(), ended: make(chan struct{}), done: make(chan struct{}),
 		outbox:   newOutbox(cfg.OutboxMessages, cfg.OutboxBytes, hex.EncodeToString(random[:])),
+		who:      newIdentity(cfg.Identity),
 		attempts: map[core.Epoch]*attempt{}, ops: map[core.Op]*operation{}, lastOp: core.CallerOp, calls: map[core.Call]*call{},
 	}
 	for i, p := range cfg.Plugins {

@@ -37,6 +37,11 @@ func (e *Engine) startPlugin(ctx context.Context, f core.StartPlugin) {
 	p.ctx, p.cancel = context.WithCancel(ctx)
 	startCtx, cancel := p.ctx, p.cancel
 	e.background(func() {
+		if !e.who.wait(startCtx) {
+			cancel()
+			e.inbox.post(core.PluginExited{Plugin: f.Plugin, Start: f.Start, Fault: core.FaultOf(context.Cause(startCtx))})
+			return
+		}
 		launchCtx, done := context.WithTimeout(startCtx, launchTimeout)
 		started, err := p.cfg.Launcher.Launch(launchCtx, e.Device(laneOf(f.Plugin)))
 		done()

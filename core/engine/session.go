@@ -62,6 +62,7 @@ func (e *Engine) fetchCredential(ctx context.Context, epoch core.Epoch) {
 			e.failed(a, core.CredentialFailed{Epoch: epoch, Fault: core.FaultOf(fmt.Errorf("fetch credential: %w", err))})
 			return nil
 		}
+		e.who.set(c.Identity)
 		a.mu.Lock()
 		a.credential = c
 		a.mu.Unlock()

@@ -56,7 +56,7 @@ func (e *Engine) Status(ctx context.Context) (Status, error) {
 
 func (e *Engine) status() Status {
 	s := Status{
-		Identity: e.cfg.Identity, Connection: e.watch.get(), Machine: e.m.Status(), Uptime: time.Since(e.start),
+		Identity: e.who.get(), Connection: e.watch.get(), Machine: e.m.Status(), Uptime: time.Since(e.start),
 		OutboxMaxMessages: e.cfg.OutboxMessages, OutboxMaxBytes: e.cfg.OutboxBytes,
 		ReportedVersion: e.reported, DeadLetters: append([]DeadLetter(nil), e.deadLetters...),
 	}
