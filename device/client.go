@@ -20,8 +20,10 @@ type Message = core.Message
 
 // Config assembles a client. Start from DefaultConfig.
 type Config struct {
-	Identity    core.Identity
-	Credentials core.CredentialSource
+	// Provisioning, if set, takes the place of Identity, Credentials and Transports: the device learns them.
+	Provisioning *Provisioning
+	Identity     core.Identity
+	Credentials  core.CredentialSource
 	// Transports are the routes to the hub, in order of preference.
 	Transports []core.Transport
 	// Plugins run beside the client's own handlers; each has its own stream of messages.
@@ -71,7 +73,13 @@ type Client struct {
 
 // New makes a client and starts its engine. It does not touch the network before something asks for a session.
 func New(cfg Config) (*Client, error) {
-	if cfg.Identity.Hostname == "" || cfg.Identity.DeviceID == "" {
+	if cfg.Provisioning != nil {
+		p, err := newProvisioner(*cfg.Provisioning)
+		if err != nil {
+			return nil, err
+		}
+		cfg.Identity, cfg.Credentials, cfg.Transports = p.identity(), p, p.routes()
+	} else if cfg.Identity.Hostname == "" || cfg.Identity.DeviceID == "" {
 		return nil, fmt.Errorf("device: %w: hostname and device id are needed", core.ErrInvalid)
 	}
 	c := &Client{in: newHandlers(), pending: map[uint64]chan error{}, ended: make(chan struct{})}
