@@ -30,7 +30,7 @@ func (c *Config) CheckFiles(v Verify) []Problem {
 			k.secret(s.key, s.Source, v.ConnectionString)
 		case "device.sastoken":
 			k.secret(s.key, s.Source, v.SASToken)
-		case "device.symmetric_key.key", "device.provisioning.symmetric_key":
+		case "device.symmetric_key.key", "device.provisioning.symmetric_key", "device.provisioning.group_symmetric_key":
 			k.secret(s.key, s.Source, v.Key)
 		default:
 			k.secret(s.key, s.Source, nil)
@@ -82,7 +82,7 @@ func (c *Config) sources() []keyedSource {
 		out = append(out, keyedSource{"device.x509.pass_phrase", d.X509.PassPhrase})
 	}
 	if p := d.Provisioning; p != nil {
-		out = append(out, keyedSource{"device.provisioning.symmetric_key", p.SymmetricKey})
+		out = append(out, keyedSource{"device.provisioning.symmetric_key", p.SymmetricKey}, keyedSource{"device.provisioning.group_symmetric_key", p.GroupSymmetricKey})
 		if p.X509 != nil {
 			out = append(out, keyedSource{"device.provisioning.x509.pass_phrase", p.X509.PassPhrase})
 		}

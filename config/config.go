@@ -62,16 +62,27 @@ type X509 struct {
 	PassPhrase Source `koanf:"pass_phrase"`
 }
 
-// Provisioning is an identity that the Device Provisioning Service hands out. Exactly one of X509 and SymmetricKey is
-// set.
+// Provisioning is an identity that the Device Provisioning Service hands out. Exactly one of X509, SymmetricKey and
+// GroupSymmetricKey is set.
 type Provisioning struct {
-	Host           string           `koanf:"provisioning_host"`
-	IDScope        string           `koanf:"id_scope"`
-	RegistrationID string           `koanf:"registration_id"`
-	SymmetricKey   Source           `koanf:"symmetric_key"` // Base64
-	X509           *CertificateFile `koanf:"x509"`
-	Payload        Settings         `koanf:"payload"`
+	Host              string           `koanf:"provisioning_host"`
+	Port              int              `koanf:"port"`
+	Address           string           `koanf:"address"` // "" means what DNS says
+	IDScope           string           `koanf:"id_scope"`
+	RegistrationID    string           `koanf:"registration_id"`
+	SymmetricKey      Source           `koanf:"symmetric_key"`       // Base64
+	GroupSymmetricKey Source           `koanf:"group_symmetric_key"` // Base64
+	X509              *CertificateFile `koanf:"x509"`
+	Payload           Settings         `koanf:"payload"`
+	Reprovision       string           `koanf:"reprovision"` // one of the constants
 }
+
+// When a device asks the provisioning service again.
+const (
+	ReprovisionRefused = "when_refused"
+	ReprovisionAtStart = "at_start"
+	ReprovisionNever   = "never"
+)
 
 // CertificateFile is a certificate with its key, without an identity.
 type CertificateFile struct {

@@ -148,7 +148,7 @@ func TestExampleAlternativesAreRight(t *testing.T) {
 		{"symmetric_key", ""},
 		{"sastoken", "device.sastoken"},
 		{"x509", "device.x509"},
-		{"provisioning", "device.provisioning"},
+		{"provisioning", "device.provisioning.x509"},
 		{"edge_environment", "device.edge_environment"},
 		{"gateway_hostname", ""},
 		{"server_verification_cert", ""},

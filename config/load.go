@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -355,8 +356,9 @@ func (l *loader) fill(c *Config) {
 			c.Outbox.OnFull = "drop_oldest"
 		}
 	}
-	if p := c.Device.Provisioning; p != nil && p.Host == "" {
-		p.Host = "global.azure-devices-provisioning.net"
+	if p := c.Device.Provisioning; p != nil {
+		p.Host = cmp.Or(p.Host, "global.azure-devices-provisioning.net")
+		p.Reprovision = cmp.Or(p.Reprovision, ReprovisionRefused)
 	}
 	for i := range c.Plugins {
 		if p := &c.Plugins[i]; p.MethodTimeout == 0 {

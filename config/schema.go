@@ -150,13 +150,17 @@ func deviceSchema() field {
 			{name: "module_id", kind: stringKind, check: checkDeviceID, doc: "The module's id, for the identity of a module."},
 			cert, key, pass,
 		}},
-		{name: "provisioning", kind: sectionKind, doc: "Identity that the Device Provisioning Service hands out; with x509 or symmetric_key as proof.", fields: []field{
+		{name: "provisioning", kind: sectionKind, doc: "Identity that the Device Provisioning Service hands out; with x509, symmetric_key or group_symmetric_key as proof. The answer is kept in state_dir.", fields: []field{
 			{name: "provisioning_host", kind: stringKind, def: "", defDoc: "global.azure-devices-provisioning.net", check: checkHost, doc: "Host name of the provisioning service."},
+			{name: "port", kind: intKind, min: 1, max: 65535, defDoc: "8883", doc: "TCP port of the provisioning service."},
+			{name: "address", kind: stringKind, check: checkHost, doc: "Address or host name to dial instead of asking DNS for provisioning_host, which is still the name that the certificate must bear."},
 			{name: "id_scope", kind: stringKind, required: true, check: checkNotBlank, doc: "Id scope of the provisioning service, as in 0ne00000000."},
 			{name: "registration_id", kind: stringKind, required: true, check: checkNotBlank, doc: "Registration id of the enrollment."},
 			{name: "symmetric_key", kind: sourceKind, doc: "Key of the enrollment in Base64, already derived for this device; a secret, see device.connection_string for its forms."},
+			{name: "group_symmetric_key", kind: sourceKind, doc: "Key of the enrollment group in Base64, from which the device's is derived. Who holds it can be any device of the group: for trials, better not for devices in the field. A secret, see device.connection_string for its forms."},
 			{name: "x509", kind: sectionKind, doc: "Certificate of the enrollment.", fields: []field{cert, key, pass}},
 			{name: "payload", kind: freeKind, doc: "Section that is handed to the service's custom allocation."},
+			{name: "reprovision", kind: enumKind, defDoc: ReprovisionRefused, enum: []string{ReprovisionRefused, ReprovisionAtStart, ReprovisionNever}, doc: "When a device that has a hub asks again where it belongs. when_refused: when the hub refuses it, or cannot be reached for 10 attempts. at_start: at each start too. never: not at all."},
 		}},
 		{name: "edge_environment", kind: boolKind, def: "false", doc: "Identity of an IoT Edge module, from the environment that the Edge runtime sets."},
 		{name: "gateway_hostname", kind: stringKind, env: true, check: checkHost, doc: "Host to connect to in the hub's place, such as an IoT Edge gateway. A connection string may name it too (GatewayHostName)."},

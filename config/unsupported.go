@@ -15,8 +15,8 @@ func (c *Config) Unsupported() []Problem {
 		add("device.sastoken", "identity by a ready SAS token")
 	case d.X509 != nil:
 		add("device.x509", "identity with a certificate")
-	case d.Provisioning != nil:
-		add("device.provisioning", "identity from the provisioning service")
+	case d.Provisioning != nil && d.Provisioning.X509 != nil:
+		add("device.provisioning.x509", "provisioning with a certificate")
 	case d.EdgeEnvironment:
 		add("device.edge_environment", "identity of an IoT Edge module")
 	}

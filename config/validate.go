@@ -84,13 +84,13 @@ func (v *validator) identity() {
 	if p := d.Provisioning; p != nil {
 		const key = "device.provisioning"
 		proofs := 0
-		for _, name := range []string{"symmetric_key", "x509"} {
+		for _, name := range []string{"symmetric_key", "group_symmetric_key", "x509"} {
 			if v.c.IsSet(joinKey(key, name)) {
 				proofs++
 			}
 		}
 		if proofs != 1 {
-			v.add(key, "write exactly one of symmetric_key and x509 as the proof of identity")
+			v.add(key, "write exactly one of symmetric_key, group_symmetric_key and x509 as the proof of identity")
 		}
 	}
 	if d.EdgeEnvironment && d.GatewayHostname != "" {

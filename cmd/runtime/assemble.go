@@ -57,20 +57,12 @@ func assemble(c *config.Config, log *slog.Logger) (_ *running, err error) {
 			rt.unlock()
 		}
 	}()
-	identity, source, err := credential(c)
-	if err != nil {
-		return nil, err
-	}
-	transports, err := makeTransports(c, identity, log)
-	if err != nil {
-		return nil, err
-	}
 	plugins, err := rt.plugins()
 	if err != nil {
 		return nil, err
 	}
 	cfg := device.Config{
-		Identity: identity, Credentials: source, Transports: transports, Plugins: plugins, Logger: log,
+		Plugins: plugins, Logger: log,
 		AutoConnect: c.Connection.AutoConnect, ConnectAtStart: c.Connection.AutoConnect, ConnectionRetry: c.Connection.Retry,
 		ConnectionRetryInterval: c.Connection.RetryInterval, ConnectionRetryMax: c.Connection.RetryMax,
 		EnsureDesiredProperties: c.Connection.EnsureDesiredProperties,
@@ -85,7 +77,10 @@ func assemble(c *config.Config, log *slog.Logger) (_ *running, err error) {
 			}
 		},
 	}
-	log.Info("starting", "version", readVersion().Version, "hub", identity.Hostname, "device", identity.ClientID(), "plugins", len(plugins), "outbox", c.Outbox.Mode)
+	if err := identify(c, &cfg, log); err != nil {
+		return nil, err
+	}
+	log.Info("starting", "version", readVersion().Version, whoStarts(c, &cfg), "plugins", len(plugins), "outbox", c.Outbox.Mode)
 	rt.client, err = device.New(cfg)
 	return rt, err
 }

@@ -50,7 +50,7 @@ Run it as the user that runs fairlead: what may be read depends on it.`,
 
 // checkFiles looks, before anything is touched, at what the configuration names outside itself.
 func checkFiles(c *config.Config) []config.Problem {
-	problems := c.CheckFiles(verifySecrets(c))
+	problems := append(c.CheckFiles(verifySecrets(c)), checkRegistration(c)...)
 	if err := control.CheckDir(c.StateDir); err != nil {
 		problems = append(problems, c.Problem("state_dir", "%v", err))
 	}

@@ -17,9 +17,10 @@ import (
 // RegistrarConfig says which device registers, and with which provisioning service. IDScope and RegistrationID are
 // required.
 type RegistrarConfig struct {
-	// Host is the provisioning service's, "host" or "host:port", or a gateway's that stands in its place; "" means
-	// DefaultProvisioningHost. Address, if set, is dialed in place of it.
+	// Host is the provisioning service's, or a gateway's that stands in its place; "" means DefaultProvisioningHost. Port
+	// is 0 for what stands in Host ("localhost:18883"), else 8883. Address, if set, is dialed in place of Host.
 	Host    string
+	Port    int
 	Address string
 	// IDScope says which provisioning service, as in 0ne00000000.
 	IDScope string
@@ -92,7 +93,7 @@ func NewRegistrar(cfg RegistrarConfig) (*Registrar, error) {
 	// The session is the hub's, with other names and topics.
 	t, err := New(Config{
 		Identity: core.Identity{Hostname: cfg.Host, DeviceID: cfg.RegistrationID}, UserAgent: cfg.UserAgent,
-		Address: cfg.Address, TLS: cfg.TLS, DialContext: cfg.DialContext, Open: cfg.Open, Now: cfg.Now, Logger: cfg.Logger,
+		Port: cfg.Port, Address: cfg.Address, TLS: cfg.TLS, DialContext: cfg.DialContext, Open: cfg.Open, Now: cfg.Now, Logger: cfg.Logger,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("make registrar: %w", err)

@@ -1,0 +1,127 @@
+package main
+
+import (
+	"encoding/json"
+	"log/slog"
+	"path/filepath"
+	"time"
+
+	"github.com/fairlead-iot/fairlead/config"
+	"github.com/fairlead-iot/fairlead/core"
+	"github.com/fairlead-iot/fairlead/credentials"
+	"github.com/fairlead-iot/fairlead/device"
+	"github.com/fairlead-iot/fairlead/store"
+	"github.com/fairlead-iot/fairlead/transports/mqtt"
+	"github.com/fairlead-iot/fairlead/transports/netdial"
+)
+
+// assignmentFile is where the provisioning service's last answer is kept, in the state directory.
+const assignmentFile = "provisioning.json"
+
+// identify fills in who the device is, how it proves that, and the routes to its hub; or how it learns all three.
+func identify(c *config.Config, cfg *device.Config, log *slog.Logger) (err error) {
+	if c.Device.Provisioning != nil {
+		if cfg.Provisioning, err = provisioning(c, log); err != nil {
+			return err
+		}
+		return nil
+	}
+	if cfg.Identity, cfg.Credentials, err = credential(c); err != nil {
+		return err
+	}
+	cfg.Transports, err = makeTransports(c, cfg.Identity, log)
+	return err
+}
+
+// whoStarts says for the log who the device is, as far as that is known.
+func whoStarts(c *config.Config, cfg *device.Config) slog.Attr {
+	if p := c.Device.Provisioning; p != nil {
+		return slog.Group("provisioning", "host", p.Host, "id_scope", p.IDScope, "registration", p.RegistrationID)
+	}
+	return slog.Group("", "hub", cfg.Identity.Hostname, "device", cfg.Identity.ClientID())
+}
+
+// provisioning makes what a device needs to learn who it is.
+func provisioning(c *config.Config, log *slog.Logger) (*device.Provisioning, error) {
+	const key = "device.provisioning"
+	p := c.Device.Provisioning
+	proof, atHub, err := registrationProof(c)
+	if err != nil {
+		return nil, err
+	}
+	cfg := mqtt.RegistrarConfig{
+		Host: p.Host, Port: p.Port, Address: p.Address, IDScope: p.IDScope, RegistrationID: p.RegistrationID, UserAgent: userAgent(), Logger: log,
+	}
+	if p.Payload != nil {
+		if cfg.Payload, err = json.Marshal(p.Payload); err != nil {
+			return nil, configProblem(c, key+".payload", err)
+		}
+	}
+	// server_verification_cert is for the hub and a gateway, as in the seed client; a proxy's authority is for everything.
+	if !c.TLS.ExtraCA.IsZero() {
+		text, err := c.TLS.ExtraCA.Read()
+		if err != nil {
+			return nil, configProblem(c, "tls.extra_ca", err)
+		}
+		cfg.TLS = netdial.TLSConfig{ExtraCA: text}
+	}
+	registrar, err := mqtt.NewRegistrar(cfg)
+	if err != nil {
+		return nil, configProblem(c, key, err)
+	}
+	out := &device.Provisioning{
+		Registrar: registrar, Proof: proof, Credentials: atHub, Gateway: c.Device.GatewayHostname, Logger: log,
+		Transports: func(id core.Identity) ([]core.Transport, error) { return makeTransports(c, id, log) },
+		Keep: store.Assignments{
+			Path: filepath.Join(c.StateDir, assignmentFile),
+			For:  store.Request{Host: p.Host, IDScope: p.IDScope, RegistrationID: p.RegistrationID},
+		},
+		Reprovision: map[string]device.Reprovision{
+			config.ReprovisionAtStart: device.ReprovisionAtStart, config.ReprovisionNever: device.ReprovisionNever,
+		}[p.Reprovision],
+	}
+	// Whatever hub it will be: what is wrong with the routes shows now.
+	trial, err := makeTransports(c, core.Identity{Hostname: p.Host, DeviceID: p.RegistrationID, Gateway: c.Device.GatewayHostname}, log)
+	if err != nil {
+		return nil, err
+	}
+	for _, t := range trial {
+		out.Routes = append(out.Routes, t.Name())
+	}
+	return out, nil
+}
+
+// registrationProof makes the source of what proves the identity to the provisioning service, and what makes such a
+// source for a hub: the same key, or the same certificate.
+func registrationProof(c *config.Config) (proof core.CredentialSource, atHub func(core.Identity) (core.CredentialSource, error), err error) {
+	p, ttl := c.Device.Provisioning, c.Device.SASTokenTTL
+	position, source := "device.provisioning.symmetric_key", p.SymmetricKey
+	if !p.GroupSymmetricKey.IsZero() {
+		position, source = "device.provisioning.group_symmetric_key", p.GroupSymmetricKey
+	}
+	secret, err := source.Resolve()
+	if err == nil && !p.GroupSymmetricKey.IsZero() {
+		secret, err = credentials.DeriveKey(secret, p.RegistrationID)
+	}
+	if err == nil {
+		proof, err = credentials.NewRegistrationKey(p.IDScope, p.RegistrationID, secret, ttl, time.Now)
+	}
+	if err != nil {
+		return nil, nil, configProblem(c, position, err)
+	}
+	return proof, func(id core.Identity) (core.CredentialSource, error) {
+		return credentials.NewSharedKey(id, secret, ttl, time.Now)
+	}, nil
+}
+
+// checkRegistration refuses names that the provisioning service cannot have.
+func checkRegistration(c *config.Config) []config.Problem {
+	p := c.Device.Provisioning
+	if p == nil {
+		return nil
+	}
+	if err := mqtt.CheckRegistration(p.IDScope, p.RegistrationID); err != nil {
+		return []config.Problem{c.Problem("device.provisioning", "%v", err)}
+	}
+	return nil
+}
