@@ -11,10 +11,6 @@ func (c *Config) Unsupported() []Problem {
 	}
 	d := &c.Device
 	switch {
-	case !d.SASToken.IsZero():
-		add("device.sastoken", "identity by a ready SAS token")
-	case d.X509 != nil:
-		add("device.x509", "identity with a certificate")
 	case d.Provisioning != nil:
 		add("device.provisioning", "identity from the provisioning service")
 	case d.EdgeEnvironment:
