@@ -18,6 +18,8 @@ type Verify struct {
 	ConnectionString func(core.Secret) error
 	Key              func(core.Secret) error // a symmetric key
 	SASToken         func(core.Secret) error
+	// Certificate is asked of a device's certificate and its private key, PEM, and the key's pass phrase, "" for none.
+	Certificate func(cert, key []byte, passPhrase core.Secret) error
 }
 
 // CheckFiles looks at what the configuration names outside itself: secrets, certificates, keys and programs. It uses no
@@ -37,10 +39,10 @@ func (c *Config) CheckFiles(v Verify) []Problem {
 		}
 	}
 	if x := c.Device.X509; x != nil {
-		k.certificate("device.x509", x.CertFile, x.KeyFile)
+		k.certificate("device.x509", x.CertFile, x.KeyFile, x.PassPhrase, v.Certificate)
 	}
 	if p := c.Device.Provisioning; p != nil && p.X509 != nil {
-		k.certificate("device.provisioning.x509", p.X509.CertFile, p.X509.KeyFile)
+		k.certificate("device.provisioning.x509", p.X509.CertFile, p.X509.KeyFile, p.X509.PassPhrase, v.Certificate)
 	}
 	k.pem("tls.server_verification_cert", c.TLS.ServerVerificationCert)
 	k.pem("tls.extra_ca", c.TLS.ExtraCA)
@@ -115,12 +117,33 @@ func (k *checker) secret(key string, s Source, verify func(core.Secret) error) {
 	}
 }
 
-func (k *checker) certificate(key, certFile, keyFile string) {
-	if certFile != keyFile { // both in one file is fine, and then it is private
-		k.pem(key+".cert_file", PEM{File: certFile})
+func (k *checker) certificate(key, certFile, keyFile string, pass Source, verify func(cert, key []byte, pass core.Secret) error) {
+	if certFile == "" || keyFile == "" {
+		return // said already
 	}
-	if err := CheckKeyFile(keyFile); err != nil {
+	private, err := ReadKeyFile(keyFile)
+	if err != nil {
 		k.add(key+".key_file", err)
+		return
+	}
+	cert := private // both in one file is fine, and then it is private
+	if certFile != keyFile {
+		if cert, err = (PEM{File: certFile}).Read(); err != nil {
+			k.add(key+".cert_file", err)
+			return
+		}
+	}
+	if verify == nil {
+		return
+	}
+	var phrase core.Secret
+	if !pass.IsZero() {
+		if phrase, err = pass.Resolve(); err != nil {
+			return // said where the pass phrase stands
+		}
+	}
+	if err := verify(cert, private, phrase); err != nil {
+		k.add(key, err)
 	}
 }
 

@@ -144,9 +144,9 @@ func deviceSchema() field {
 			{name: "key", kind: sourceKind, required: true, doc: "The device's key in Base64; a secret, see device.connection_string for its forms."},
 		}},
 		{name: "sastoken", kind: sourceKind, doc: "Identity by a ready SAS token. A file is watched: replace it to update the token. A secret, see device.connection_string for its forms."},
-		{name: "x509", kind: sectionKind, doc: "Identity with a certificate.", fields: []field{
-			{name: "hostname", kind: stringKind, required: true, check: checkHost, doc: "The hub's host name, as in myhub.azure-devices.net."},
-			{name: "device_id", kind: stringKind, required: true, check: checkDeviceID, doc: "The device's id at the hub."},
+		{name: "x509", kind: sectionKind, doc: "Identity with a certificate. Files that are replaced count from the next connection on. Beside a connection_string with x509=true it names the files alone.", fields: []field{
+			{name: "hostname", kind: stringKind, check: checkHost, doc: "The hub's host name, as in myhub.azure-devices.net. Needed unless the connection string says it."},
+			{name: "device_id", kind: stringKind, check: checkDeviceID, doc: "The device's id at the hub. Needed unless the connection string says it."},
 			{name: "module_id", kind: stringKind, check: checkDeviceID, doc: "The module's id, for the identity of a module."},
 			cert, key, pass,
 		}},

@@ -102,11 +102,8 @@ func (s Source) read() (string, error) {
 	}
 }
 
-// CheckKeyFile refuses a file with a private key that others may read, by the rules of Source.Resolve.
-func CheckKeyFile(name string) error {
-	_, err := readFile(name, maxPEMSize, true)
-	return err
-}
+// ReadKeyFile reads a file with a private key. One that others may read is refused, by the rules of Source.Resolve.
+func ReadKeyFile(name string) ([]byte, error) { return readFile(name, maxPEMSize, true) }
 
 func readFile(name string, limit int64, private bool) (_ []byte, err error) {
 	f, err := openFile(name)

@@ -9,15 +9,7 @@ func (c *Config) Unsupported() []Problem {
 		p.Text += ": this version cannot do that yet"
 		out = append(out, p)
 	}
-	d := &c.Device
-	switch {
-	case !d.SASToken.IsZero():
-		add("device.sastoken", "identity by a ready SAS token")
-	case d.X509 != nil:
-		add("device.x509", "identity with a certificate")
-	case d.Provisioning != nil && d.Provisioning.X509 != nil:
-		add("device.provisioning.x509", "provisioning with a certificate")
-	case d.EdgeEnvironment:
+	if c.Device.EdgeEnvironment {
 		add("device.edge_environment", "identity of an IoT Edge module")
 	}
 	if c.TLS.Cipher != "" {

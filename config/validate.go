@@ -75,6 +75,21 @@ func (v *validator) identity() {
 			given = append(given, name)
 		}
 	}
+	if x := d.X509; x != nil {
+		const key = "device.x509"
+		beside := v.c.IsSet("device.connection_string")
+		for _, name := range []string{"hostname", "device_id", "module_id"} {
+			switch isSet := v.c.IsSet(joinKey(key, name)); {
+			case beside && isSet:
+				v.add(joinKey(key, name), "stands in the connection string already: leave it out")
+			case !beside && !isSet && name != "module_id":
+				v.add(joinKey(key, name), "is missing")
+			}
+		}
+		if beside { // one identity, in two parts
+			given = slices.DeleteFunc(given, func(name string) bool { return name == "x509" })
+		}
+	}
 	switch {
 	case len(given) == 0:
 		v.add("device", "no identity: write exactly one of %s", orList(all))

@@ -1,6 +1,9 @@
 package core
 
-import "strconv"
+import (
+	"strconv"
+	"time"
+)
 
 // Effect is an order, in the imperative. The set is sealed. Its String is one stable line. An effect leaves its
 // executor nothing to choose.
@@ -35,6 +38,8 @@ type (
 	}
 	// Warn makes an error of the background known to watchers and to the log.
 	Warn struct{ Fault Fault }
+	// WantCredential asks whoever gave the credential for a new one: this one ends in Left, or has ended.
+	WantCredential struct{ Left time.Duration }
 	// Stop ends the engine: the machine is done.
 	Stop struct{}
 )
@@ -180,6 +185,7 @@ func (Close) effect()           {}
 func (Subscribe) effect()       {}
 func (Announce) effect()        {}
 func (Warn) effect()            {}
+func (WantCredential) effect()  {}
 func (Stop) effect()            {}
 func (Send) effect()            {}
 func (Resolve) effect()         {}
@@ -211,9 +217,10 @@ func (e Subscribe) String() string {
 	return line("subscribe", "epoch", e.Epoch, "feature", e.Feature)
 }
 
-func (e Announce) String() string { return line("announce", "state", e.State, "reason", e.Reason) }
-func (e Warn) String() string     { return line("warn", e.Fault.pairs()...) }
-func (Stop) String() string       { return "stop" }
+func (e Announce) String() string       { return line("announce", "state", e.State, "reason", e.Reason) }
+func (e Warn) String() string           { return line("warn", e.Fault.pairs()...) }
+func (f WantCredential) String() string { return line("want-credential", "left", f.Left) }
+func (Stop) String() string             { return "stop" }
 func (e Send) String() string {
 	return line("send", "epoch", e.Epoch, "lane", laneWord(e.Lane), "from", e.From, "to", e.To)
 }

@@ -55,10 +55,12 @@ type (
 	Started struct{}
 	// Ticked: the machine's Deadline has come. Also any other moment: a tick changes nothing that is not due.
 	Ticked struct{}
-	// CredentialFetched completes FetchCredential. Life is how long the credential lasts from now; 0 is for ever.
+	// CredentialFetched completes FetchCredential. Life is how long the credential lasts from now; 0 is for ever. Given
+	// and Doubtful are Credential's Given and whether it has a Doubt.
 	CredentialFetched struct {
-		Epoch Epoch
-		Life  time.Duration
+		Epoch           Epoch
+		Life            time.Duration
+		Given, Doubtful bool
 	}
 	// CredentialFailed completes FetchCredential.
 	CredentialFailed struct {
@@ -100,7 +102,8 @@ type (
 		Feature Feature
 		Fault   Fault
 	}
-	// CredentialChanged: the configuration or the credential was changed from outside; waits end at once.
+	// CredentialChanged: the configuration or the credential was changed from outside, or the clock by which it was made;
+	// waits end at once, and a session is renewed.
 	CredentialChanged struct{}
 )
 
@@ -247,7 +250,7 @@ func (f Fault) pairs() []any {
 func (Started) String() string { return "started" }
 func (Ticked) String() string  { return "ticked" }
 func (e CredentialFetched) String() string {
-	return line("credential-fetched", "epoch", e.Epoch, "life", e.Life)
+	return line("credential-fetched", "epoch", e.Epoch, "life", e.Life, "given", e.Given, "doubtful", e.Doubtful)
 }
 
 func (e CredentialFailed) String() string {

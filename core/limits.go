@@ -24,6 +24,12 @@ type Limits struct {
 	RenewMin time.Duration
 	// RenewDrain is how long a renewal waits for what is in flight before it closes the old session.
 	RenewDrain time.Duration
+	// RecheckMax is how long it may take at most until a source that had nothing better than the present credential is
+	// asked again; a change that is known of asks at once.
+	RecheckMax time.Duration
+	// CredentialAhead is how long before the end of a credential that was given from outside a new one is asked for. The
+	// seed client asks as long before.
+	CredentialAhead time.Duration
 	// EndMargin is the part of a credential's life before whose end a session is closed if it could not be renewed.
 	EndMargin float64
 
@@ -74,7 +80,7 @@ func DefaultLimits() Limits {
 		Window: 1000, WindowBytes: 4 << 20,
 		AckStall: 30 * time.Second, Reply: 30 * time.Second,
 		SubscribeRetry: 10 * time.Second, TwinRetry: time.Second, RefusedMax: 5 * time.Minute,
-		RenewFrom: 0.80, RenewTo: 0.85, RenewMin: 5 * time.Second, RenewDrain: 2 * time.Second, EndMargin: 0.02,
+		RenewFrom: 0.80, RenewTo: 0.85, RenewMin: 5 * time.Second, RenewDrain: 2 * time.Second, RecheckMax: 10 * time.Minute, CredentialAhead: 2 * time.Minute, EndMargin: 0.02,
 		Stable: time.Minute, RetryFirst: time.Second, OutageShort: 5 * time.Minute,
 		ThrottledMin: 10 * time.Second, UnauthorizedMin: 30 * time.Second, FatalMin: time.Minute, TakenOverMin: 2 * time.Minute,
 		TakeOverWithin: 10 * time.Second, TakeOverCount: 3,

@@ -70,6 +70,11 @@ type Machine struct {
 	retryAt Instant
 	backoff backoff
 	renewAt Instant // not before: after a failed renewal
+	// renewForced: the credential was changed from outside, and the session still uses the old one.
+	renewForced bool
+	// wantAt is when to ask for a new credential in place of the one that was given; isWanted: it has been asked for.
+	wantAt   Instant
+	isWanted bool
 
 	subs     [featureCount]subscription
 	twin     twinNeed
@@ -107,7 +112,7 @@ func New(cfg Config, rng *rand.Rand) *Machine {
 	if cfg.Routes < 1 {
 		cfg.Routes = 1
 	}
-	m := &Machine{cfg: cfg, lim: cfg.Limits, rng: rng, wake: never, lastDesired: DesiredCall, reason: "not asked to connect"}
+	m := &Machine{cfg: cfg, lim: cfg.Limits, rng: rng, wake: never, wantAt: never, lastDesired: DesiredCall, reason: "not asked to connect"}
 	for _, p := range cfg.Plugins {
 		m.plugins = append(m.plugins, plugin{cfg: p})
 	}
@@ -163,8 +168,7 @@ func (m *Machine) apply(now Instant, ev Event) {
 	case Closed:
 		m.attemptClosed(now, ev.Epoch)
 	case CredentialChanged:
-		m.backoff = backoff{}
-		m.retryAt, m.renewAt = now, now
+		m.credentialChanged(now)
 	case Subscribed:
 		m.subscribed(ev)
 	case SubscribeFailed:
@@ -212,6 +216,7 @@ func (m *Machine) plan(now Instant) {
 		return
 	}
 	m.planPlugins(now)
+	m.planCredential(now)
 	m.planSession(now)
 	m.planSubscriptions(now)
 	m.planTwin(now)

@@ -55,12 +55,25 @@ type Credential struct {
 	// Identity is whom it proves, where only the source knows: a provisioning service may name another hub at any time.
 	// The zero value means the identity that was configured.
 	Identity Identity
+	// Given says that somebody else made it: asking again gives the same until a replacement comes from outside, which
+	// the machine is told by CredentialChanged.
+	Given bool
+	// Doubt says in a few words why the hub may refuse it, "" where nothing speaks against it: it has ended by this
+	// device's clock, or the clock cannot be right. It is tried all the same, and shown if it is refused.
+	Doubt string
 }
 
 // CredentialSource makes credentials. Credential is called from one goroutine at a time, ends when ctx does, and
 // reports its failures as *Error.
 type CredentialSource interface {
 	Credential(ctx context.Context) (Credential, error)
+}
+
+// TokenHolder is a CredentialSource of a credential that somebody else makes: a ready SAS token. Replace puts another
+// in its place, from any goroutine; its error wraps ErrInvalid where the token is malformed or another identity's.
+type TokenHolder interface {
+	CredentialSource
+	Replace(token Secret) error
 }
 
 // Feature is a thing that the hub sends a device, each behind one subscription.
@@ -336,6 +349,13 @@ type Device interface {
 	Watch(f func(Connection)) (stop func())
 	// OnError calls f with each error of the background (losses, failed attempts, failed renewals), until stop is called.
 	OnError(f func(error)) (stop func())
+	// OnTokenWanted calls f when the SAS token that the device was given ends soon, or has ended, until stop is called;
+	// also now, if that was so before. The answer is UpdateToken.
+	OnTokenWanted(f func()) (stop func())
+	// UpdateToken replaces the SAS token that the device was given. It returns when the token has been taken; the
+	// session is renewed with it behind the scenes. The error wraps ErrUnsupported where the device has another proof of
+	// identity, ErrInvalid where the token is not one of this device.
+	UpdateToken(ctx context.Context, token Secret) error
 }
 
 // Connection is the state of the connection as shown to plugins and operators.

@@ -26,8 +26,11 @@ type attempt struct {
 	renewal bool
 	present bool
 	upSince Instant // kept over renewals: stability is of the connection, not of the token
-	// renewDue and end are moments of the credential's life; never if it has no end.
-	renewDue, end Instant
+	// until is the end of the credential's life; renewDue and end are moments shortly before, at which it is renewed, or
+	// the session is ended if it could not be. never if it has no end, or if no renewal changes it.
+	renewDue, end, until Instant
+	// stale: the source had nothing better when it was asked last. forced: the renewal was asked for from outside.
+	stale, forced bool
 	drainUntil    Instant
 	why           string // of draining and closing, for the state's reason
 }
@@ -89,18 +92,22 @@ func (m *Machine) planSession(now Instant) {
 // then it drains.
 func (m *Machine) planRenewal(now Instant) {
 	cur, next := &m.cur, &m.next
-	if cur.end == never {
-		return
-	}
 	switch {
 	case next.phase == opened:
 		m.drain(now, m.lim.RenewDrain, "renewal")
 		return
-	case next.phase == absent && m.due(now, max(cur.renewDue, m.renewAt)):
-		*next = m.begin()
-		next.renewal = true
+	case next.phase == absent && (m.renewForced || cur.renewDue != never):
+		from := m.renewAt
+		if !m.renewForced {
+			from = max(from, cur.renewDue)
+		}
+		if m.due(now, from) {
+			*next = m.begin()
+			next.renewal = true
+		}
 	}
-	if m.due(now, cur.end) {
+	// A credential that nobody replaces may as well be used until the hub has had enough of it.
+	if cur.end != never && !cur.stale && m.due(now, cur.end) {
 		m.emit(Warn{Fault{Kind: Transient, Reason: "the credential ends and could not be renewed"}})
 		m.hangUp(cur, "the credential ended")
 	}
@@ -111,7 +118,9 @@ func (m *Machine) begin() attempt {
 	m.epoch++
 	m.counters.Attempts++
 	m.emit(FetchCredential{m.epoch})
-	return attempt{phase: fetching, epoch: m.epoch, route: m.backoff.route, renewDue: never, end: never}
+	a := attempt{phase: fetching, epoch: m.epoch, route: m.backoff.route, renewDue: never, end: never, until: never, forced: m.renewForced}
+	m.renewForced = false
+	return a
 }
 
 func (m *Machine) drain(now Instant, limit time.Duration, why string) {
@@ -142,7 +151,15 @@ func (m *Machine) credentialFetched(now Instant, ev CredentialFetched) {
 	if a == nil {
 		return
 	}
+	if a == &m.next && !m.isBetter(now, ev) {
+		m.keepCredential(now)
+		return
+	}
+	m.noteGiven(now, ev)
 	if ev.Life > 0 {
+		a.until = now.Add(ev.Life)
+	}
+	if ev.Life > 0 && !ev.Given {
 		part := m.lim.RenewFrom
 		if m.rng != nil {
 			part += m.rng.Float64() * (m.lim.RenewTo - m.lim.RenewFrom)
@@ -193,6 +210,7 @@ func (m *Machine) attemptFailed(now Instant, e Epoch, p phase, f Fault) {
 	m.emit(Warn{f})
 	if a == &m.next {
 		// The old session still works: try again within what is left of its credential's life.
+		m.renewForced = m.renewForced || a.forced
 		*a = attempt{}
 		m.counters.RenewalsFailed++
 		m.renewAt = now.Add(m.jitter(m.renewalWait(now)))
@@ -214,7 +232,10 @@ func (m *Machine) attemptFailed(now Instant, e Epoch, p phase, f Fault) {
 
 // renewalWait spreads a handful of further tries over the rest of the life.
 func (m *Machine) renewalWait(now Instant) time.Duration {
-	rest := m.cur.end.Sub(now)
+	if m.cur.until == never {
+		return time.Minute
+	}
+	rest := min(m.cur.end, m.cur.until).Sub(now)
 	return max(time.Second, min(rest/4, time.Minute))
 }
 

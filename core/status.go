@@ -26,9 +26,11 @@ type Status struct {
 	// CredentialEnd is when the session's credential ends; HasEnd says whether it does.
 	CredentialEnd Instant
 	HasEnd        bool
-	OpenCalls     int
-	Plugins       []PluginStatus
-	Counters      Counters
+	// Given: the credential was given from outside, and is renewed by whoever gave it.
+	Given     bool
+	OpenCalls int
+	Plugins   []PluginStatus
+	Counters  Counters
 }
 
 // PluginStatus is the machine's view of a plugin.
@@ -52,6 +54,7 @@ func (m *Machine) Status() Status {
 		State: m.state, Since: m.since, Reason: m.reason, Fault: m.fault, Epoch: m.cur.epoch, SessionPresent: m.cur.present,
 		DesiredVersion: m.desired.version, OpenCalls: len(m.calls), Counters: m.counters,
 	}
+	s.Given = m.wantAt != never
 	s.Route = m.backoff.route
 	if m.cur.phase != absent {
 		s.Route = m.cur.route
@@ -59,8 +62,8 @@ func (m *Machine) Status() Status {
 	if m.state == StateWaiting {
 		s.NextAttempt = m.retryAt
 	}
-	if m.cur.phase >= opening && m.cur.end != never {
-		s.CredentialEnd, s.HasEnd = m.cur.end, true
+	if m.cur.phase >= opening && m.cur.until != never {
+		s.CredentialEnd, s.HasEnd = m.cur.until, true
 	}
 	for i := range m.plugins {
 		p := &m.plugins[i]

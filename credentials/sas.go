@@ -140,14 +140,24 @@ type Token struct {
 // ParseToken parses a SAS token and checks, at the wall-clock time now, that it has not expired and names a device or
 // module (a token for a whole hub is refused). Its errors wrap core.ErrInvalid and contain nothing of the token.
 func ParseToken(text string, now time.Time) (Token, error) {
-	t, err := parseToken(strings.TrimSpace(text), now)
+	t, err := ReadToken(text)
+	if err == nil && t.Expiry.Before(now) {
+		return Token{}, fmt.Errorf("parse SAS token: it expired at %s, and this device's clock says %s; have a new one made, or set the clock: %w",
+			t.Expiry.Format(time.RFC3339), now.UTC().Format(time.RFC3339), core.ErrInvalid)
+	}
+	return t, err
+}
+
+// ReadToken is ParseToken for a token that may have expired.
+func ReadToken(text string) (Token, error) {
+	t, err := parseToken(strings.TrimSpace(text))
 	if err != nil {
 		return Token{}, fmt.Errorf("parse SAS token: %w: %w", err, core.ErrInvalid)
 	}
 	return t, nil
 }
 
-func parseToken(text string, now time.Time) (Token, error) {
+func parseToken(text string) (Token, error) {
 	t := Token{Text: core.Secret(text)}
 	if strings.Count(text, tokenPrefix) != 1 || !strings.HasPrefix(text, tokenPrefix) {
 		return t, errors.New("it must begin with SharedAccessSignature and a space")
@@ -188,10 +198,6 @@ func parseToken(text string, now time.Time) (Token, error) {
 		return t, errors.New("se is not a number of seconds since 1970")
 	}
 	t.Expiry = time.Unix(se, 0).UTC()
-	if t.Expiry.Before(now) {
-		return t, fmt.Errorf("it expired at %s, and this device's clock says %s; have a new one made, or set the clock",
-			t.Expiry.Format(time.RFC3339), now.UTC().Format(time.RFC3339))
-	}
 	return t, nil
 }
 

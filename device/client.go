@@ -146,6 +146,18 @@ func (c *Client) OnConnection(f func(core.Connection)) (stop func()) { return c.
 // OnBackgroundError calls f with each loss, failed attempt and failed renewal, until stop is called.
 func (c *Client) OnBackgroundError(f func(error)) (stop func()) { return c.own.OnError(f) }
 
+// OnNewSASToken calls f when the SAS token that the client was given ends in two minutes, or has ended, until stop is
+// called; also now, if that was so before. Answer with UpdateSASToken.
+func (c *Client) OnNewSASToken(f func()) (stop func()) { return c.own.OnTokenWanted(f) }
+
+// UpdateSASToken replaces the SAS token that the client was given (credentials.GivenToken). It returns when the token has
+// been taken; a session is renewed with it behind the scenes, without a loss, and a wait between attempts ends.
+// core.ErrInvalid: it is malformed, has ended, or is another device's, module's or hub's. core.ErrUnsupported: the
+// client has another proof of identity.
+func (c *Client) UpdateSASToken(ctx context.Context, token string) error {
+	return c.own.UpdateToken(ctx, core.Secret(token))
+}
+
 // Send sends a message and returns nil when the hub has acknowledged it. When ctx ends first the message is withdrawn:
 // it will not be sent later, and the error says whether the hub may have it already. A message that the hub would not
 // take is refused at once (core.ErrTooLarge, core.ErrInvalid).

@@ -29,6 +29,8 @@ type running struct {
 	unlock func()
 	// metrics are those of the plugins.
 	metrics *metrics
+	// token is the SAS token that the device was started with, where it has one.
+	token core.Secret
 	// failed gets the first plugin that cannot be started at all.
 	failed chan config.Problem
 }
@@ -80,13 +82,22 @@ func assemble(c *config.Config, log *slog.Logger) (_ *running, err error) {
 	if err := identify(c, &cfg, log); err != nil {
 		return nil, err
 	}
+	if given, ok := cfg.Credentials.(*credentials.GivenToken); ok {
+		rt.token = given.Token()
+	}
 	log.Info("starting", "version", readVersion().Version, whoStarts(c, &cfg), "plugins", len(plugins), "outbox", c.Outbox.Mode)
 	rt.client, err = device.New(cfg)
 	return rt, err
 }
 
 // credential makes the identity and the source of its credentials.
-func credential(c *config.Config) (core.Identity, core.CredentialSource, error) {
+func credential(c *config.Config, now func() time.Time) (core.Identity, core.CredentialSource, error) {
+	switch {
+	case c.Device.X509 != nil:
+		return x509Credential(c, now)
+	case !c.Device.SASToken.IsZero():
+		return tokenCredential(c, now)
+	}
 	var identity core.Identity
 	var key core.Secret
 	var position string
@@ -113,7 +124,7 @@ func credential(c *config.Config) (core.Identity, core.CredentialSource, error) 
 	if c.Device.GatewayHostname != "" {
 		identity.Gateway = c.Device.GatewayHostname
 	}
-	source, err := credentials.NewSharedKey(identity, key, c.Device.SASTokenTTL, time.Now)
+	source, err := credentials.NewSharedKey(identity, key, c.Device.SASTokenTTL, now)
 	if err != nil {
 		return identity, nil, configProblem(c, position, err)
 	}
@@ -210,6 +221,8 @@ func (rt *running) serve(ctx context.Context) error {
 	serving, stop := context.WithCancel(context.WithoutCancel(ctx))
 	served := make(chan error, 1)
 	go func() { served <- control.Serve(serving, l, rt, rt.log) }()
+	watching := rt.watchToken(serving)
+	defer watching.Wait()
 	var cause error
 	select {
 	case <-ctx.Done():

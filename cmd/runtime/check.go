@@ -34,7 +34,7 @@ Run it as the user that runs fairlead: what may be read depends on it.`,
 			if problems := checkFiles(c); len(problems) > 0 {
 				return usageError(&config.Error{Problems: problems})
 			}
-			for _, p := range c.Warnings() {
+			for _, p := range append(c.Warnings(), doubts(c, time.Now())...) {
 				cmd.PrintErrf("warning: %s\n", p)
 			}
 			for _, p := range c.Unsupported() {
@@ -65,8 +65,11 @@ func verifySecrets(c *config.Config) config.Verify {
 			if err != nil {
 				return err
 			}
-			if cs.X509 {
-				return errors.New("the string says x509=true: write device.x509 with the certificate's files instead")
+			switch hasFiles := c.Device.X509 != nil; {
+			case cs.X509 && !hasFiles:
+				return errors.New("the string says x509=true: write device.x509 with the certificate's files beside it, as in x509: {cert_file: gw.pem, key_file: gw.key}")
+			case !cs.X509 && hasFiles:
+				return errors.New("the string holds a key, and device.x509 names a certificate: keep one (a string for a certificate ends with x509=true)")
 			}
 			gateway := c.Device.GatewayHostname
 			if named := cs.Identity.Gateway; named != "" && gateway != "" && !strings.EqualFold(named, gateway) {
@@ -79,7 +82,11 @@ func verifySecrets(c *config.Config) config.Verify {
 			return err
 		},
 		SASToken: func(s core.Secret) error {
-			_, err := credentials.ParseToken(s.Reveal(), time.Now())
+			_, err := credentials.ReadToken(s.Reveal()) // one that has ended can be replaced while the device runs
+			return err
+		},
+		Certificate: func(cert, key []byte, passPhrase core.Secret) error {
+			_, err := credentials.ParseCertificate(cert, key, passPhrase)
 			return err
 		},
 	}

@@ -122,7 +122,14 @@ func printStatus(out io.Writer, s control.Status) error {
 		row("next attempt", "in %s", ago(s.Connection.NextAttempt))
 	}
 	if s.Connection.CredentialLife > 0 {
-		row("credential", "ends in %s, and is renewed before", ago(s.Connection.CredentialLife))
+		renewal := "and is renewed before"
+		if s.Connection.CredentialGiven {
+			renewal = "unless it is replaced before (fairlead token update, or its file)"
+		}
+		row("credential", "ends in %s, %s", ago(s.Connection.CredentialLife), renewal)
+	}
+	if s.Connection.CredentialDoubt != "" {
+		row("doubt", "%s", s.Connection.CredentialDoubt)
 	}
 	row("sessions", "%d, lost %d, renewed %d, attempts %d", s.Counters.Sessions, s.Counters.Losses, s.Counters.Renewals, s.Counters.Attempts)
 	kept := ""

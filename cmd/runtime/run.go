@@ -94,6 +94,7 @@ func (rt *running) Status(ctx context.Context) (control.Status, error) {
 		},
 		DeadLetters: len(e.DeadLetters),
 	}
+	s.Connection.CredentialDoubt, s.Connection.CredentialGiven = e.Doubt, e.Machine.Given
 	if e.Machine.HasEnd {
 		s.Connection.CredentialLife = control.Seconds(e.CredentialLeft())
 	}
@@ -128,6 +129,11 @@ func (rt *running) Disconnect(ctx context.Context) error {
 
 // Send implements control.Backend.
 func (rt *running) Send(ctx context.Context, m *core.Message) error { return rt.client.Send(ctx, m) }
+
+// UpdateToken implements control.Backend.
+func (rt *running) UpdateToken(ctx context.Context, token core.Secret) error {
+	return rt.client.UpdateSASToken(ctx, token.Reveal())
+}
 
 // Twin implements control.Backend.
 func (rt *running) Twin(ctx context.Context) (json.RawMessage, error) {

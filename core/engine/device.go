@@ -81,8 +81,30 @@ func (e *Engine) Disconnect(ctx context.Context, hold bool) error {
 	return err
 }
 
-// CredentialChanged ends every wait between attempts: something that stood in the way may be gone.
-func (e *Engine) CredentialChanged() { e.inbox.post(core.CredentialChanged{}) }
+// CredentialChanged ends every wait between attempts, since something that stood in the way may be gone, and renews a
+// session with a fresh credential.
+func (e *Engine) CredentialChanged() {
+	e.watch.want(false)
+	e.inbox.post(core.CredentialChanged{})
+}
+
+func (d *device) OnTokenWanted(f func()) func() { return d.e.watch.addWanted(f) }
+
+func (d *device) UpdateToken(ctx context.Context, token core.Secret) error {
+	if err := ctxError(ctx); err != nil {
+		return fmt.Errorf("update SAS token: %w", err)
+	}
+	holder, ok := d.e.cfg.Credentials.(core.TokenHolder)
+	if !ok {
+		return fmt.Errorf("update SAS token: %w: the device proves itself by something else than a ready SAS token (device.sastoken), and renews that by itself", core.ErrUnsupported)
+	}
+	if err := holder.Replace(token); err != nil {
+		return fmt.Errorf("update SAS token: %w", err)
+	}
+	d.e.log.Info("SAS token replaced") //nolint:contextcheck // the log's handlers take nothing from it
+	d.e.CredentialChanged()
+	return nil
+}
 
 func (d *device) Watch(f func(core.Connection)) func() { return d.e.watch.add(f) }
 

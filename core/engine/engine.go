@@ -89,7 +89,8 @@ type Engine struct {
 	lastCall    core.Call
 	plugins     []*pluginSlot
 	desired     desired
-	reported    int64 // the highest $version of the reported properties that an answer named
+	doubt       string // of the last credential
+	reported    int64  // the highest $version of the reported properties that an answer named
 	deadLetters []DeadLetter
 	unsent      int
 	stopped     bool
@@ -230,6 +231,9 @@ func (e *Engine) execute(ctx context.Context, effect core.Effect) {
 		e.announce(ctx, f)
 	case core.Warn:
 		e.warn(ctx, f.Fault)
+	case core.WantCredential:
+		e.log.WarnContext(ctx, "the SAS token ends soon, or has ended: a new one is wanted (fairlead token update, the token's file, or a plugin)", "in", f.Left)
+		e.watch.want(true)
 	case core.Stop:
 		e.stopped = true
 

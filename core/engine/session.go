@@ -18,6 +18,7 @@ type attempt struct {
 
 	mu         sync.Mutex
 	credential core.Credential
+	doubt      string // the credential's, which is kept when the credential has served
 	link       core.Link
 	session    core.Session
 }
@@ -64,10 +65,33 @@ func (e *Engine) fetchCredential(ctx context.Context, epoch core.Epoch) {
 		}
 		e.who.set(c.Identity)
 		a.mu.Lock()
-		a.credential = c
+		a.credential, a.doubt = c, c.Doubt
 		a.mu.Unlock()
-		return core.CredentialFetched{Epoch: epoch, Life: c.Life}
+		e.inbox.run(func() core.Event {
+			e.noteDoubt(ctx, c.Doubt)
+			return core.CredentialFetched{Epoch: epoch, Life: c.Life, Given: c.Given, Doubtful: c.Doubt != ""}
+		})
+		return nil
 	})
+}
+
+// noteDoubt logs what speaks against a credential, once.
+func (e *Engine) noteDoubt(ctx context.Context, doubt string) {
+	if doubt != "" && doubt != e.doubt {
+		e.log.WarnContext(ctx, "the hub may refuse the device's credential, which is tried all the same", "reason", doubt)
+	}
+	e.doubt = doubt
+}
+
+// fault is the fault of an attempt that failed. What spoke against its credential before is said if the hub refused it.
+func (a *attempt) fault(err error) core.Fault {
+	a.mu.Lock()
+	doubt := a.doubt
+	a.mu.Unlock()
+	if doubt != "" && core.KindOf(err) == core.Unauthorized {
+		err = fmt.Errorf("%s: %w", doubt, err)
+	}
+	return core.FaultOf(err)
 }
 
 func (e *Engine) open(f core.Open) {
@@ -80,7 +104,7 @@ func (e *Engine) open(f core.Open) {
 		a.mu.Unlock()
 		link, err := e.cfg.Transports[f.Route].Open(ctx, c)
 		if err != nil {
-			e.failed(a, core.OpenFailed{Epoch: f.Epoch, Fault: core.FaultOf(err)})
+			e.failed(a, core.OpenFailed{Epoch: f.Epoch, Fault: a.fault(err)})
 			return nil
 		}
 		a.mu.Lock()
@@ -96,7 +120,7 @@ func (e *Engine) connect(epoch core.Epoch) {
 	e.background(func() {
 		s, err := e.makeSession(a)
 		if err != nil {
-			e.failed(a, core.ConnectFailed{Epoch: epoch, Fault: core.FaultOf(err)})
+			e.failed(a, core.ConnectFailed{Epoch: epoch, Fault: a.fault(err)})
 			a.work.Done()
 			return
 		}

@@ -24,6 +24,8 @@ type Status struct {
 	Transport   string
 	DeadLetters []DeadLetter
 	Uptime      time.Duration
+	// Doubt is what speaks against the newest credential: see core.Credential.
+	Doubt string
 }
 
 // CredentialLeft is what was left of the session's credential when the status was taken; 0 if it has no end.
@@ -58,7 +60,7 @@ func (e *Engine) status() Status {
 	s := Status{
 		Identity: e.who.get(), Connection: e.watch.get(), Machine: e.m.Status(), Uptime: time.Since(e.start),
 		OutboxMaxMessages: e.cfg.OutboxMessages, OutboxMaxBytes: e.cfg.OutboxBytes,
-		ReportedVersion: e.reported, DeadLetters: append([]DeadLetter(nil), e.deadLetters...),
+		ReportedVersion: e.reported, Doubt: e.doubt, DeadLetters: append([]DeadLetter(nil), e.deadLetters...),
 	}
 	s.Transport = e.cfg.Transports[s.Machine.Route].Name()
 	s.OutboxMessages, s.OutboxBytes = e.outbox.load()

@@ -15,6 +15,7 @@ type watchers struct {
 	since    time.Time
 	next     time.Time
 	watchers map[*watcher]struct{}
+	wanted   bool // a new token is wanted
 	closed   bool
 }
 
@@ -24,9 +25,11 @@ type watcher struct {
 	stop     chan struct{}
 	stopOnce sync.Once
 	isNew    bool
+	isWanted bool
 	errors   []error
 	tell     func(core.Connection)
 	fail     func(error)
+	ask      func()
 }
 
 // errorsKept bounds the errors that a slow watcher has not taken; later ones are left out.
@@ -79,6 +82,19 @@ func (w *watchers) error(err error) {
 	}
 }
 
+// want makes known that a new token is wanted, or that it has come.
+func (w *watchers) want(wanted bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.wanted = wanted
+	for one := range w.watchers {
+		one.isWanted = wanted
+		if wanted && one.ask != nil {
+			one.signal()
+		}
+	}
+}
+
 func (w *watcher) signal() {
 	select {
 	case w.wake <- struct{}{}:
@@ -92,6 +108,8 @@ func (w *watchers) add(f func(core.Connection)) (stop func()) {
 
 func (w *watchers) addError(f func(error)) (stop func()) { return w.start(&watcher{fail: f}) }
 
+func (w *watchers) addWanted(f func()) (stop func()) { return w.start(&watcher{ask: f}) }
+
 func (w *watchers) start(one *watcher) (stop func()) {
 	one.wake, one.stop = make(chan struct{}, 1), make(chan struct{})
 	one.signal()
@@ -100,6 +118,7 @@ func (w *watchers) start(one *watcher) (stop func()) {
 	if w.closed {
 		return func() {}
 	}
+	one.isWanted = w.wanted
 	w.watchers[one] = struct{}{}
 	go w.serve(one)
 	return func() { one.stopOnce.Do(func() { close(one.stop) }) }
@@ -113,8 +132,8 @@ func (w *watchers) serve(one *watcher) {
 			isLast = true
 		}
 		w.mu.Lock()
-		c, isNew, errs := w.getLocked(), one.isNew, one.errors
-		one.isNew, one.errors = false, nil
+		c, isNew, isWanted, errs := w.getLocked(), one.isNew, one.isWanted, one.errors
+		one.isNew, one.isWanted, one.errors = false, false, nil
 		isLast = isLast || w.closed
 		if isLast {
 			delete(w.watchers, one)
@@ -126,6 +145,9 @@ func (w *watchers) serve(one *watcher) {
 		}
 		if isNew && one.tell != nil {
 			one.tell(c)
+		}
+		if isWanted && one.ask != nil && !isLast {
+			one.ask()
 		}
 		for _, err := range errs {
 			one.fail(err)

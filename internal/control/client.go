@@ -57,6 +57,11 @@ func (c *Client) Send(ctx context.Context, m *core.Message) error {
 	return c.do(ctx, http.MethodPost, "/v1/send", m, nil)
 }
 
+// UpdateToken replaces the SAS token that the device was given.
+func (c *Client) UpdateToken(ctx context.Context, token core.Secret) error {
+	return c.do(ctx, http.MethodPost, "/v1/token", newToken{token.Reveal()}, nil)
+}
+
 // Twin asks the hub for the twin.
 func (c *Client) Twin(ctx context.Context) (json.RawMessage, error) {
 	var t json.RawMessage
@@ -191,6 +196,10 @@ type Connection struct {
 	NextAttempt float64 `json:"next_attempt_s,omitempty"`
 	// CredentialLife is what is left of the credential's life; 0 where it has no end.
 	CredentialLife float64 `json:"credential_life_s,omitempty"`
+	// CredentialGiven: it is renewed by whoever gave it, not by the device.
+	CredentialGiven bool `json:"credential_given,omitempty"`
+	// CredentialDoubt is why the hub may refuse the newest credential; "" where nothing speaks against it.
+	CredentialDoubt string `json:"credential_doubt,omitempty"`
 }
 
 // Outbox is what waits for the hub.
@@ -231,6 +240,11 @@ type Counters struct {
 	MessagesCompleted uint64 `json:"c2d_completed"`
 	DeadLetters       uint64 `json:"c2d_dead_letters"`
 	PluginExits       uint64 `json:"plugin_exits"`
+}
+
+// newToken is the body of an update of the token; a core.Secret would hide it from the socket too.
+type newToken struct {
+	Token string `json:"token"`
 }
 
 // Reported answers a report.

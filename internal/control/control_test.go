@@ -28,7 +28,9 @@ func TestMain(m *testing.M) {
 type backend struct {
 	err  error
 	sent *core.Message
-	seen chan struct{} // closed when a blocking call has begun
+	// token is the last one given.
+	token core.Secret
+	seen  chan struct{} // closed when a blocking call has begun
 
 	mu    sync.Mutex
 	lines []engine.Line
@@ -65,6 +67,11 @@ func (b *backend) Disconnect(context.Context) error { return b.err }
 
 func (b *backend) Send(_ context.Context, m *core.Message) error {
 	b.sent = m
+	return b.err
+}
+
+func (b *backend) UpdateToken(_ context.Context, token core.Secret) error {
+	b.token = token
 	return b.err
 }
 
@@ -116,6 +123,9 @@ func TestEachOperationGoesThroughTheSocket(t *testing.T) {
 	m := &core.Message{ID: "1", Payload: []byte{0, 255}, Properties: map[string]string{"ä": " "}, Expiry: time.Unix(5, 0).UTC()}
 	if err := c.Send(t.Context(), m); err != nil || fmt.Sprint(b.sent) != fmt.Sprint(m) {
 		t.Errorf("sent %+v: %v", b.sent, err)
+	}
+	if err := c.UpdateToken(t.Context(), "SharedAccessSignature sr=x"); err != nil || b.token.Reveal() != "SharedAccessSignature sr=x" {
+		t.Errorf("token %q: %v", b.token.Reveal(), err)
 	}
 	if twin, err := c.Twin(t.Context()); err != nil || string(twin) != `{"desired":{"$version":3}}` {
 		t.Errorf("twin %s: %v", twin, err)

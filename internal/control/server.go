@@ -37,6 +37,7 @@ type Backend interface {
 	Send(ctx context.Context, m *core.Message) error
 	Twin(ctx context.Context) (json.RawMessage, error)
 	Report(ctx context.Context, patch json.RawMessage) (version int64, err error)
+	UpdateToken(ctx context.Context, token core.Secret) error
 }
 
 // CheckDir says what keeps a directory, whether it is there yet or not, from holding the socket.
@@ -103,6 +104,14 @@ func routes(b Backend) http.Handler {
 		err := b.Send(r.Context(), &m)
 		answer(w, struct{}{}, err)
 	})
+	mux.HandleFunc("POST /v1/token", func(w http.ResponseWriter, r *http.Request) {
+		var t newToken
+		if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxBody)).Decode(&t); err != nil {
+			answer(w, nil, fmt.Errorf("read token: %w", core.ErrInvalid)) // the decoder's own words may hold some of it
+			return
+		}
+		answer(w, struct{}{}, b.UpdateToken(r.Context(), core.Secret(t.Token)))
+	})
 	mux.HandleFunc("GET /v1/twin", func(w http.ResponseWriter, r *http.Request) {
 		t, err := b.Twin(r.Context())
 		answer(w, t, err)
@@ -158,6 +167,7 @@ var kinds = []struct {
 }{
 	{core.ErrInvalid, "invalid", http.StatusBadRequest},
 	{core.ErrTooLarge, "too-large", http.StatusBadRequest},
+	{core.ErrUnsupported, "unsupported", http.StatusBadRequest},
 	{core.ErrCredential, "credential", http.StatusBadGateway},
 	{core.ErrService, "service", http.StatusBadGateway},
 	{core.ErrNotConnected, "not-connected", http.StatusConflict},

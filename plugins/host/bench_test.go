@@ -21,9 +21,11 @@ type nullDevice struct {
 	done chan struct{}
 }
 
-func (*nullDevice) Identity() core.Identity       { return core.Identity{DeviceID: "null"} }
-func (*nullDevice) OnError(func(error)) func()    { return func() {} }
-func (*nullDevice) Withdraw(core.Settler, uint64) {}
+func (*nullDevice) Identity() core.Identity                        { return core.Identity{DeviceID: "null"} }
+func (*nullDevice) OnTokenWanted(func()) func()                    { return func() {} }
+func (*nullDevice) UpdateToken(context.Context, core.Secret) error { return nil }
+func (*nullDevice) OnError(func(error)) func()                     { return func() {} }
+func (*nullDevice) Withdraw(core.Settler, uint64)                  {}
 func (*nullDevice) Watch(f func(core.Connection)) func() {
 	f(core.Connection{State: core.StateConnected})
 	return func() {}

@@ -82,7 +82,7 @@ func (s *session) carryOut(ctx context.Context, r *pluginv1.Request) (*pluginv1.
 	case *pluginv1.Request_Upload:
 		return nil, unsupported("upload files for plugins")
 	case *pluginv1.Request_UpdateSasToken:
-		return nil, unsupported("take a SAS token from a plugin (use `fairlead token update`, or a watched file)")
+		return &pluginv1.Reply{}, s.dev.UpdateToken(ctx, core.Secret(r.UpdateSasToken.GetToken()))
 	}
 	return nil, unsupported("do what was asked: the plugin's SDK is newer than the host")
 }

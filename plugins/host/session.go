@@ -209,14 +209,21 @@ func (s *session) start() {
 	s.in.open()
 	stopWatch := s.dev.Watch(s.watch)
 	stopErrors := s.dev.OnError(s.background)
+	stopWanted := s.dev.OnTokenWanted(s.tokenWanted)
 	go func() {
 		defer close(s.ended)
 		<-s.ctx.Done()
 		stopWatch()
+		stopWanted()
 		stopErrors()
 		all.Wait()
 		s.tasks.Wait()
 	}()
+}
+
+// tokenWanted tells the plugin that the SAS token ends soon.
+func (s *session) tokenWanted() {
+	s.queue(&pluginv1.SessionRequest{Frame: &pluginv1.SessionRequest_TokenWanted{TokenWanted: &pluginv1.TokenWanted{}}})
 }
 
 // queue queues a frame for the plugin.

@@ -32,6 +32,7 @@ type Device struct {
 	watchers map[int]func(Connection)
 	errs     map[int]func(error)
 	tokens   map[int]func()
+	wants    bool // the host asked for a token, and got none from here
 	nextID   int
 }
 
@@ -341,11 +342,18 @@ func (d *Device) Upload(ctx context.Context, blobName, path string) error {
 	return err
 }
 
-// UpdateSASToken replaces the device's SAS token.
+// UpdateSASToken replaces the SAS token that the device was given (device.sastoken). It returns when the token has been
+// taken; the session is renewed with it behind the scenes. ErrInvalid: it is malformed, has ended, or is another
+// device's. ErrUnsupported: the device proves itself by something else.
 func (d *Device) UpdateSASToken(ctx context.Context, token string) error {
 	_, err := d.s.request(ctx, "update SAS token", &pluginv1.Request{Request: &pluginv1.Request_UpdateSasToken{
 		UpdateSasToken: &pluginv1.UpdateSasTokenRequest{Token: token},
 	}})
+	if err == nil {
+		d.mu.Lock()
+		d.wants = false
+		d.mu.Unlock()
+	}
 	return err
 }
 
@@ -381,13 +389,16 @@ func (d *Device) OnBackgroundError(f func(error)) (stop func()) {
 	return func() { d.mu.Lock(); delete(d.errs, id); d.mu.Unlock() }
 }
 
-// OnNewSASToken calls f when the SAS token that the user gave ends soon, until stop is called; answer with
-// UpdateSASToken.
+// OnNewSASToken calls f when the SAS token that the user gave ends soon (in two minutes) or has ended, until stop is
+// called; answer with UpdateSASToken. It is also called if that was so before.
 func (d *Device) OnNewSASToken(f func()) (stop func()) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	id := d.id()
 	d.tokens[id] = f
+	if d.wants {
+		d.askTokenLocked(id)
+	}
 	return func() { d.mu.Lock(); delete(d.tokens, id); d.mu.Unlock() }
 }
 
@@ -436,16 +447,21 @@ func (d *Device) background(err error) {
 func (d *Device) tokenWanted() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	d.wants = true
 	for id := range d.tokens {
-		d.events.add(func() {
-			d.mu.Lock()
-			f := d.tokens[id]
-			d.mu.Unlock()
-			if f != nil {
-				f()
-			}
-		})
+		d.askTokenLocked(id)
 	}
+}
+
+func (d *Device) askTokenLocked(id int) {
+	d.events.add(func() {
+		d.mu.Lock()
+		f := d.tokens[id]
+		d.mu.Unlock()
+		if f != nil {
+			f()
+		}
+	})
 }
 
 // Metric reports the current value of something; labels are pairs of name and value. The name is lower case, with the

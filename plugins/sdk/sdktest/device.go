@@ -32,6 +32,9 @@ type Device struct {
 	conn      core.Connection
 	watchers  map[int]func(core.Connection)
 	errs      map[int]func(error)
+	wanted    map[int]func()
+	wants     bool
+	tokens    []core.Secret
 	next      int
 }
 
@@ -50,7 +53,7 @@ func NewDevice() *Device {
 		id:       core.Identity{Hostname: "hub.test", DeviceID: "device-1"},
 		reported: make(map[string]any), desired: json.RawMessage(`{"$version":1}`), version: 1,
 		conn:     core.Connection{State: core.StateConnected, Reason: "test", Epoch: 1},
-		watchers: make(map[int]func(core.Connection)), errs: make(map[int]func(error)),
+		watchers: make(map[int]func(core.Connection)), errs: make(map[int]func(error)), wanted: make(map[int]func()),
 	}
 }
 
@@ -320,6 +323,54 @@ func (d *Device) OnError(f func(error)) func() {
 	id := d.next
 	d.errs[id] = f
 	return func() { d.mu.Lock(); delete(d.errs, id); d.mu.Unlock() }
+}
+
+// WantToken says to the plugin that the device's SAS token ends soon, until it has updated it.
+func (d *Device) WantToken() {
+	var ask []func()
+	d.change(func() {
+		d.wants = true
+		ask = slices.Collect(maps.Values(d.wanted))
+	})
+	for _, f := range ask {
+		f()
+	}
+}
+
+// WaitToken waits for the next SAS token that the plugin gives and returns it. It models no check of the token.
+func (d *Device) WaitToken(ctx context.Context) (core.Secret, error) {
+	var token core.Secret
+	err := d.wait(ctx, func() bool {
+		if len(d.tokens) == 0 {
+			return false
+		}
+		token, d.tokens = d.tokens[0], d.tokens[1:]
+		return true
+	})
+	return token, err
+}
+
+// OnTokenWanted implements core.Device.
+func (d *Device) OnTokenWanted(f func()) func() {
+	d.mu.Lock()
+	d.next++
+	id := d.next
+	d.wanted[id] = f
+	wants := d.wants
+	d.mu.Unlock()
+	if wants {
+		f()
+	}
+	return func() { d.mu.Lock(); delete(d.wanted, id); d.mu.Unlock() }
+}
+
+// UpdateToken implements core.Device.
+func (d *Device) UpdateToken(ctx context.Context, token core.Secret) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	d.change(func() { d.wants, d.tokens = false, append(d.tokens, token) })
+	return nil
 }
 
 // ErrOffline is an error for FailSends and FailReports.

@@ -26,7 +26,7 @@ func identify(c *config.Config, cfg *device.Config, log *slog.Logger) (err error
 		}
 		return nil
 	}
-	if cfg.Identity, cfg.Credentials, err = credential(c); err != nil {
+	if cfg.Identity, cfg.Credentials, err = credential(c, time.Now); err != nil {
 		return err
 	}
 	cfg.Transports, err = makeTransports(c, cfg.Identity, log)
@@ -95,6 +95,12 @@ func provisioning(c *config.Config, log *slog.Logger) (*device.Provisioning, err
 // source for a hub: the same key, or the same certificate.
 func registrationProof(c *config.Config) (proof core.CredentialSource, atHub func(core.Identity) (core.CredentialSource, error), err error) {
 	p, ttl := c.Device.Provisioning, c.Device.SASTokenTTL
+	if x := p.X509; x != nil {
+		if proof, err = credentials.NewX509(certificateOf(x.CertFile, x.KeyFile, x.PassPhrase), time.Now); err != nil {
+			return nil, nil, configProblem(c, "device.provisioning.x509", err)
+		}
+		return proof, func(core.Identity) (core.CredentialSource, error) { return proof, nil }, nil
+	}
 	position, source := "device.provisioning.symmetric_key", p.SymmetricKey
 	if !p.GroupSymmetricKey.IsZero() {
 		position, source = "device.provisioning.group_symmetric_key", p.GroupSymmetricKey
