@@ -3,6 +3,7 @@ package device_test
 import (
 	"context"
 	"errors"
+	"net"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -159,6 +160,46 @@ func TestAGatewayIsDialedInTheHubsPlace(t *testing.T) {
 			if id := c.Identity(); id.Gateway != "127.0.0.1" || id.Hostname != "localhost" {
 				t.Errorf("identity %+v", id)
 			}
+			if err := c.Shutdown(t.Context()); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+}
+
+// A client that cannot get on holds up no other one of its process.
+func TestAStalledClientDelaysNoOther(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		hub := hubtest.StartPipe(t)
+		stalled, err := device.FromConnectionString(hub.AddDevice("stalled"), onPipe(hub), func(o *device.Options) {
+			o.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) {
+				<-ctx.Done()
+				return nil, ctx.Err()
+			}
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		healthy, err := device.FromConnectionString(hub.AddDevice("healthy"), onPipe(hub))
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		go func() { ended <- stalled.Connect(ctx) }()
+		synctest.Wait()
+		began := time.Now()
+		if err := healthy.Send(t.Context(), text("x")); err != nil {
+			t.Error(err)
+		}
+		if took := time.Since(began); took > time.Second {
+			t.Errorf("a message of the other client took %v", took)
+		}
+		cancel()
+		if err := <-ended; !errors.Is(err, device.ErrCancelled) {
+			t.Errorf("the stalled connect ended with %v", err)
+		}
+		for _, c := range []*device.Client{stalled, healthy} {
 			if err := c.Shutdown(t.Context()); err != nil {
 				t.Error(err)
 			}
