@@ -400,10 +400,11 @@ func (m *Machine) isBehind(c *call, i PluginIndex) bool {
 	return false
 }
 
-// target computes whose a call is: a method's owner, or the first plugin in file order that takes the message. It is not
-// known as long as a plugin that could be it has never said what it handles.
+// target computes whose a call is: a method's owner (the one that names it before the one that takes any), or the first
+// plugin in file order that takes the message. It is not known as long as a plugin that could be it has never said what it
+// handles.
 func (m *Machine) target(c *call) (PluginIndex, bool) {
-	isKnown := true
+	isKnown, takesAny := true, NoPlugin
 	for i := range m.plugins {
 		p := &m.plugins[i]
 		switch {
@@ -411,12 +412,18 @@ func (m *Machine) target(c *call) (PluginIndex, bool) {
 			return PluginIndex(i), true
 		case c.kind == InboundMethod:
 			isKnown = isKnown && (p.cfg.Methods != nil || !p.isUnknown())
+			if slices.Contains(p.methods(), AnyMethod) {
+				takesAny = PluginIndex(i)
+			}
 		case p.state == pluginFailed || !p.matches(c.props):
 		case p.handlesMessages():
 			return PluginIndex(i), true
 		case p.isUnknown():
 			return NoPlugin, false // a later one must not get ahead of it
 		}
+	}
+	if c.kind == InboundMethod && isKnown {
+		return takesAny, true
 	}
 	return NoPlugin, isKnown
 }

@@ -32,13 +32,16 @@ type Fault struct {
 	RetryAfter time.Duration
 	// Clean is set when the other side simply closed the session.
 	Clean bool
+	// Phase and Status are the error's, for whoever is told of it; they decide nothing.
+	Phase  string
+	Status int
 }
 
 // FaultOf reduces an error to what the machine reads of it.
 func FaultOf(err error) Fault {
 	f := Fault{Kind: KindOf(err), Reason: err.Error()}
 	if e, ok := asError(err); ok {
-		f.RetryAfter, f.Clean = e.RetryAfter, e.Clean
+		f.RetryAfter, f.Clean, f.Phase, f.Status = e.RetryAfter, e.Clean, e.Phase, e.Status
 	}
 	return f
 }

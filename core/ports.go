@@ -286,12 +286,15 @@ type Answer struct {
 	Verdict Verdict
 }
 
+// AnyMethod among a plugin's methods stands for all that no plugin names.
+const AnyMethod = "*"
+
 // PluginInfo is what a plugin says of itself when it starts.
 type PluginInfo struct {
 	Name    string
-	PID     int    // 0 for one within this process
-	SDK     string // "go/0.1.0"
-	Methods []string
+	PID     int      // 0 for one within this process
+	SDK     string   // "go/0.1.0"
+	Methods []string // may hold AnyMethod
 	// Messages, Desired: whether it handles cloud-to-device messages, desired properties.
 	Messages bool
 	Desired  bool

@@ -15,14 +15,11 @@ import (
 	"github.com/fairlead-iot/fairlead/core/engine"
 )
 
-// Message is a device-to-cloud or cloud-to-device message.
-type Message = core.Message
-
 // Config assembles a client. Start from DefaultConfig.
 type Config struct {
 	// Provisioning, if set, takes the place of Identity, Credentials and Transports: the device learns them.
 	Provisioning *Provisioning
-	Identity     core.Identity
+	Identity     Identity
 	Credentials  core.CredentialSource
 	// Transports are the routes to the hub, in order of preference.
 	Transports []core.Transport
@@ -71,7 +68,9 @@ type Client struct {
 	pending map[uint64]chan error
 }
 
-// New makes a client and starts its engine. It does not touch the network before something asks for a session.
+// New makes a client of parts: where FromConnectionString and FromSymmetricKey do not have what it takes (another
+// CredentialSource, several routes, plugins). It starts the engine, and does not touch the network before something asks
+// for a session.
 func New(cfg Config) (*Client, error) {
 	if cfg.Provisioning != nil {
 		p, err := newProvisioner(*cfg.Provisioning)
@@ -134,16 +133,22 @@ func (c *Client) Shutdown(ctx context.Context) error {
 // Done is closed when the client has been shut down.
 func (c *Client) Done() <-chan struct{} { return c.ended }
 
-// Connection returns the state of the connection.
-func (c *Client) Connection(ctx context.Context) (core.Connection, error) {
+// Identity names the device or module, and its hub.
+func (c *Client) Identity() Identity { return c.own.Identity() }
+
+// Connected reports whether there is a session now. A renewal of the credential does not end it.
+func (c *Client) Connected() bool { return c.engine.Connection().Connected() }
+
+// Connection returns the state of the connection, why it is so, since when, and when the next attempt is made.
+func (c *Client) Connection(ctx context.Context) (Connection, error) {
 	s, err := c.engine.Status(ctx)
 	return s.Connection, err
 }
 
 // OnConnection calls f with the state now and after each change, until stop is called.
-func (c *Client) OnConnection(f func(core.Connection)) (stop func()) { return c.own.Watch(f) }
+func (c *Client) OnConnection(f func(Connection)) (stop func()) { return c.own.Watch(f) }
 
-// OnBackgroundError calls f with each loss, failed attempt and failed renewal, until stop is called.
+// OnBackgroundError calls f with each loss, failed attempt and failed renewal, until stop is called. Mostly it is an *Error.
 func (c *Client) OnBackgroundError(f func(error)) (stop func()) { return c.own.OnError(f) }
 
 // OnNewSASToken calls f when the SAS token that the client was given ends in two minutes, or has ended, until stop is
@@ -238,7 +243,8 @@ type Twin struct {
 	Reported json.RawMessage `json:"reported"` // with $version
 }
 
-// GetTwin asks the hub for the twin.
+// GetTwin asks the hub for the twin. It connects where AutoConnect is on, and asks again when the session is lost before the
+// answer comes; a refusal by the hub is ErrService, with its status and tracking id in the *Error.
 func (c *Client) GetTwin(ctx context.Context) (Twin, error) {
 	raw, err := c.own.Twin(ctx)
 	if err != nil {
@@ -252,7 +258,7 @@ func (c *Client) GetTwin(ctx context.Context) (Twin, error) {
 }
 
 // PatchReported changes the reported properties by a JSON merge patch (anything that marshals to an object) and returns
-// their new $version.
+// their new $version. A null removes a property. Errors are as for GetTwin.
 func (c *Client) PatchReported(ctx context.Context, patch any) (int64, error) {
 	raw, err := json.Marshal(patch)
 	if err != nil {
@@ -261,21 +267,23 @@ func (c *Client) PatchReported(ctx context.Context, patch any) (int64, error) {
 	return c.own.Report(ctx, raw)
 }
 
-// HandleMethod sets the handler of a direct method; nil removes it. A method without one is answered 404.
+// HandleMethod sets the handler of a direct method, in place of what handled it before; nil removes it. A method without
+// one is answered 404. The name AnyMethod stands for all that have none of their own.
 func (c *Client) HandleMethod(name string, f MethodHandler) {
-	c.in.setMethod(name, f)
+	c.in.setMethod(name, methodOf(f))
 	c.engine.Reregister(0)
 }
 
-// HandleMessages sets the handler of cloud-to-device messages (for a module, of its inputs). Messages come one at a
-// time, in order.
+// HandleMessages sets the handler of cloud-to-device messages (for a module, of its inputs: Message.Input says which), in
+// place of what handled them before; nil removes it. Messages come one at a time, in order. A handler has 50 s; a message
+// that took longer is a dead letter, and so is one that comes when there is no handler any more.
 func (c *Client) HandleMessages(f MessageHandler) {
 	c.in.setMessages(f)
 	c.engine.Reregister(0)
 }
 
 // HandleDesired sets the handler of the desired properties. It is called with the current state after each connect that
-// found a change, and after each change; changes that come while it runs are given together.
+// found a change, and after each change; changes that come while it runs are given together. nil removes it.
 func (c *Client) HandleDesired(f DesiredHandler) {
 	c.in.setDesired(f)
 	c.engine.Reregister(0)

@@ -23,15 +23,20 @@ type MessageHandler func(ctx context.Context, m *Message) error
 // DesiredHandler applies a state of the desired properties.
 type DesiredHandler func(ctx context.Context, d core.Desired) error
 
-// ErrAbandon is returned by a MessageHandler that cannot handle the message now.
+// ErrAbandon is returned by a MessageHandler that cannot handle the message now; it is handed out again within 50 s of its
+// arrival, and then is a dead letter.
 var ErrAbandon = errors.New("abandon the message")
+
+// methodFunc answers a method call; err is what its handler failed with.
+type methodFunc func(ctx context.Context, d core.Delivery) (core.Answer, error)
 
 // handlers is the plugin within this process: the functions that the program has set.
 type handlers struct {
 	mu       sync.Mutex
-	methods  map[string]MethodHandler
+	methods  map[string]methodFunc // AnyMethod is among the names
 	messages MessageHandler
 	desired  DesiredHandler
+	pulled   pulled
 	active   int // calls under way
 	closing  bool
 	done     chan struct{}
@@ -44,14 +49,15 @@ var (
 )
 
 func newHandlers() *handlers {
-	h := &handlers{methods: map[string]MethodHandler{}, done: make(chan struct{})}
+	h := &handlers{methods: map[string]methodFunc{}, done: make(chan struct{})}
 	h.close = sync.OnceFunc(func() { close(h.done) })
 	return h
 }
 
-func (h *handlers) setMethod(name string, f MethodHandler) {
+func (h *handlers) setMethod(name string, f methodFunc) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	delete(h.pulled.methods, name)
 	if f == nil {
 		delete(h.methods, name)
 		return
@@ -62,13 +68,13 @@ func (h *handlers) setMethod(name string, f MethodHandler) {
 func (h *handlers) setMessages(f MessageHandler) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.messages = f
+	h.messages, h.pulled.messages = f, nil
 }
 
 func (h *handlers) setDesired(f DesiredHandler) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.desired = f
+	h.desired, h.pulled.desired = f, nil
 }
 
 // Launch implements core.Launcher: there is nothing to start.
@@ -128,22 +134,22 @@ func (h *handlers) call(ctx context.Context, d core.Delivery) (answer core.Answe
 		}
 	}()
 	h.mu.Lock()
-	method, messages, desired := h.methods[d.Method], h.messages, h.desired
+	messages, desired := h.messages, h.desired
+	method, ok := h.methods[d.Method]
+	if !ok {
+		method = h.methods[core.AnyMethod]
+	}
 	h.mu.Unlock()
 	switch d.Kind {
 	case core.InboundMethod:
 		if method == nil {
 			return core.Answer{Status: 404, Payload: reason("no handler for the method " + d.Method)}, nil
 		}
-		status, result, err := method(ctx, d.Payload)
+		answer, err := method(ctx, d)
 		if err != nil {
 			return failure(d, err), nil
 		}
-		body, err := json.Marshal(result)
-		if err != nil {
-			return failure(d, fmt.Errorf("marshal the result: %w", err)), nil
-		}
-		return core.Answer{Status: status, Payload: body}, nil
+		return answer, nil
 	case core.InboundMessage:
 		if messages == nil {
 			return core.Answer{Verdict: core.Reject}, nil
@@ -158,6 +164,29 @@ func (h *handlers) call(ctx context.Context, d core.Delivery) (answer core.Answe
 		}
 		return core.Answer{}, desired(ctx, *d.Desired)
 	}
+}
+
+// methodOf makes a MethodHandler one of the handlers'.
+func methodOf(f MethodHandler) methodFunc {
+	if f == nil {
+		return nil
+	}
+	return func(ctx context.Context, d core.Delivery) (core.Answer, error) {
+		status, result, err := f(ctx, d.Payload)
+		if err != nil {
+			return core.Answer{}, err
+		}
+		return answerOf(status, result)
+	}
+}
+
+// answerOf makes an answer of a status and of what marshals to JSON.
+func answerOf(status int, result any) (core.Answer, error) {
+	body, err := json.Marshal(result)
+	if err != nil {
+		return core.Answer{}, fmt.Errorf("marshal the result: %w: %w", core.ErrInvalid, err)
+	}
+	return core.Answer{Status: status, Payload: body}, nil
 }
 
 // failure is the answer to a call whose handler failed.

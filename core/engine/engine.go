@@ -299,7 +299,11 @@ func (e *Engine) announce(ctx context.Context, f core.Announce) {
 
 func (e *Engine) warn(ctx context.Context, f core.Fault) {
 	e.log.WarnContext(ctx, "trouble", "kind", f.Kind.String(), "reason", f.Reason)
-	e.watch.error(&core.Error{Op: f.Reason, Kind: f.Kind, RetryAfter: f.RetryAfter})
+	err := &core.Error{Op: f.Reason, Kind: f.Kind, Phase: f.Phase, Status: f.Status, RetryAfter: f.RetryAfter, Clean: f.Clean}
+	if f.Kind == core.Unauthorized {
+		err.Op, err.Err = core.ErrCredential.Error(), &reason{f.Reason, []error{core.ErrCredential}}
+	}
+	e.watch.error(err)
 }
 
 // ctxError turns a context's end into the sentinel that callers know, keeping the context's own error.

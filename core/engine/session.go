@@ -253,29 +253,47 @@ func settle(runs []settlement, err error) {
 	}
 }
 
-// outcomeError is the error that a caller sees.
+// outcomeError is the error that a caller sees. Where an error of the connection is behind the outcome, the *core.Error in
+// its tree says of which kind it was.
 func outcomeError(o core.Outcome, f core.Fault) error {
-	because := func(err error) error {
-		if f.Reason == "" {
-			return err
-		}
-		if f.Kind == core.Unauthorized {
-			return fmt.Errorf("%w: %w: %s", core.ErrCredential, err, f.Reason)
-		}
-		return fmt.Errorf("%w: %s", err, f.Reason)
-	}
 	switch o {
 	case core.Cancelled:
 		return core.ErrCancelled
 	case core.NotConnected:
 		return core.ErrNotConnected
 	case core.Failed:
-		return because(core.ErrConnectionFailed)
+		return faultError(core.ErrConnectionFailed, f)
 	case core.Dropped:
-		return because(core.ErrConnectionDropped)
+		return faultError(core.ErrConnectionDropped, f)
 	case core.Stopped:
 		return core.ErrClosed
 	default:
 		return nil
 	}
 }
+
+// faultError makes an error again of what is left of one, with the sentinels that belong to it.
+func faultError(sentinel error, f core.Fault) error {
+	if f.Reason == "" {
+		return sentinel
+	}
+	what, is := sentinel.Error(), []error{sentinel}
+	if f.Kind == core.Unauthorized {
+		what, is = core.ErrCredential.Error()+": "+what, append(is, core.ErrCredential)
+	}
+	return &core.Error{
+		Op: what, Kind: f.Kind, Phase: f.Phase, Status: f.Status, RetryAfter: f.RetryAfter, Clean: f.Clean, Err: &reason{f.Reason, is},
+	}
+}
+
+// reason is the text of an error that is no more, and what it counts as.
+type reason struct {
+	text string
+	is   []error
+}
+
+// Error returns the text.
+func (r *reason) Error() string { return r.text }
+
+// Unwrap returns what it counts as.
+func (r *reason) Unwrap() []error { return r.is }

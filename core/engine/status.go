@@ -56,6 +56,9 @@ func (e *Engine) Status(ctx context.Context) (Status, error) {
 	return e.status(), nil
 }
 
+// Connection returns the state of the connection as it was announced last.
+func (e *Engine) Connection() core.Connection { return e.watch.get() }
+
 func (e *Engine) status() Status {
 	s := Status{
 		Identity: e.who.get(), Connection: e.watch.get(), Machine: e.m.Status(), Uptime: time.Since(e.start),

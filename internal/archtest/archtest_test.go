@@ -50,6 +50,19 @@ func TestImportsKeepTheRules(t *testing.T) {
 	}
 }
 
+// One static binary for every platform: nothing that it is made of may need a C compiler.
+func TestTheProgramNeedsNoC(t *testing.T) {
+	cmd := exec.CommandContext(t.Context(), "go", "list", "-deps", "-f", "{{if and (not .Standard) .CgoFiles}}{{.ImportPath}}{{end}}", archtest.Module+"/cmd/runtime")
+	cmd.Env = append(cmd.Environ(), "CGO_ENABLED=1") // else the files are not counted
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("go list: %v", err)
+	}
+	if text := strings.TrimSpace(string(out)); text != "" {
+		t.Errorf("these need cgo: %s", text)
+	}
+}
+
 // The positive control: each of these must be caught, by a rule with this word in its reason.
 func TestABreachIsCaught(t *testing.T) {
 	const m = archtest.Module

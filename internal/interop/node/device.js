@@ -47,6 +47,12 @@ const commands = {
     for (const [key, value] of Object.entries(properties || {})) m.properties.add(key, value);
     await client.sendEvent(m);
   },
+  async sendMessage({ body, system, properties }) {
+    const m = new Message(body);
+    Object.assign(m, system);
+    for (const [key, value] of Object.entries(properties)) m.properties.add(key, value);
+    await client.sendEvent(m);
+  },
   async sendBatch({ bodies }) {
     await Promise.all(bodies.map((b) => client.sendEvent(new Message(b))));
   },
