@@ -66,3 +66,6 @@ func (e *RegistrationError) Error() string {
 	}
 	return text + ")"
 }
+
+// Is makes it ErrService, whose text speaks of a hub.
+func (e *RegistrationError) Is(target error) bool { return target == ErrService }

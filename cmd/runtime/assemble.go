@@ -85,7 +85,7 @@ func assemble(c *config.Config, log *slog.Logger) (_ *running, err error) {
 	if given, ok := cfg.Credentials.(*credentials.GivenToken); ok {
 		rt.token = given.Token()
 	}
-	log.Info("starting", "version", readVersion().Version, whoStarts(c, &cfg), "plugins", len(plugins), "outbox", c.Outbox.Mode)
+	log.Info("starting", "version", readVersion().Version, "device", whoStarts(c, &cfg), "plugins", len(plugins), "outbox", c.Outbox.Mode)
 	rt.client, err = device.New(cfg)
 	return rt, err
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"fmt"
 	"log/slog"
 	"path/filepath"
 	"time"
@@ -34,11 +35,11 @@ func identify(c *config.Config, cfg *device.Config, log *slog.Logger) (err error
 }
 
 // whoStarts says for the log who the device is, as far as that is known.
-func whoStarts(c *config.Config, cfg *device.Config) slog.Attr {
+func whoStarts(c *config.Config, cfg *device.Config) string {
 	if p := c.Device.Provisioning; p != nil {
-		return slog.Group("provisioning", "host", p.Host, "id_scope", p.IDScope, "registration", p.RegistrationID)
+		return fmt.Sprintf("registration %s of %s at %s", p.RegistrationID, p.IDScope, p.Host)
 	}
-	return slog.Group("", "hub", cfg.Identity.Hostname, "device", cfg.Identity.ClientID())
+	return cfg.Identity.ClientID() + " at " + cfg.Identity.Hostname
 }
 
 // provisioning makes what a device needs to learn who it is.

@@ -99,7 +99,7 @@ func (o *operation) failure(status int) error {
 	switch {
 	case o.Status == statusDisabled:
 		e.Message = "the enrollment, or its registration, is disabled"
-		return &core.Error{Kind: core.Unauthorized, Phase: phaseDPS, Status: status, Err: fmt.Errorf("%w: %w", core.ErrService, e)}
+		return &core.Error{Kind: core.Unauthorized, Phase: phaseDPS, Status: status, Err: e}
 	case e.Message == "" && o.Status == statusFailed:
 		e.Message = "the registration failed"
 	case e.Message == "":
@@ -131,7 +131,7 @@ func registrationError(e *core.RegistrationError, retryAfter time.Duration) erro
 		out.Kind = core.Unauthorized
 		err = fmt.Errorf("is there an enrollment for this registration id, in the service that id_scope names? %w", e)
 	}
-	out.Err = fmt.Errorf("%w: %w", core.ErrService, err)
+	out.Err = err
 	return out
 }
 
