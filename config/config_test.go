@@ -149,7 +149,7 @@ func TestExampleAlternativesAreRight(t *testing.T) {
 		{"sastoken", ""},
 		{"x509", ""},
 		{"provisioning", ""},
-		{"edge_environment", "device.edge_environment"},
+		{"edge_environment", ""},
 		{"gateway_hostname", ""},
 		{"server_verification_cert", ""},
 		{"extra_ca", ""},

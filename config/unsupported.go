@@ -9,9 +9,6 @@ func (c *Config) Unsupported() []Problem {
 		p.Text += ": this version cannot do that yet"
 		out = append(out, p)
 	}
-	if c.Device.EdgeEnvironment {
-		add("device.edge_environment", "identity of an IoT Edge module")
-	}
 	if c.TLS.Cipher != "" {
 		add("tls.cipher", "a choice of cipher suites")
 	}

@@ -108,6 +108,9 @@ func (v *validator) identity() {
 			v.add(key, "write exactly one of symmetric_key, group_symmetric_key and x509 as the proof of identity")
 		}
 	}
+	if d.EdgeEnvironment && v.c.IsSet("tls.server_verification_cert") {
+		v.add("tls.server_verification_cert", "does not go with edge_environment: the Edge runtime says whom to trust")
+	}
 	if d.EdgeEnvironment && d.GatewayHostname != "" {
 		v.add("device.gateway_hostname", "does not go with edge_environment: the Edge runtime names the gateway")
 	}

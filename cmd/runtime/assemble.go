@@ -141,8 +141,9 @@ func userAgent() string {
 	return fmt.Sprintf("fairlead/%s (%s)", v.Version, v.Platform)
 }
 
-func makeTransports(c *config.Config, identity core.Identity, log *slog.Logger) ([]core.Transport, error) {
-	var trust netdial.TLSConfig
+// makeTransports makes the routes to an identity's hub. edgeCA, if given, takes the place of server_verification_cert.
+func makeTransports(c *config.Config, identity core.Identity, edgeCA []byte, log *slog.Logger) ([]core.Transport, error) {
+	trust := netdial.TLSConfig{ServerVerificationCert: edgeCA}
 	for _, p := range []struct {
 		key string
 		pem config.PEM

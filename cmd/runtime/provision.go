@@ -27,10 +27,13 @@ func identify(c *config.Config, cfg *device.Config, log *slog.Logger) (err error
 		}
 		return nil
 	}
+	if c.Device.EdgeEnvironment {
+		return edge(c, cfg, log)
+	}
 	if cfg.Identity, cfg.Credentials, err = credential(c, time.Now); err != nil {
 		return err
 	}
-	cfg.Transports, err = makeTransports(c, cfg.Identity, log)
+	cfg.Transports, err = makeTransports(c, cfg.Identity, nil, log)
 	return err
 }
 
@@ -72,7 +75,7 @@ func provisioning(c *config.Config, log *slog.Logger) (*device.Provisioning, err
 	}
 	out := &device.Provisioning{
 		Registrar: registrar, Proof: proof, Credentials: atHub, Gateway: c.Device.GatewayHostname, Logger: log,
-		Transports: func(id core.Identity) ([]core.Transport, error) { return makeTransports(c, id, log) },
+		Transports: func(id core.Identity) ([]core.Transport, error) { return makeTransports(c, id, nil, log) },
 		Keep: store.Assignments{
 			Path: filepath.Join(c.StateDir, assignmentFile),
 			For:  store.Request{Host: p.Host, IDScope: p.IDScope, RegistrationID: p.RegistrationID},
@@ -82,7 +85,7 @@ func provisioning(c *config.Config, log *slog.Logger) (*device.Provisioning, err
 		}[p.Reprovision],
 	}
 	// Whatever hub it will be: what is wrong with the routes shows now.
-	trial, err := makeTransports(c, core.Identity{Hostname: p.Host, DeviceID: p.RegistrationID, Gateway: c.Device.GatewayHostname}, log)
+	trial, err := makeTransports(c, core.Identity{Hostname: p.Host, DeviceID: p.RegistrationID, Gateway: c.Device.GatewayHostname}, nil, log)
 	if err != nil {
 		return nil, err
 	}

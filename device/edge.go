@@ -1,0 +1,40 @@
+package device
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/fairlead-iot/fairlead/credentials"
+)
+
+// FromEdgeEnvironment makes a client of the module that the process is, by what the IoT Edge runtime says in the
+// environment: whose module, which gateway (its Edge hub), who signs for it. The Edge hub's authority is asked for at
+// once, on this machine, until ctx ends; there is no other way to know whom to trust, so that ServerVerificationCert and
+// GatewayHostname are refused. Where the variables are not complete, EdgeHubConnectionString and
+// EdgeModuleCACertificateFile are taken, for a developer's machine. Errors wrap ErrInvalid where the environment is wrong.
+//
+// https://learn.microsoft.com/azure/iot-edge/module-development
+func FromEdgeEnvironment(ctx context.Context, change ...func(*Options)) (*Client, error) {
+	o := newOptions(change)
+	if o.ServerVerificationCert != nil || o.GatewayHostname != "" {
+		return nil, fmt.Errorf("device: ServerVerificationCert and GatewayHostname do not go with the IoT Edge environment, which has its own: %w", ErrInvalid)
+	}
+	e, err := credentials.ReadEdgeEnvironment(os.Getenv)
+	if err != nil {
+		return nil, fmt.Errorf("device: %w", err)
+	}
+	id := e.Identity
+	if err := o.complete(&id); err != nil {
+		return nil, err
+	}
+	source, err := e.Source(o.SASTokenTTL, time.Now)
+	if err != nil {
+		return nil, fmt.Errorf("device: %w", err)
+	}
+	if o.ServerVerificationCert, err = e.TrustBundle(ctx); err != nil {
+		return nil, fmt.Errorf("device: %w", err)
+	}
+	return o.client(id, source)
+}
