@@ -195,10 +195,10 @@ func (h *Hub) open() error {
 	if h.identity, err = pki.Load(h.cfg.Dir, h.cfg.Hostnames, time.Now()); err != nil {
 		return errors.Join(err, h.svc.Close())
 	}
-	if err := h.openUploads(); err != nil {
+	if h.dps, err = dps.Open(dps.Config{Hub: h.svc, RetryAfter: h.cfg.ProvisioningRetryAfter, Logger: h.log}); err != nil {
 		return errors.Join(err, h.svc.Close())
 	}
-	if h.dps, err = dps.Open(dps.Config{Hub: h.svc, RetryAfter: h.cfg.ProvisioningRetryAfter, Logger: h.log}); err != nil {
+	if err := h.openUploads(); err != nil {
 		return errors.Join(err, h.svc.Close())
 	}
 	h.mqtt = mqttfront.New(mqttfront.Config{
