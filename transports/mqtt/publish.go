@@ -216,6 +216,7 @@ func appendPublish(b, topic []byte, id uint16, payload []byte) []byte {
 // insist has paho subscribe, and returns its token, or nil when the session has ended. Where paho does not take it, it is
 // offered again.
 func (s *session) insist(ask func() paho.Token) paho.Token {
+	s.g.send() // what was put together so far: it would wait for the publisher, which waits here
 	for s.g.calm() {
 		token := ask()
 		if tokenError(token) == nil {

@@ -10,6 +10,32 @@ import (
 	"github.com/fairlead-iot/fairlead/transports/transporttest"
 )
 
+// A subscription waits for paho's writer and for room. Nobody but the publisher, which waits with it, would make room.
+func TestASubscriptionBehindALargePacketIsAskedAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		hub := transporttest.NewFakeHub()
+		s := connect(t, hub, core.Handler{})
+		// Both are queued before the publisher looks.
+		hold := make(chan struct{})
+		s.(*session).queue.first(func() { <-hold })
+		synctest.Wait()
+		s.Request(core.Request{ID: 1, Kind: core.ReportedPatch, Payload: make([]byte, writeSoft)})
+		subscribed := make(chan error, 1)
+		began := time.Now()
+		go func() { subscribed <- s.Subscribe(t.Context(), core.FeatureMessages) }()
+		synctest.Wait()
+		close(hold)
+		if err := <-subscribed; err != nil {
+			t.Fatal(err)
+		}
+		if took := time.Since(began); took != 0 {
+			t.Errorf("the subscription took %v", took)
+		}
+		mustClose(t, s)
+		hub.Close()
+	})
+}
+
 // What needs an answer, and the end, do not wait for the acknowledgement of telemetry, however much of it is out.
 func TestWithheldAcknowledgementsHoldUpMessagesOnly(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
