@@ -2,6 +2,8 @@ package mqtt
 
 import (
 	"context"
+	"errors"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -81,6 +83,23 @@ func TestWithheldAcknowledgementsHoldUpMessagesOnly(t *testing.T) {
 		if n := hub.Goodbyes(); n != 1 {
 			t.Errorf("%d goodbyes, want 1", n)
 		}
+		hub.Close()
+	})
+}
+
+// A topic's length has two bytes: a longer one would come out as another packet.
+func TestAnAnswerWhoseTopicIsTooLongIsRefused(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		hub := transporttest.NewFakeHub()
+		s := connect(t, hub, core.Handler{})
+		err := s.Respond(t.Context(), core.MethodResponse{RequestID: strings.Repeat("%", maxTopicBytes/3), Status: 200})
+		if !errors.Is(err, core.ErrTooLarge) {
+			t.Errorf("error %v", err)
+		}
+		if err := s.Respond(t.Context(), core.MethodResponse{RequestID: "1", Status: 200}); err != nil {
+			t.Errorf("the next answer: %v", err)
+		}
+		mustClose(t, s)
 		hub.Close()
 	})
 }

@@ -264,6 +264,9 @@ func (s *session) Respond(ctx context.Context, r core.MethodResponse) error {
 	}
 	const op = "respond to method"
 	topic, acked := methodResponseTopic(r), make(chan struct{}, 1)
+	if len(topic) > maxTopicBytes {
+		return &core.Error{Op: op, Kind: core.Refused, Phase: phaseMQTT, Err: fmt.Errorf("%w: the hub's request id does not fit into an MQTT topic", core.ErrTooLarge)}
+	}
 	s.first(func() { s.offer(topic, payload, acked) })
 	select {
 	case <-acked:
