@@ -267,3 +267,27 @@ func TestTheLastWordComesLastAndWhole(t *testing.T) {
 }
 
 var errGone = errors.New("the press is gone")
+
+// A drain does not wait for what lingers.
+func TestADrainEndsLingering(t *testing.T) {
+	lingers := make(chan struct{})
+	h := overPipes(t, func(ctx context.Context, dev *sdk.Device) error {
+		dev.SetLinger(time.Hour)
+		for range 3 {
+			if err := dev.SendAsync(ctx, &sdk.Message{}, nil); err != nil {
+				return err
+			}
+		}
+		close(lingers)
+		<-ctx.Done()
+		return nil
+	})
+	h.credit(100, 1000)
+	<-lingers
+	h.send(&pluginv1.SessionRequest{Frame: &pluginv1.SessionRequest_Drain{Drain: &pluginv1.Drain{TimeoutMs: 60_000}}})
+	for got := 0; got < 3; {
+		m := h.messages()
+		got += len(m.GetMessages())
+		h.settle(m)
+	}
+}
