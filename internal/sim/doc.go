@@ -20,8 +20,11 @@
 // lane in order only, allows one session. It keeps or forgets subscriptions, hands a cloud-to-device message out until it
 // is acknowledged, and has a twin whose versions rise until the twin is created anew. Packets of one connection keep their
 // order. What is not modelled: payloads and their JSON, quotas, HTTPS, the disk (the store is memory), several processes
-// (a crash of the runtime), and jumps of the wall clock, which reach the engine and the credentials, but not the machine:
-// it has no event for them.
+// (a crash of the runtime).
+//
+// The device's wall clock may be wrong and may jump. The machine does not read it, and has no event for it; what reaches
+// it is what the credentials make of it. The hub takes a token for expired at once, or ends it long before or after its
+// life as the device counts it. In half of the worlds somebody notices a jump and says so, as CredentialChanged.
 //
 // The engine's part is modelled as it is documented: an attempt ends with one of Closed, Lost and the failures; news of
 // different goroutines may pass each other by some milliseconds. Beyond that events are doubled, and events of earlier

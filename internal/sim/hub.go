@@ -129,14 +129,15 @@ func (h *hub) connect(l *link) {
 	h.session, l.session = s, s
 	h.kept = s.subscribed
 	w.stats.Sessions++
-	w.at(l.tokenEnd, func() {
-		if h.session != s {
-			return
-		}
-		if l.isUsable() && w.now.Sub(l.connectedAt) > settleTime {
+	w.at(l.lifeEnd, func() {
+		if h.session == s && l.isUsable() && w.now.Sub(l.connectedAt) > settleTime {
 			w.fail(Token, "the session of epoch %d outlives its token", l.epoch)
 		}
-		h.drop(s, core.Fault{Reason: "token expired"})
+	})
+	w.at(l.tokenEnd, func() {
+		if h.session == s {
+			h.drop(s, core.Fault{Reason: "token expired"})
+		}
 	})
 	if h.isStolen {
 		w.after(w.some(0, 5*time.Second), func() { h.steal(s) })
@@ -155,6 +156,7 @@ func (h *hub) connect(l *link) {
 			l.isAnswered, l.isConnected, l.connectedAt = true, true, w.now
 			w.after(settleTime+time.Millisecond, func() { w.sawSilence(l) })
 			w.answer(core.Connected{Epoch: l.epoch, Present: isPresent})
+			w.excused = w.excused || l.isShort
 		})
 		if l.isIntact && s.subscribed[core.FeatureMessages] {
 			h.handOut(s)

@@ -21,10 +21,13 @@ const (
 
 // link is one epoch: what the network knows of an attempt and of the connection that came of it.
 type link struct {
-	epoch    core.Epoch
-	tokenEnd core.Instant
-	isOpen   bool // TLS is up
-	isIntact bool // packets get through
+	epoch core.Epoch
+	// lifeEnd is when the device knows its token to end, tokenEnd when it ends for the hub. They differ by what the
+	// device's wall clock was wrong by.
+	lifeEnd, tokenEnd core.Instant
+	isShort           bool // its life may not suffice for a renewal
+	isOpen            bool // TLS is up
+	isIntact          bool // packets get through
 	// isConnected: the device was told that it has a session.
 	isConnected bool
 	connectedAt core.Instant
@@ -91,8 +94,14 @@ func (w *world) fetchCredential(e core.Epoch) {
 		case w.chance("credential fails", w.faults.CredentialFails):
 			w.end(l, core.CredentialFailed{Epoch: e, Fault: core.Fault{Reason: "no credential"}})
 		default:
-			l.tokenEnd = w.now.Add(w.opts.TokenLife)
-			w.answer(core.CredentialFetched{Epoch: e, Life: w.opts.TokenLife})
+			life := w.opts.TokenLife
+			if w.chance("token short-lived", w.faults.TokenShort) {
+				life, l.isShort = w.some(time.Second, 30*time.Second), true
+			}
+			// The device counts the life on its monotonic clock; the hub reads an end that the wall clock has put there.
+			l.lifeEnd = w.now.Add(life)
+			l.tokenEnd = l.lifeEnd.Add(w.skew)
+			w.answer(core.CredentialFetched{Epoch: e, Life: life})
 		}
 	})
 }

@@ -31,7 +31,8 @@ const (
 	Messages Oracle = "messages"
 	// DesiredRises: a plugin's start is given rising states, each of which the hub has had.
 	DesiredRises Oracle = "desired rises"
-	// Token: no session outlives its token.
+	// Token: no session outlives its token, as far as the device can know: with a wrong clock the hub may see its end
+	// sooner.
 	Token Oracle = "token"
 	// Dials: attempts stay within the day's budget.
 	Dials Oracle = "dials"

@@ -26,6 +26,7 @@ type world struct {
 	off    map[Oracle]bool
 
 	now     core.Instant
+	skew    time.Duration // how far the device's wall clock is ahead of the hub's
 	queue   queue
 	planned uint64
 	steps   int // taken at this very moment
@@ -83,6 +84,9 @@ func newWorld(o Options) *world {
 		w.plugins = append(w.plugins, p)
 		cfg.Plugins = append(cfg.Plugins, core.PluginConfig{Name: p.method(), Match: map[string]string{"to": p.method()}})
 		w.hub.next[i] = 1
+	}
+	if w.chance("clock unset", w.faults.ClockUnset) {
+		w.skew = -50 * 365 * 24 * time.Hour
 	}
 	w.m = core.New(cfg, newRand(o.Seed, 2))
 	if o.Wrap != nil {
