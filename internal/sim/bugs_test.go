@@ -35,7 +35,8 @@ type mutant struct {
 	messages       map[core.Call]bool
 	twin           core.Replied // the last answer to the machine's get
 	failures       int
-	swallow        map[core.Epoch]bool
+	closing        core.Epoch
+	opened         core.Opened // to be told when closing has closed
 }
 
 func (m *mutant) Step(now core.Instant, ev core.Event) []core.Effect {
@@ -179,12 +180,12 @@ var bugs = []bug{
 			case core.Opened:
 				if m.up != 0 && ev.Epoch > m.up {
 					m.out = append(m.out, core.Close{Epoch: m.up})
-					m.swallow[m.up] = true
-					return []core.Event{core.Lost{Epoch: m.up, Fault: core.Fault{Reason: "renewal"}}, ev}
+					m.closing, m.opened = m.up, ev
+					return []core.Event{core.Lost{Epoch: m.up, Fault: core.Fault{Reason: "renewal"}}}
 				}
 			case core.Closed:
-				if m.swallow[ev.Epoch] {
-					return nil
+				if ev.Epoch == m.closing {
+					return []core.Event{m.opened}
 				}
 			}
 			return []core.Event{ev}
@@ -312,7 +313,7 @@ var bugs = []bug{
 const within = 60
 
 func (b bug) wrap(inner Stepper) Stepper {
-	return &mutant{bug: b, inner: inner, messages: map[core.Call]bool{}, swallow: map[core.Epoch]bool{}}
+	return &mutant{bug: b, inner: inner, messages: map[core.Call]bool{}}
 }
 
 // hunt returns the first seed that finds the bug, 0 if none does within the bound.

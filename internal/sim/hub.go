@@ -10,6 +10,12 @@ import (
 // features is how many subscriptions there are.
 const features = int(core.FeatureDesired) + 1
 
+// nobodys is a method that no plugin handles; statusNoHandler is what the device says then.
+const (
+	nobodys         = "nobody's"
+	statusNoHandler = 404
+)
+
 // hub is the other side. It models one identity: one session at a time, tokens that end, subscriptions that are kept or
 // forgotten, messages that are handed out until they are acknowledged, a twin with versions. It is stricter than IoT Hub,
 // which lets a session outlive its token by minutes. It does not model properties, payloads, quotas or leases of messages.
@@ -82,6 +88,8 @@ type call struct {
 	message *message
 	// of methods
 	hasAnswer bool // of the plugin
+	isOwed    bool // an answer has been ordered, with this status
+	status    int
 	sentIn    core.Epoch
 	gotIn     core.Epoch // the hub has an answer from this session
 	isClosed  bool       // the device knows that its answer has arrived, or was refused
@@ -252,7 +260,7 @@ func (h *hub) receive(s *session, n int, seqs []core.Seq) {
 // callMethod is somebody at the back end.
 func (h *hub) callMethod() {
 	h.methods++
-	names := []string{"p0", "p1", "p0", "p1", "nobody's"}
+	names := []string{"p0", "p1", "p0", "p1", nobodys}
 	h.invoke(names[h.w.rng.IntN(len(names))])
 }
 
@@ -281,11 +289,16 @@ func (w *world) respond(e core.Respond) {
 	if l == nil {
 		return
 	}
-	if c == nil || c.message != nil || e.Status == 0 && !c.hasAnswer || c.isClosed {
+	switch {
+	case c == nil || c.message != nil || e.Status == 0 && !c.hasAnswer || c.isClosed:
 		w.fail(Methods, "%v: %v", e, c)
 		return
+	case c.isOwed && e.Status != c.status:
+		w.fail(Methods, "%v: answered with status %d before", e, c.status)
+	case e.Status == statusNoHandler && c.name != nobodys:
+		w.fail(Methods, "%v: somebody handles %s", e, c.name)
 	}
-	c.sentIn = e.Epoch
+	c.isOwed, c.status, c.sentIn = true, e.Status, e.Epoch
 	w.after(respondTimeout, func() { // planned first: the news of it may end the session
 		if !l.isEnded && !l.isClosed {
 			c.isClosed = true // refused by a living session
@@ -299,6 +312,7 @@ func (w *world) respond(e core.Respond) {
 		w.stats.Answers++
 		return func() core.Event {
 			c.isClosed = true
+			w.over = append(w.over, e.Call)
 			return core.Responded{Epoch: e.Epoch, Call: e.Call}
 		}
 	}, core.Responded{Epoch: e.Epoch, Call: e.Call, Failed: true})
@@ -330,7 +344,7 @@ func (h *hub) handOut(s *session) {
 				w.last++
 				w.calls[w.last] = &call{id: w.last, epoch: l.epoch, message: m}
 				s.unacked = append(s.unacked, m)
-				w.feed(core.MessageReceived{
+				w.arrive(core.MessageReceived{
 					Epoch: l.epoch, Call: w.last, ID: m.id, Redelivered: isAgain, Properties: map[string]string{"to": m.to},
 				})
 			}
@@ -355,6 +369,7 @@ func (w *world) acknowledge(e core.Acknowledge) {
 		return
 	default:
 		s.unacked = s.unacked[1:]
+		w.over = append(w.over, e.Call)
 	}
 	w.up(l, func(*session) {
 		for i, m := range w.hub.messages {
@@ -377,7 +392,7 @@ func (h *hub) changeDesired() {
 	patch := h.twin
 	w.down(s.link, func() {
 		w.pushed[patch.version] = patch
-		w.feed(core.DesiredChanged{Epoch: s.link.epoch, Version: patch.version})
+		w.arrive(core.DesiredChanged{Epoch: s.link.epoch, Version: patch.version})
 	})
 }
 

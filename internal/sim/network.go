@@ -168,6 +168,11 @@ func (w *world) connect(e core.Epoch) {
 		w.fail(DeadEpoch, "connect: %v", l)
 		return
 	}
+	for n := range e { // in order, so that the same seed fails in the same words
+		if old := w.links[n]; old != nil && old.isConnected && !old.isEnded {
+			w.fail(OneSession, "epoch %d is to connect before the last session has ended: %v", e, old)
+		}
+	}
 	l.toHub = max(l.toHub, w.now.Add(w.way()))
 	w.at(l.toHub, func() {
 		if l.isIntact && !w.hub.isAway {

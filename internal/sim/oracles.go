@@ -2,6 +2,7 @@ package sim
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -24,7 +25,11 @@ const (
 	LaneOrder Oracle = "lane order"
 	// Settled: each message is reported once, in order, and as accepted only if the hub has acknowledged it.
 	Settled Oracle = "settled"
-	// Methods: each method call is answered once, in time while there is a session.
+	// Kept: what is done with is let go of in the same step: the store forgets what the hub has, a call that is over is
+	// discarded.
+	Kept Oracle = "kept"
+	// Methods: each method call is answered once, in time while there is a session. An answer that may have been lost is
+	// given again, but no other one.
 	Methods Oracle = "methods"
 	// Messages: cloud-to-device messages are acknowledged in the order of arrival, after a verdict, and are handed out
 	// one at a time.
@@ -80,6 +85,21 @@ func (w *world) sees(e core.Epoch, what core.Effect) *link {
 		w.fail(DeadEpoch, "%v: %v", what, l)
 	}
 	return l
+}
+
+// sawStep looks at what must be so after each step.
+func (w *world) sawStep() {
+	for i := range w.lanes {
+		if l := &w.lanes[i]; l.forgotten < l.resolved {
+			w.fail(Kept, "lane %d: the hub has what is up to %d, the store lets go up to %d", i, l.resolved, l.forgotten)
+		}
+	}
+	for _, id := range w.over {
+		if c := w.calls[id]; c != nil {
+			w.fail(Kept, "call %d is over: %v", id, c)
+		}
+	}
+	w.over = w.over[:0]
 }
 
 // announce is what watchers of the connection see.
@@ -179,9 +199,13 @@ func (w *world) undrained() string {
 		return fmt.Sprintf("%d cloud-to-device messages", len(w.hub.messages))
 	}
 	for i := range w.lanes {
-		if n := w.lanes[i].pending(); n > 0 {
+		if n := w.lanes[i].kept(); n > 0 {
 			return fmt.Sprintf("%d messages of lane %d", n, i)
 		}
+	}
+	if len(w.calls) > 0 {
+		id := slices.Min(slices.Collect(maps.Keys(w.calls)))
+		return fmt.Sprintf("call %d: %v", id, w.calls[id])
 	}
 	for _, p := range w.plugins {
 		if !p.isReady {
@@ -189,11 +213,6 @@ func (w *world) undrained() string {
 		}
 		if p.given != w.hub.twin {
 			return fmt.Sprintf("plugin %d has the desired state %v, the hub %v", p.index, p.given, w.hub.twin)
-		}
-	}
-	for _, c := range w.hub.waiting {
-		if !c.isClosed && w.now.Sub(c.came) < w.opts.Limits.MethodAnswer {
-			return fmt.Sprintf("method call %d", c.id)
 		}
 	}
 	return ""

@@ -43,6 +43,7 @@ type world struct {
 	plugins []*plugin
 	lanes   []lane
 	calls   map[core.Call]*call
+	over    []core.Call // in this step
 	last    core.Call
 	doc     document
 	offered map[core.Op]document
@@ -192,22 +193,35 @@ func (w *world) feed(ev core.Event) {
 		}
 		w.execute(e)
 	}
+	w.sawStep()
 }
 
 // answer feeds the completion of an order. It may be told twice, and told again much later.
 func (w *world) answer(ev core.Event) {
-	if w.faults.StaleEvery > 0 {
-		if len(w.past) < 64 {
-			w.past = append(w.past, ev)
-		} else {
-			w.past[w.pastNext%len(w.past)] = ev
-			w.pastNext++
-		}
-	}
+	w.remember(ev)
 	w.feed(ev)
 	if w.chance("answer doubled", w.faults.AnswerDoubled) {
 		w.after(w.some(0, 50*time.Millisecond), func() { w.feed(ev) })
 	}
+}
+
+// arrive feeds what the hub has sent by itself. It may be told again, but only when its session is over.
+func (w *world) arrive(ev core.Event) {
+	w.remember(ev)
+	w.feed(ev)
+}
+
+// remember keeps an event of late for tellStale.
+func (w *world) remember(ev core.Event) {
+	if w.faults.StaleEvery <= 0 {
+		return
+	}
+	if len(w.past) < 64 {
+		w.past = append(w.past, ev)
+		return
+	}
+	w.past[w.pastNext%len(w.past)] = ev
+	w.pastNext++
 }
 
 // tellStale feeds an event whose epoch or start is over.
@@ -219,7 +233,14 @@ func (w *world) tellStale() {
 	if !w.isStale(ev) {
 		return
 	}
-	w.stats.Faults["stale event"]++ // no excuse: it changes nothing
+	w.stats.Faults["stale event"]++             // no excuse: it changes nothing
+	if m, ok := ev.(core.MessageReceived); ok { // the engine numbers each arrival
+		w.last++
+		w.calls[w.last] = &call{id: w.last, epoch: m.Epoch, message: &message{id: m.ID}}
+		w.over = append(w.over, w.last)
+		m.Call = w.last
+		ev = m
+	}
 	w.feed(ev)
 }
 
@@ -246,6 +267,10 @@ func (w *world) isStale(ev core.Event) bool {
 	case core.SubscribeFailed:
 		return w.isOver(ev.Epoch)
 	case core.Acked:
+		return w.isOver(ev.Epoch)
+	case core.MessageReceived:
+		return w.isOver(ev.Epoch)
+	case core.DesiredChanged:
 		return w.isOver(ev.Epoch)
 	case core.Replied:
 		return w.isOver(ev.Epoch)
