@@ -32,11 +32,13 @@ type mutant struct {
 	connecting, up core.Epoch
 	submitted      [plugins]core.Seq
 	sent           [plugins]core.Seq
+	missing        [plugins]core.Seq
 	messages       map[core.Call]bool
 	twin           core.Replied // the last answer to the machine's get
 	failures       int
 	closing        core.Epoch
 	opened         core.Opened // to be told when closing has closed
+	answered       map[core.Call]bool
 }
 
 func (m *mutant) Step(now core.Instant, ev core.Event) []core.Effect {
@@ -154,6 +156,26 @@ var bugs = []bug{
 		},
 	},
 	{
+		name: "what was in flight at a loss is never sent again", finds: []Oracle{LaneOrder},
+		event: func(m *mutant, ev core.Event) []core.Event {
+			if l, ok := ev.(core.Lost); ok && l.Epoch == m.up {
+				for n, upto := range m.sent {
+					m.missing[n] = max(m.missing[n], upto)
+				}
+			}
+			return []core.Event{ev}
+		},
+		effect: func(m *mutant, e core.Effect) []core.Effect {
+			if s, ok := e.(core.Send); ok && s.From <= m.missing[s.Lane] {
+				if s.From = m.missing[s.Lane] + 1; s.From > s.To {
+					return nil
+				}
+				return []core.Effect{s}
+			}
+			return []core.Effect{e}
+		},
+	},
+	{
 		name: "the twin is not asked for again in a new session", finds: []Oracle{Drained, DesiredRises},
 		effect: func(m *mutant, e core.Effect) []core.Effect {
 			if a, ok := e.(core.Ask); ok && a.Op < core.CallerOp && m.twin.Status != 0 && a.Epoch > m.twin.Epoch {
@@ -197,6 +219,18 @@ var bugs = []bug{
 			switch ev.(type) {
 			case core.CredentialFailed, core.OpenFailed, core.ConnectFailed:
 				return []core.Event{ev, core.CredentialChanged{}}
+			}
+			return []core.Event{ev}
+		},
+	},
+	{
+		name: "the back-off begins anew in the midst of an outage", finds: []Oracle{Dials},
+		event: func(m *mutant, ev core.Event) []core.Event {
+			switch ev.(type) {
+			case core.CredentialFailed, core.OpenFailed, core.ConnectFailed:
+				if m.failures++; m.failures%8 == 0 {
+					return []core.Event{ev, core.CredentialChanged{}}
+				}
 			}
 			return []core.Event{ev}
 		},
@@ -307,13 +341,81 @@ var bugs = []bug{
 			return []core.Effect{e}
 		},
 	},
+	{
+		name: "an answer that is given again is another one", finds: []Oracle{Methods},
+		effect: func(m *mutant, e core.Effect) []core.Effect {
+			if r, ok := e.(core.Respond); ok {
+				if m.answered[r.Call] {
+					r.Status = 504
+				}
+				m.answered[r.Call] = true
+				return []core.Effect{r}
+			}
+			return []core.Effect{e}
+		},
+	},
+	{
+		name: "a twin that was created anew is ignored while its version is lower", finds: []Oracle{Drained, DesiredRises},
+		event: func(m *mutant, ev core.Event) []core.Event {
+			if r, ok := ev.(core.Replied); ok && r.Op < core.CallerOp && r.Status == 200 && r.Version < m.twin.Version {
+				r.Version, r.Changed = m.twin.Version, false
+				return []core.Event{r}
+			}
+			return []core.Event{ev}
+		},
+	},
+	{
+		name: "a plugin is given the next state while it applies one", finds: []Oracle{DesiredRises},
+		effect: func(m *mutant, e core.Effect) []core.Effect {
+			if d, ok := e.(core.DeliverDesired); ok {
+				m.more = append(m.more, core.Returned{Plugin: d.Plugin, Start: d.Start, Call: d.Call})
+			}
+			return []core.Effect{e}
+		},
+	},
+	{
+		name: "a call goes to the start before", finds: []Oracle{Plugins},
+		effect: func(_ *mutant, e core.Effect) []core.Effect {
+			if d, ok := e.(core.Deliver); ok && d.Start > 1 {
+				d.Start--
+				return []core.Effect{d}
+			}
+			return []core.Effect{e}
+		},
+	},
+	{
+		name: "a caller is not told that its operation ended", finds: []Oracle{Drained},
+		effect: drop(func(e core.Effect) bool { f, ok := e.(core.Finish); return ok && f.Op%7 == 0 }),
+	},
+	{
+		name: "what the hub has stays in the store", finds: []Oracle{Kept},
+		effect: drop(func(e core.Effect) bool { _, ok := e.(core.Forget); return ok }),
+	},
+	{
+		name: "a call that is over is kept", finds: []Oracle{Kept},
+		effect: drop(func(e core.Effect) bool { _, ok := e.(core.Discard); return ok }),
+	},
+	{
+		name: "a shutdown does not end", finds: []Oracle{Shutdown},
+		effect: drop(func(e core.Effect) bool { _, ok := e.(core.Stop); return ok }),
+	},
+}
+
+// drop forgets orders.
+func drop(which func(core.Effect) bool) func(*mutant, core.Effect) []core.Effect {
+	return func(_ *mutant, e core.Effect) []core.Effect {
+		if which(e) {
+			return nil
+		}
+		return []core.Effect{e}
+	}
 }
 
 // within is how many seeds a planted bug may take.
 const within = 60
 
 func (b bug) wrap(inner Stepper) Stepper {
-	return &mutant{bug: b, inner: inner, messages: map[core.Call]bool{}}
+	return &mutant{bug: b, inner: inner, messages: map[core.Call]bool{}, answered: map[core.Call]bool{}}
 }
 
 // hunt returns the first seed that finds the bug, 0 if none does within the bound.

@@ -318,7 +318,14 @@ func (w *world) respond(e core.Respond) {
 	}, core.Responded{Epoch: e.Epoch, Call: e.Call, Failed: true})
 }
 
+// maxQueued is how many cloud-to-device messages the hub keeps for a device; it refuses more.
+// https://learn.microsoft.com/azure/iot-hub/iot-hub-devguide-messages-c2d
+const maxQueued = 50
+
 func (h *hub) sendMessage(to string) {
+	if len(h.messages) >= maxQueued {
+		return
+	}
 	h.lastID++
 	h.messages = append(h.messages, &message{id: fmt.Sprint("m", h.lastID), to: to})
 	h.w.stats.CloudMessages++

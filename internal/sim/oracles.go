@@ -113,13 +113,17 @@ func (w *world) announce(e core.Announce) {
 	w.state = e.State
 }
 
-// sawDial holds an attempt against two budgets. One is for any minute, in which a renewal that
-// fails and a loss may follow each other. The other is for an outage: ten attempts of the
-// beginning, one each five seconds (half of connection_retry_interval) for five minutes, then one each five minutes
-// (half of connection_retry_max): about 250 in a day with the usual jitter. A route that is blocked costs one more.
+// dialsPerDay is what a day without the hub may cost by one route. The waits come to about 250, as their jitter falls.
+const dialsPerDay = 300
+
+// sawDial holds an attempt against three budgets. One is for any minute, in which a renewal that fails and a loss may
+// follow each other. One is for an outage: ten attempts of the beginning, one each five seconds (half of
+// connection_retry_interval) for five minutes, then one each five minutes (half of connection_retry_max). The last is
+// for each day of it. A route that is blocked costs one more.
 func (w *world) sawDial() {
 	w.dials[w.dialCount%len(w.dials)] = w.now
 	w.dialCount++
+	w.stats.Dials++
 	routes := w.opts.Routes
 	inMinute := 0
 	for i, at := range w.dials {
@@ -138,7 +142,8 @@ func (w *world) sawDial() {
 	w.dialsInRow++
 	lasted := w.now.Sub(w.outageSince)
 	early, late := min(lasted, 5*time.Minute), max(0, lasted-5*time.Minute)
-	most := routes*(10+int(early/(5*time.Second))+int(late/(5*time.Minute))) + 4*w.wakes
+	most := min(10+int(early/(5*time.Second))+int(late/(5*time.Minute)), dialsPerDay*(1+int(lasted/(24*time.Hour))))
+	most = routes*most + 4*w.wakes
 	if w.dialsInRow > most {
 		w.fail(Dials, "%d attempts in an outage of %v, at most %d", w.dialsInRow, lasted, most)
 	}

@@ -11,7 +11,7 @@ import (
 
 // Stats count what happened, so that a test can see that a world was not idle.
 type Stats struct {
-	Steps, Sessions                          int
+	Steps, Dials, Sessions                   int
 	Submitted, Messages                      int // Messages came to the hub, each counted once
 	Methods, Answers, CloudMessages, Changes int
 	Faults                                   map[string]int
