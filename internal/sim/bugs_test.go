@@ -16,6 +16,8 @@ type bug struct {
 	// event changes what the machine is told; nil leaves it. effect changes what it orders.
 	event  func(m *mutant, ev core.Event) []core.Event
 	effect func(m *mutant, e core.Effect) []core.Effect
+	// isAwake: it wants to be woken at once, always.
+	isAwake bool
 }
 
 // mutant is a machine with a bug.
@@ -68,6 +70,9 @@ func (m *mutant) Step(now core.Instant, ev core.Event) []core.Effect {
 }
 
 func (m *mutant) Deadline() (core.Instant, bool) {
+	if m.bug.isAwake {
+		return m.now, true
+	}
 	at, ok := m.inner.Deadline()
 	if len(m.held) > 0 && (!ok || m.until < at) {
 		return m.until, true
@@ -388,6 +393,16 @@ var bugs = []bug{
 		effect: drop(func(e core.Effect) bool { f, ok := e.(core.Finish); return ok && f.Op%7 == 0 }),
 	},
 	{
+		name: "a caller is told twice", finds: []Oracle{Operations},
+		effect: func(_ *mutant, e core.Effect) []core.Effect {
+			if _, ok := e.(core.Finish); ok {
+				return []core.Effect{e, e}
+			}
+			return []core.Effect{e}
+		},
+	},
+	{name: "the deadline is always now", finds: []Oracle{Spin}, isAwake: true},
+	{
 		name: "what the hub has stays in the store", finds: []Oracle{Kept},
 		effect: drop(func(e core.Effect) bool { _, ok := e.(core.Forget); return ok }),
 	},
@@ -467,6 +482,15 @@ func TestOraclesAreNeeded(t *testing.T) {
 				t.Errorf("without %q, seed %d still finds that %s: %v", tt.oracle, seed, tt.bug, v)
 			}
 		})
+	}
+}
+
+// TestEveryOracleHasABug: an oracle that no planted bug has to get past may be blind.
+func TestEveryOracleHasABug(t *testing.T) {
+	for _, o := range oracles {
+		if !slices.ContainsFunc(bugs, func(b bug) bool { return slices.Contains(b.finds, o) }) {
+			t.Errorf("no planted bug is found by %q", o)
+		}
 	}
 }
 

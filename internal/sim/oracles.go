@@ -57,6 +57,12 @@ const (
 	Spin Oracle = "spin"
 )
 
+// oracles are all of them.
+var oracles = [...]Oracle{
+	OneSession, DeadEpoch, Window, LaneOrder, Settled, Kept, Methods, Messages, DesiredRises, Token, Dials, AtOnce, StateTrue,
+	Plugins, Operations, Drained, Shutdown, Spin,
+}
+
 // Violation is a promise that was broken.
 type Violation struct {
 	Oracle Oracle
