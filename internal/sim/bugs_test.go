@@ -125,7 +125,7 @@ func (m *mutant) note(e core.Effect) {
 
 var bugs = []bug{
 	{
-		name: "a stale Lost is accepted", finds: []Oracle{OneSession, DeadEpoch},
+		name: "a stale Lost is accepted", finds: []Oracle{OneSession, DeadEpoch, StateTrue},
 		event: func(m *mutant, ev core.Event) []core.Event {
 			if l, ok := ev.(core.Lost); ok && m.up != 0 && l.Epoch < m.up {
 				l.Epoch = m.up
@@ -161,7 +161,7 @@ var bugs = []bug{
 		},
 	},
 	{
-		name: "what was in flight at a loss is never sent again", finds: []Oracle{LaneOrder},
+		name: "what was in flight at a loss is never sent again", finds: []Oracle{LaneOrder, StateTrue},
 		event: func(m *mutant, ev core.Event) []core.Event {
 			if l, ok := ev.(core.Lost); ok && l.Epoch == m.up {
 				for n, upto := range m.sent {
@@ -181,7 +181,7 @@ var bugs = []bug{
 		},
 	},
 	{
-		name: "the twin is not asked for again in a new session", finds: []Oracle{Drained, DesiredRises},
+		name: "the twin is not asked for again in a new session", finds: []Oracle{UpToDate, Drained, DesiredRises},
 		effect: func(m *mutant, e core.Effect) []core.Effect {
 			if a, ok := e.(core.Ask); ok && a.Op < core.CallerOp && m.twin.Status != 0 && a.Epoch > m.twin.Epoch {
 				m.more = append(m.more, core.Replied{Epoch: a.Epoch, Op: a.Op, Status: 200, Version: m.twin.Version})
@@ -360,7 +360,7 @@ var bugs = []bug{
 		},
 	},
 	{
-		name: "a twin that was created anew is ignored while its version is lower", finds: []Oracle{Drained, DesiredRises},
+		name: "a twin that was created anew is ignored while its version is lower", finds: []Oracle{UpToDate, Drained, DesiredRises},
 		event: func(m *mutant, ev core.Event) []core.Event {
 			if r, ok := ev.(core.Replied); ok && r.Op < core.CallerOp && r.Status == 200 && r.Version < m.twin.Version {
 				r.Version, r.Changed = m.twin.Version, false

@@ -30,7 +30,9 @@ type hub struct {
 	next     []core.Seq // of each lane: the lowest number never seen
 	acked    []core.Seq // of each lane: acknowledged, whether or not the device knows
 	twin     document
-	reported core.Op // the last patch
+	changed  core.Instant // the twin
+	isMissed bool         // the last change was lost
+	reported core.Op      // the last patch
 
 	methods  int
 	waiting  []*call // method calls that reached the device and are not closed
@@ -42,10 +44,12 @@ type hub struct {
 type session struct {
 	link       *link
 	subscribed [features]bool
-	lastSeq    []core.Seq // of each lane, in this session
-	ackAt      core.Instant
-	isMute     bool       // it acknowledges nothing more
-	unacked    []*message // handed out in this session, in order
+	// subscribedAt is when something was last subscribed to.
+	subscribedAt core.Instant
+	lastSeq      []core.Seq // of each lane, in this session
+	ackAt        core.Instant
+	isMute       bool       // it acknowledges nothing more
+	unacked      []*message // handed out in this session, in order
 }
 
 // document is a state of the desired properties. Patches raise the version by one; a twin that is created anew begins
@@ -135,6 +139,7 @@ func (h *hub) connect(l *link) {
 		s.subscribed = h.kept
 	}
 	h.session, l.session = s, s
+	h.isMissed = false // the session begins with a twin get
 	h.kept = s.subscribed
 	w.stats.Sessions++
 	w.at(l.lifeEnd, func() {
@@ -165,6 +170,7 @@ func (h *hub) connect(l *link) {
 			w.after(settleTime+time.Millisecond, func() { w.sawSilence(l) })
 			w.answer(core.Connected{Epoch: l.epoch, Present: isPresent})
 			w.excused = w.excused || l.isShort
+			w.mayTellStale(time.Minute, func(ev core.Event) bool { _, ok := ev.(core.Lost); return ok })
 		})
 		if l.isIntact && s.subscribed[core.FeatureMessages] {
 			h.handOut(s)
@@ -213,6 +219,7 @@ func (h *hub) away() {
 
 func (h *hub) subscribe(s *session, f core.Feature) {
 	s.subscribed[f] = true
+	s.subscribedAt = h.w.now
 	h.kept = s.subscribed
 	if f == core.FeatureMessages {
 		h.w.after(0, func() { h.handOut(s) })
@@ -392,11 +399,17 @@ func (w *world) acknowledge(e core.Acknowledge) {
 func (h *hub) changeDesired() {
 	w, s := h.w, h.session
 	h.twin.version++
+	h.changed = w.now
 	w.stats.Changes++
 	if s == nil || !s.subscribed[core.FeatureDesired] {
 		return
 	}
 	patch := h.twin
+	if w.chance("change lost", w.faults.ChangeLost) {
+		h.isMissed = true // nobody can know before the next one
+		return
+	}
+	h.isMissed = false
 	w.down(s.link, func() {
 		w.pushed[patch.version] = patch
 		w.arrive(core.DesiredChanged{Epoch: s.link.epoch, Version: patch.version})
@@ -407,6 +420,7 @@ func (h *hub) changeDesired() {
 func (h *hub) recreate() {
 	h.w.fault("twin re-created")
 	h.twin = document{known: true, generation: h.twin.generation + 1, version: 1 + h.w.rng.Int64N(4)}
+	h.changed = h.w.now
 	h.kept = [features]bool{}
 	if h.session != nil {
 		h.drop(h.session, core.Fault{Reason: "device deleted"})
@@ -423,6 +437,7 @@ func (w *world) ask(e core.Ask) {
 		reply := core.Replied{Epoch: e.Epoch, Op: e.Op, Status: 200}
 		if w.chance("throttled", w.faults.Throttled) {
 			reply.Status = 429
+			w.twinTrouble = w.now
 			return func() core.Event { return reply }
 		}
 		if !s.subscribed[core.FeatureTwin] {

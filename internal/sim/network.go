@@ -179,6 +179,7 @@ func (w *world) connect(e core.Epoch) {
 			w.hub.connect(l)
 		}
 	})
+	w.mayTellStale(w.opts.Latency, func(ev core.Event) bool { _, ok := ev.(core.Connected); return ok })
 	w.after(connectTimeout, func() {
 		if !l.isAnswered && !l.isClosed {
 			w.connectFailed(l, core.Fault{Reason: "no CONNACK"})
@@ -269,6 +270,7 @@ func (w *world) roundTrip(l *link, limit time.Duration, serve func(s *session) (
 	w.up(l, func(s *session) {
 		arrive := serve(s)
 		if w.chance("answer lost", w.faults.AnswerLost) {
+			w.twinTrouble = w.now
 			return
 		}
 		wait := w.some(0, 20*time.Millisecond)
@@ -303,6 +305,7 @@ func (w *world) subscribe(e core.Subscribe) {
 	refused := core.SubscribeFailed{Epoch: e.Epoch, Feature: e.Feature, Fault: core.Fault{Kind: core.Refused, Reason: "refused"}}
 	w.roundTrip(l, subscribeTimeout, func(s *session) func() core.Event {
 		if w.chance("subscription refused", w.faults.SubscriptionRefused) {
+			w.twinTrouble = w.now
 			return func() core.Event { return refused }
 		}
 		w.hub.subscribe(s, e.Feature)

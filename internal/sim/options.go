@@ -17,7 +17,7 @@ type Faults struct {
 	DialRefused, DialHangs, DialBlocked float64
 	// TokenRejected: the hub refuses a good token. Throttled: the hub refuses a CONNECT, a twin request.
 	TokenRejected, Throttled float64
-	// TokenShort: the credential source hands out what ends within half a minute.
+	// TokenShort: the credential source hands out what ends within half a minute. In some worlds it has nothing else.
 	TokenShort float64
 	// ClockJumpedEvery: the device's wall clock jumps, forward or back, by minutes or by a day, or is set right. What is
 	// signed then has an end that the hub reads otherwise than the device: it is refused as expired, or ends long before
@@ -46,6 +46,8 @@ type Faults struct {
 	PluginStartFails                    float64
 	// HandlerSlow: a plugin needs 10 to 70 s for one call.
 	HandlerSlow float64
+	// ChangeLost: the hub loses a change of the desired properties, which it sends without waiting for an answer.
+	ChangeLost float64
 	// TwinRecreatedEvery: the device is deleted and created anew at the hub: the twin begins again at a low version.
 	TwinRecreatedEvery time.Duration
 	// OperatorEvery: somebody disconnects for a while, with or without hold. WithdrawnEvery: a caller gives up a message.
@@ -101,7 +103,7 @@ func Draw(seed uint64) Options {
 	l.Window = 1 + r.IntN(40)
 	l.WindowBytes = 1000 + r.IntN(8000)
 	l.OpenCalls = 2 + r.IntN(6)
-	return Options{
+	o := Options{
 		Seed: seed, Duration: 2 * time.Hour,
 		Faults: Faults{
 			CredentialFails: some(0.3), DialRefused: some(0.5), DialHangs: some(0.3), DialBlocked: some(0.4),
@@ -110,10 +112,10 @@ func Draw(seed uint64) Options {
 			SessionLostEvery: every(20*time.Second, 20*time.Minute), SilentLoss: r.Float64(),
 			HubAwayEvery: every(20*time.Minute, time.Hour), TakenOverEvery: every(30*time.Minute, 2*time.Hour),
 			StaleEvery: every(2*time.Second, time.Minute), PluginCrashedEvery: every(time.Minute, time.Hour),
-			PluginHungEvery: every(5*time.Minute, time.Hour), PluginStartFails: some(0.4), HandlerSlow: some(0.1),
+			PluginHungEvery: every(5*time.Minute, time.Hour), PluginStartFails: some(0.9), HandlerSlow: some(0.1),
 			TwinRecreatedEvery: every(10*time.Minute, time.Hour), OperatorEvery: every(10*time.Minute, time.Hour),
 			WithdrawnEvery: every(30*time.Second, 10*time.Minute), CancelledEvery: every(time.Minute, 20*time.Minute),
-			TokenShort: some(0.2), ClockJumpedEvery: every(5*time.Minute, time.Hour), ClockUnset: some(1),
+			ChangeLost: some(0.3), TokenShort: some(0.2), ClockJumpedEvery: every(5*time.Minute, time.Hour), ClockUnset: some(1),
 		},
 		ClockNoticed: r.IntN(2) == 0,
 		TokenLife:    between(r, 2*time.Minute, time.Hour), Routes: 1 + r.IntN(2), Latency: between(r, 5*time.Millisecond, 400*time.Millisecond),
@@ -122,6 +124,10 @@ func Draw(seed uint64) Options {
 		MessageEvery: between(r, time.Minute, 5*time.Minute), DesiredEvery: between(r, 2*time.Minute, 15*time.Minute),
 		ReportEvery: between(r, time.Minute, 5*time.Minute),
 	}
+	if r.IntN(30) == 0 {
+		o.Faults.TokenShort = 1
+	}
+	return o
 }
 
 func between(r *rand.Rand, least, most time.Duration) time.Duration {

@@ -36,6 +36,8 @@ const (
 	Messages Oracle = "messages"
 	// DesiredRises: a plugin's start is given rising states, each of which the hub has had.
 	DesiredRises Oracle = "desired rises"
+	// UpToDate: a plugin has the hub's desired state soon, where nothing stands in the way.
+	UpToDate Oracle = "up to date"
 	// Token: no session outlives its token, as far as the device can know: with a wrong clock the hub may see its end
 	// sooner.
 	Token Oracle = "token"
@@ -59,7 +61,7 @@ const (
 
 // oracles are all of them.
 var oracles = [...]Oracle{
-	OneSession, DeadEpoch, Window, LaneOrder, Settled, Kept, Methods, Messages, DesiredRises, Token, Dials, AtOnce, StateTrue,
+	OneSession, DeadEpoch, Window, LaneOrder, Settled, Kept, Methods, Messages, DesiredRises, UpToDate, Token, Dials, AtOnce, StateTrue,
 	Plugins, Operations, Drained, Shutdown, Spin,
 }
 
@@ -106,6 +108,22 @@ func (w *world) sawStep() {
 		}
 	}
 	w.over = w.over[:0]
+}
+
+// sawTime looks, once in a while, for what should have happened long ago.
+func (w *world) sawTime() {
+	const soon = 90 * time.Second
+	since := func(t core.Instant) time.Duration { return w.now.Sub(t) }
+	s := w.hub.session
+	if s == nil || w.hub.isMissed || !s.link.isUsable() || since(s.link.connectedAt) < soon || since(s.subscribedAt) < soon || since(w.hub.changed) < soon ||
+		since(w.twinTrouble) < w.opts.Limits.RefusedMax+soon || slices.Contains(s.subscribed[:], false) {
+		return
+	}
+	for _, p := range w.plugins {
+		if p.isReady && !p.isHung && p.applies == 0 && since(p.readyAt) > soon && p.given != w.hub.twin {
+			w.fail(UpToDate, "plugin %d has the desired state %v, the hub %v for %v", p.index, p.given, w.hub.twin, since(w.hub.changed))
+		}
+	}
 }
 
 // announce is what watchers of the connection see.

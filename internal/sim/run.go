@@ -83,6 +83,7 @@ func (w *world) live() {
 	w.every(f.OperatorEvery, w.operate)
 	w.every(f.CancelledEvery, w.cancel)
 	w.every(f.ClockJumpedEvery, w.jumpClock)
+	w.every(time.Minute, w.sawTime)
 	w.feed(core.Started{})
 	w.runUntil(core.Instant(o.Duration))
 }
@@ -169,6 +170,7 @@ func (w *world) heal() {
 	w.healed, w.faults = true, Faults{}
 	w.hub.isAway, w.hub.isStolen = false, false
 	w.setClock(0)
+	w.hub.changeDesired() // the last change may have been lost, and only another one tells of it
 	w.reconnect()
 	for _, p := range w.plugins {
 		if p.isHung && p.isAlive {

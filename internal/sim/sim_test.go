@@ -96,7 +96,7 @@ func checkBusy(t *testing.T, seeds uint64, s Stats) {
 		"credential fails", "dial refused", "dial hangs", "dial blocked", "token rejected", "throttled", "subscription refused",
 		"session forgotten", "answer lost", "answer late", "answer doubled", "session lost", "hub away", "taken over", "stale event",
 		"plugin crashed", "plugin hung", "plugin start fails", "handler slow", "twin re-created", "operator", "withdrawn",
-		"token short-lived", "wall clock jumped", "clock unset", "operation cancelled", "store full",
+		"token short-lived", "wall clock jumped", "clock unset", "operation cancelled", "store full", "change lost",
 	} {
 		if s.Faults[name] < int(seeds)/10 {
 			t.Errorf("fault %q happened %d times in %d seeds", name, s.Faults[name], seeds)

@@ -46,8 +46,10 @@ type world struct {
 	over    []core.Call // in this step
 	last    core.Call
 	doc     document
-	offered map[core.Op]document
-	pushed  map[int64]document
+	// twinTrouble is when a twin request or a subscription last went wrong: waits have grown since.
+	twinTrouble core.Instant
+	offered     map[core.Op]document
+	pushed      map[int64]document
 
 	ops      map[core.Op]bool
 	lastOp   core.Op
@@ -224,17 +226,36 @@ func (w *world) remember(ev core.Event) {
 	w.pastNext++
 }
 
-// tellStale feeds an event whose epoch or start is over.
+// tellStale feeds an event of late whose epoch or start is over.
 func (w *world) tellStale() {
-	if len(w.past) == 0 {
+	if len(w.past) > 0 {
+		w.tellAgain(w.past[w.rng.IntN(len(w.past))])
+	}
+}
+
+// mayTellStale is for a moment at which a certain stale event would do harm: by chance alone it would hardly come then.
+func (w *world) mayTellStale(within time.Duration, harms func(core.Event) bool) {
+	if len(w.past) == 0 || w.healed || w.rng.IntN(10) > 0 {
 		return
 	}
-	ev := w.past[w.rng.IntN(len(w.past))]
+	first := w.rng.IntN(len(w.past))
+	w.after(w.some(0, within), func() {
+		for i := range w.past {
+			if ev := w.past[(first+i)%len(w.past)]; harms(ev) && w.isStale(ev) {
+				w.tellAgain(ev)
+				return
+			}
+		}
+	})
+}
+
+func (w *world) tellAgain(ev core.Event) {
 	if !w.isStale(ev) {
 		return
 	}
-	w.stats.Faults["stale event"]++             // no excuse: it changes nothing
-	if m, ok := ev.(core.MessageReceived); ok { // the engine numbers each arrival
+	w.stats.Faults["stale event"]++ // no excuse: it changes nothing
+	// The engine numbers each arrival.
+	if m, ok := ev.(core.MessageReceived); ok {
 		w.last++
 		w.calls[w.last] = &call{id: w.last, epoch: m.Epoch, message: &message{id: m.ID}}
 		w.over = append(w.over, w.last)
@@ -345,6 +366,9 @@ func (w *world) execute(e core.Effect) {
 			c.message.isSettled = true
 		}
 	case core.Discard:
+		if c := w.calls[e.Call]; c != nil && c.message == nil && !c.isClosed && w.now.Sub(c.came) < w.opts.Limits.MethodAnswer {
+			w.fail(Methods, "%v: %v", e, c)
+		}
 		delete(w.calls, e.Call)
 	case core.FailPlugin:
 		w.fail(Plugins, "plugin %d was given up: %s", e.Plugin, e.Reason)
