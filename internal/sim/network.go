@@ -96,7 +96,7 @@ func (w *world) fetchCredential(e core.Epoch) {
 		default:
 			life := w.opts.TokenLife
 			if w.chance("token short-lived", w.faults.TokenShort) {
-				life, l.isShort = w.some(time.Second, 30*time.Second), true
+				life, l.isShort = w.some(time.Second, w.opts.ShortLife), true
 			}
 			// The device counts the life on its monotonic clock; the hub reads an end that the wall clock has put there.
 			l.lifeEnd = w.now.Add(life)

@@ -17,7 +17,7 @@ type Faults struct {
 	DialRefused, DialHangs, DialBlocked float64
 	// TokenRejected: the hub refuses a good token. Throttled: the hub refuses a CONNECT, a twin request.
 	TokenRejected, Throttled float64
-	// TokenShort: the credential source hands out what ends within half a minute. In some worlds it has nothing else.
+	// TokenShort: the credential source hands out what ends within ShortLife. In some worlds it has nothing else.
 	TokenShort float64
 	// ClockJumpedEvery: the device's wall clock jumps, forward or back, by minutes or by a day, or is set right. What is
 	// signed then has an end that the hub reads otherwise than the device: it is refused as expired, or ends long before
@@ -63,6 +63,8 @@ type Options struct {
 	Faults   Faults
 	// TokenLife is how long a credential lasts.
 	TokenLife time.Duration
+	// ShortLife is half a minute at most.
+	ShortLife time.Duration
 	// ClockNoticed: the machine is told that credentials have changed when the clock has jumped. Else it has to find out.
 	ClockNoticed bool
 	Routes       int
@@ -117,8 +119,8 @@ func Draw(seed uint64) Options {
 			WithdrawnEvery: every(30*time.Second, 10*time.Minute), CancelledEvery: every(time.Minute, 20*time.Minute),
 			ChangeLost: some(0.3), TokenShort: some(0.2), ClockJumpedEvery: every(5*time.Minute, time.Hour), ClockUnset: some(1),
 		},
-		ClockNoticed: r.IntN(2) == 0,
-		TokenLife:    between(r, 2*time.Minute, time.Hour), Routes: 1 + r.IntN(2), Latency: between(r, 5*time.Millisecond, 400*time.Millisecond),
+		ClockNoticed: r.IntN(2) == 0, ShortLife: between(r, 2*time.Second, 30*time.Second),
+		TokenLife: between(r, 2*time.Minute, time.Hour), Routes: 1 + r.IntN(2), Latency: between(r, 5*time.Millisecond, 400*time.Millisecond),
 		Limits:      l,
 		SubmitEvery: between(r, 15*time.Second, time.Minute), MethodEvery: between(r, 30*time.Second, 3*time.Minute),
 		MessageEvery: between(r, time.Minute, 5*time.Minute), DesiredEvery: between(r, 2*time.Minute, 15*time.Minute),
@@ -126,6 +128,9 @@ func Draw(seed uint64) Options {
 	}
 	if r.IntN(30) == 0 {
 		o.Faults.TokenShort = 1
+		if r.IntN(2) == 0 {
+			o.ShortLife = 1500 * time.Millisecond // an invitation to renew all the time
+		}
 	}
 	return o
 }
