@@ -290,7 +290,7 @@ func (w *world) roundTrip(l *link, limit time.Duration, serve func(s *session) (
 		w.after(limit, func() {
 			if !isDone && !l.isEnded && !l.isClosed {
 				isDone = true
-				w.excused = true
+				w.excused, w.twinTrouble = true, w.now
 				w.answer(late)
 			}
 		})
