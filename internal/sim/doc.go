@@ -33,9 +33,9 @@
 //
 // # Debugging
 //
-// A failure prints its seed, the commit and the end of the transcript. `go test ./internal/sim
-// -run TestSeeds -sim.seed=N` prints it whole, in the words of core/testdata; with -sim.bug it plants one of bugs_test.go. To make it a transcript of core, cut it down to what
-// matters; waits have to be read anew, since jitter is left out there.
+// A failure prints its seed, the commit and the end of the transcript. `go test ./internal/sim -run TestSeeds -sim.seed=N`
+// prints it whole, in the words of core/testdata; with -sim.bug=NAME it plants one of bugs_test.go. To make it a transcript
+// of core, cut it down to what matters; waits have to be read anew, since jitter is left out there.
 //
 // # Testing
 //

@@ -63,7 +63,7 @@ type Options struct {
 	Faults   Faults
 	// TokenLife is how long a credential lasts.
 	TokenLife time.Duration
-	// ShortLife is half a minute at most.
+	// ShortLife is the longest life of the credentials of Faults.TokenShort.
 	ShortLife time.Duration
 	// ClockNoticed: the machine is told that credentials have changed when the clock has jumped. Else it has to find out.
 	ClockNoticed bool

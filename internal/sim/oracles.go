@@ -115,8 +115,12 @@ func (w *world) sawTime() {
 	const soon = 90 * time.Second
 	since := func(t core.Instant) time.Duration { return w.now.Sub(t) }
 	s := w.hub.session
-	if s == nil || w.hub.isMissed || !s.link.isUsable() || since(s.link.connectedAt) < soon || since(s.subscribedAt) < soon || since(w.hub.changed) < soon ||
-		since(w.twinTrouble) < w.opts.Limits.RefusedMax+soon || slices.Contains(s.subscribed[:], false) {
+	switch {
+	case s == nil, !s.link.isUsable(), slices.Contains(s.subscribed[:], false), w.hub.isMissed:
+		return
+	case since(s.link.connectedAt) < soon, since(s.subscribedAt) < soon, since(w.hub.changed) < soon:
+		return
+	case since(w.twinTrouble) < w.opts.Limits.RefusedMax+soon:
 		return
 	}
 	for _, p := range w.plugins {
