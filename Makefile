@@ -51,10 +51,12 @@ generate: ## generate code again (proto)
 	$(GO) generate ./...
 
 T ?= 10s
-fuzz: ## each fuzz target for T (10s)
-	@for pkg in $$($(GO) list ./...); do \
-	  for f in $$($(GO) test -list '^Fuzz' $$pkg 2>/dev/null | grep '^Fuzz'); do \
-	    echo "fuzzing $$pkg $$f for $(T)"; $(GO) test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(T) $$pkg || exit 1; \
+P ?= ./...
+F ?= Fuzz
+fuzz: ## each fuzz target for T (10s); P=./package F=FuzzName for one
+	@for pkg in $$($(GO) list $(P)); do \
+	  for f in $$($(GO) test -list '^$(F)' $$pkg 2>/dev/null | grep '^Fuzz'); do \
+	    echo "fuzzing $$pkg $$f for $(T)"; $(GO) test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(T) -fuzzminimizetime 100x $$pkg || exit 1; \
 	  done; \
 	done
 
