@@ -60,3 +60,24 @@ const (
 	maxExpiredUploads  = 10     // per identity: those of which a completion is told apart from one that never was
 	storagePreparation = 20 * time.Second
 )
+
+// Limits of a connection that has not proved who it is. They are ours: what such a
+// connection costs, in memory and in time, must not be up to it. docs/hub.md lists
+// them.
+const (
+	// ConnectWithin bounds everything up to CONNECT, or up to the end of a request's
+	// header: TLS and the upgrade to WebSocket included, however the bytes come.
+	ConnectWithin = 30 * time.Second
+	// MaxConnect bounds a CONNECT in bytes: a will of 64 KiB, which MQTT cannot pass,
+	// and the rest. The space is taken as the bytes come.
+	MaxConnect = 80 << 10
+	// MaxHeader bounds the header of a request in bytes; properties of telemetry over
+	// HTTPS stand there.
+	MaxHeader = 64 << 10
+	// MaxStrangers is how many such connections may be open at a time, by MQTT and
+	// WebSocket together, and by HTTPS. Further ones wait to be accepted; an upgrade
+	// to WebSocket is answered 503.
+	MaxStrangers = 512
+	// RefusedWithin is how long the rest of a refused request is waited for.
+	RefusedWithin = 5 * time.Second
+)

@@ -124,6 +124,7 @@ func (f *Front) serveWebSocket(w http.ResponseWriter, r *http.Request) {
 		f.mqtt.ServeWebSocket(w, r)
 		return
 	}
+	w.Header().Set("Connection", "close") // a stranger has one try
 	http.Error(w, "no subprotocol that the hub speaks; it speaks "+mqttfront.Subprotocol, http.StatusBadRequest)
 }
 
@@ -207,11 +208,9 @@ func (f *Front) write(w http.ResponseWriter, result any) {
 // writeError writes a refusal in the envelope that IoT Hub uses for it: modules
 // have one of their own, methods put that one into the other as text.
 func (f *Front) writeError(w http.ResponseWriter, r *http.Request, err error) {
-	if r.Context().Err() != nil {
-		return // nobody is there to read it
-	}
 	e := iot.AsError(err)
-	if e.Code == api.CodeServerError {
+	// A context that has ended is no trouble of ours. Whoever stalled may still read the answer.
+	if e.Code == api.CodeServerError && r.Context().Err() == nil {
 		f.log.Error("answer request", "method", r.Method, "path", r.URL.Path, "err", err)
 	}
 	now, tracking := time.Now().UTC(), iot.TrackingID()
@@ -240,6 +239,12 @@ func (f *Front) writeError(w http.ResponseWriter, r *http.Request, err error) {
 	w.Header().Set("iothub-errorcode", e.Name)
 	w.Header().Set("x-ms-request-id", tracking)
 	w.Header().Set("Content-Type", "application/json; charset=utf-8")
+	// The rest of the request is read before the next one. Who is refused does not
+	// hold the connection with it, nor by asking again.
+	_ = http.NewResponseController(w).SetReadDeadline(now.Add(iot.RefusedWithin)) // a recorder of tests has none
+	if e.HTTPStatus == http.StatusUnauthorized || e.Code == api.CodeNoSuchRoute {
+		w.Header().Set("Connection", "close")
+	}
 	w.WriteHeader(e.HTTPStatus)
 	_, _ = w.Write(text) // the client may be gone
 }
