@@ -16,9 +16,6 @@ func (c *Config) Unsupported() []Problem {
 	case d.EdgeEnvironment:
 		add("device.edge_environment", "identity of an IoT Edge module")
 	}
-	if c.TLS.Cipher != "" {
-		add("tls.cipher", "a choice of cipher suites")
-	}
 	for i, t := range c.Transports {
 		if t.Use != "mqtt" {
 			add(itemKey("transports", i)+".use", "MQTT over WebSocket")

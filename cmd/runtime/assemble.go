@@ -165,6 +165,11 @@ func makeTransports(c *config.Config, identity core.Identity, log *slog.Logger) 
 		}
 		*p.to = text
 	}
+	ciphers, err := netdial.ParseCiphers(c.TLS.Cipher)
+	if err != nil {
+		return nil, configProblem(c, "tls.cipher", err)
+	}
+	trust.Ciphers = ciphers
 	var out []core.Transport
 	for i, t := range c.Transports {
 		m, err := mqtt.New(mqtt.Config{
