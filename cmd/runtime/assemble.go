@@ -15,6 +15,7 @@ import (
 	"github.com/fairlead-iot/fairlead/core/engine"
 	"github.com/fairlead-iot/fairlead/credentials"
 	"github.com/fairlead-iot/fairlead/device"
+	"github.com/fairlead-iot/fairlead/internal/clock"
 	"github.com/fairlead-iot/fairlead/internal/control"
 	"github.com/fairlead-iot/fairlead/plugins/host"
 	"github.com/fairlead-iot/fairlead/transports/mqtt"
@@ -29,6 +30,7 @@ type running struct {
 	unlock func()
 	// metrics are those of the plugins.
 	metrics *metrics
+	clock   *clock.Clock
 	// token is the SAS token that the device was started with, where it has one.
 	token core.Secret
 	// failed gets the first plugin that cannot be started at all.
@@ -59,14 +61,18 @@ func assemble(c *config.Config, log *slog.Logger) (_ *running, err error) {
 			rt.unlock()
 		}
 	}()
-	identity, source, err := credential(c, time.Now)
+	if rt.clock, err = newClock(c.StateDir); err != nil {
+		log.Warn("the time of the last run is not known", "error", err)
+	}
+	identity, source, err := credential(c, rt.clock.Now)
 	if err != nil {
 		return nil, err
 	}
 	if given, ok := source.(*credentials.GivenToken); ok {
 		rt.token = given.Token()
 	}
-	transports, err := makeTransports(c, identity, log)
+	source = doubting(source, rt.clock)
+	transports, err := makeTransports(c, identity, rt.clock.Now, log)
 	if err != nil {
 		return nil, err
 	}
@@ -146,7 +152,7 @@ func userAgent() string {
 	return fmt.Sprintf("fairlead/%s (%s)", v.Version, v.Platform)
 }
 
-func makeTransports(c *config.Config, identity core.Identity, log *slog.Logger) ([]core.Transport, error) {
+func makeTransports(c *config.Config, identity core.Identity, now func() time.Time, log *slog.Logger) ([]core.Transport, error) {
 	var trust netdial.TLSConfig
 	for _, p := range []struct {
 		key string
@@ -174,7 +180,7 @@ func makeTransports(c *config.Config, identity core.Identity, log *slog.Logger) 
 	for i, t := range c.Transports {
 		m, err := mqtt.New(mqtt.Config{
 			Identity: identity, ProductInfo: c.Device.ProductInfo, UserAgent: userAgent(), KeepAlive: c.Connection.KeepAlive,
-			Port: t.Port, Address: t.Address, TLS: trust, Logger: log,
+			Port: t.Port, Address: t.Address, TLS: trust, Now: now, Logger: log,
 		})
 		if err != nil {
 			return nil, configProblem(c, fmt.Sprintf("transports[%d]", i), err)
@@ -233,6 +239,8 @@ func (rt *running) serve(ctx context.Context) error {
 	go func() { served <- control.Serve(serving, l, rt, rt.log) }()
 	watching := rt.watchToken(serving)
 	defer watching.Wait()
+	watching.Go(func() { rt.clock.Watch(serving, rt.clockJumped) })
+	watching.Go(func() { rt.keepTime(serving) })
 	var cause error
 	select {
 	case <-ctx.Done():
