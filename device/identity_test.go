@@ -279,11 +279,12 @@ func TestAClockThatIsSetMakesTheTokenAgain(t *testing.T) {
 		}
 
 		time.Sleep(time.Minute)
+		before := counters(t, c).Renewals // one if the clock was set just before an attempt, and the jump seen after it
 		for i, by := range []time.Duration{365 * 24 * time.Hour, 0, -30 * time.Minute, 0} {
 			shift.Store(int64(by))
 			time.Sleep(2 * time.Minute)
-			if n := counters(t, c); n.Losses != 0 || n.Renewals != uint64(i+1) {
-				t.Errorf("after the clock went to %v: %d losses, %d renewals; want none and %d", by, n.Losses, n.Renewals, i+1)
+			if n := counters(t, c); n.Losses != 0 || n.Renewals-before != uint64(i+1) {
+				t.Errorf("after the clock went to %v: %d losses, %d renewals; want none and %d", by, n.Losses, n.Renewals-before, i+1)
 			}
 		}
 		stop()
