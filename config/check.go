@@ -53,9 +53,13 @@ func (c *Config) CheckFiles(v Verify) []Problem {
 	return sortProblems(k.problems, c.files)
 }
 
-// Warnings lists what is right but unwise: a secret as text in a file that others may read.
+// Warnings lists what is right but unwise or without effect: a secret as text in a file that others may read, the life of
+// tokens where the device signs none.
 func (c *Config) Warnings() []Problem {
 	var out []Problem
+	if d := &c.Device; c.IsSet("device.sastoken_ttl") && (!d.SASToken.IsZero() || d.X509 != nil) {
+		out = append(out, c.Problem("device.sastoken_ttl", "has no effect: with this identity the device signs no token of its own"))
+	}
 	for _, s := range c.sources() {
 		if s.Text == "" {
 			continue

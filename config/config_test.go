@@ -153,7 +153,7 @@ func TestExampleAlternativesAreRight(t *testing.T) {
 		{"gateway_hostname", ""},
 		{"server_verification_cert", ""},
 		{"extra_ca", ""},
-		{"cipher", "tls.cipher"},
+		{"cipher", ""},
 	}
 	for _, tt := range tests {
 		t.Run(tt.key, func(t *testing.T) {
@@ -443,7 +443,6 @@ func TestUnsupportedSaysWhatIsMissingYet(t *testing.T) {
 		{"what runs", "outbox: {mode: memory, on_full: block, max_bytes: 1MiB, max_messages: 10, linger: 1s}\nlog: {format: json}\nplugins: {a: {builtin: hostmetrics}}\n", nil},
 		{"dropping", "outbox: {on_full: drop_newest}\n", []string{"c.yaml:2:19: outbox.on_full: drop_newest in memory (write block meanwhile): this version cannot do that yet"}},
 		{"age", "outbox: {max_age: 1d}\n", []string{"c.yaml:2:19: outbox.max_age: a limit of age in memory: this version cannot do that yet"}},
-		{"cipher", "tls: {cipher: [A, B]}\n", []string{"c.yaml:2:15: tls.cipher: a choice of cipher suites: this version cannot do that yet"}},
 		{"journald", "log: {format: journald}\n", []string{"c.yaml:2:15: log.format: a log to journald (write text meanwhile: systemd takes stderr): this version cannot do that yet"}},
 		{"proxy of the environment", "transports: [{use: mqtt, proxy_options: environment}]\n", []string{"c.yaml:2:41: transports[0].proxy_options: a proxy: this version cannot do that yet"}},
 	}

@@ -323,7 +323,11 @@ func (r *reader) duration(f *field, n *node, key string) any {
 	}
 	switch {
 	case d < time.Duration(f.min):
-		r.add(n.pos, key, "%s is too short: at least %s", formatDuration(d), formatDuration(time.Duration(f.min)))
+		text := ""
+		if f.why != "" {
+			text = ": " + f.why
+		}
+		r.add(n.pos, key, "%s is too short: at least %s%s", formatDuration(d), formatDuration(time.Duration(f.min)), text)
 		return nil
 	case d > time.Duration(f.max):
 		r.add(n.pos, key, "%s is too long: at most %s", formatDuration(d), formatDuration(time.Duration(f.max)))

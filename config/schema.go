@@ -43,7 +43,9 @@ type field struct {
 	// seconds: a bare number is a number of seconds, as in the Python SDK, which has this key.
 	seconds bool
 	// env: the environment and --set may give this key. Secrets, lists and what the user names are never among them.
-	env    bool
+	env bool
+	// why says why no shorter duration is allowed, where that is not plain.
+	why    string
 	check  func(string) string // what is wrong with a text; "" if nothing
 	fields []field
 }
@@ -104,7 +106,7 @@ func schema() *field {
 		{name: "tls", kind: sectionKind, doc: "Whom the device trusts. Left out: the machine's own roots.", fields: []field{
 			{name: "server_verification_cert", kind: pemKind, doc: "PEM certificates that replace the roots for the hub and a gateway: {file: NAME} or the text itself."},
 			{name: "extra_ca", kind: pemKind, doc: "PEM certificates that are trusted besides, everywhere (hub, provisioning, storage), as for a proxy that opens TLS: {file: NAME} or the text itself."},
-			{name: "cipher", kind: cipherKind, doc: "Cipher suites for TLS 1.2 by their OpenSSL names, joined with colons or as a list."},
+			{name: "cipher", kind: cipherKind, doc: "Cipher suites of TLS 1.2 by their OpenSSL names, joined with colons or as a list. TLS 1.3 stays allowed beside them unless !TLSv1.3 is among them."},
 		}},
 		{name: "transports", kind: listKind, defDoc: "[{use: mqtt}]", doc: "The routes to the hub in order of preference. A route that does not get through gives way to the next.", fields: []field{
 			{name: "use", kind: enumKind, required: true, enum: []string{"mqtt", "mqttws"}, doc: "mqtt: MQTT over TLS. mqttws: MQTT over WebSocket, which passes where only HTTPS does."},
@@ -164,8 +166,8 @@ func deviceSchema() field {
 		}},
 		{name: "edge_environment", kind: boolKind, def: "false", doc: "Identity of an IoT Edge module, from the environment that the Edge runtime sets."},
 		{name: "gateway_hostname", kind: stringKind, env: true, check: checkHost, doc: "Host to connect to in the hub's place, such as an IoT Edge gateway. A connection string may name it too (GatewayHostName)."},
-		{name: "product_info", kind: stringKind, env: true, doc: "Added to the user agent that the hub sees. One that begins with dtmi: is taken for a Plug and Play model id."},
-		{name: "sastoken_ttl", kind: durationKind, def: "1h", min: int64(minTokenTTL), max: int64(maxTokenTTL), seconds: true, env: true, doc: "How long a SAS token is valid that the device signs itself; it is renewed in good time before."},
+		{name: "product_info", kind: stringKind, env: true, check: checkProductInfo, doc: "Added to the user agent that the hub sees. One that begins with dtmi: is taken for a Plug and Play model id."},
+		{name: "sastoken_ttl", kind: durationKind, def: "1h", min: int64(minTokenTTL), max: int64(maxTokenTTL), seconds: true, env: true, why: "a token must outlive the connection that it is made for, and is renewed at 80 % of its life", doc: "How long a SAS token is valid that the device signs itself; it is renewed in good time before."},
 	}}
 }
 

@@ -9,9 +9,6 @@ func (c *Config) Unsupported() []Problem {
 		p.Text += ": this version cannot do that yet"
 		out = append(out, p)
 	}
-	if c.TLS.Cipher != "" {
-		add("tls.cipher", "a choice of cipher suites")
-	}
 	for i, t := range c.Transports {
 		if t.Use != "mqtt" {
 			add(itemKey("transports", i)+".use", "MQTT over WebSocket")

@@ -139,6 +139,18 @@ func checkNotBlank(s string) string {
 	return ""
 }
 
+// modelID is the form of a digital twin model id.
+// https://learn.microsoft.com/azure/iot/concepts-modeling-guide
+var modelID = regexp.MustCompile(`^dtmi:[A-Za-z](?:[A-Za-z0-9_]*[A-Za-z0-9])?(?::[A-Za-z](?:[A-Za-z0-9_]*[A-Za-z0-9])?)*;[1-9][0-9]{0,8}$`)
+
+// checkProductInfo refuses a model id that the hub would refuse with the connection.
+func checkProductInfo(s string) string {
+	if strings.HasPrefix(s, "dtmi:") && !modelID.MatchString(s) {
+		return quote(s) + " is not a model id, which looks like dtmi:com:example:Thermostat;1"
+	}
+	return ""
+}
+
 func checkMethod(s string) string {
 	switch {
 	case s == "":

@@ -60,7 +60,7 @@ func (m *Machine) noteGiven(now Instant, ev CredentialFetched) {
 	case ev.Life > 0:
 		m.wantAt = now.Add(ev.Life - m.lim.CredentialAhead)
 	case ev.Doubtful:
-		m.wantAt = now
+		m.wantAt = now.Add(-m.lim.CredentialAhead)
 	}
 }
 

@@ -59,7 +59,7 @@ type (
 	// Ticked: the machine's Deadline has come. Also any other moment: a tick changes nothing that is not due.
 	Ticked struct{}
 	// CredentialFetched completes FetchCredential. Life is how long the credential lasts from now; 0 is for ever. Given
-	// and Doubtful are Credential's Given and whether it has a Doubt.
+	// is Credential's; Doubtful says that it has ended by this device's clock, or has not begun.
 	CredentialFetched struct {
 		Epoch           Epoch
 		Life            time.Duration

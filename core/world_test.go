@@ -447,6 +447,10 @@ func (w *world) checkCall(e Effect) {
 			w.failf("%v: call %+v", e, c)
 		}
 		delete(w.calls, e.Call)
+	case WantCredential:
+		if e.Left < 0 || e.Left > w.m.lim.CredentialAhead {
+			w.failf("%v: it was not due", e)
+		}
 	case FailPlugin, Warn, AdoptTwin, MergeDesired:
 	default:
 		w.failf("%v: an order that the world does not know", e)

@@ -199,3 +199,19 @@ func TestReplacedFilesCountFromTheNextCredentialOn(t *testing.T) {
 		t.Errorf("without a clock: %v", err)
 	}
 }
+
+func FuzzParseCertificate(f *testing.F) {
+	e := must(ecdsa.GenerateKey(elliptic.P256(), rand.Reader))
+	key := must(x509.MarshalPKCS8PrivateKey(e))
+	f.Add([]byte("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"), block("PRIVATE KEY", key), "")
+	f.Add([]byte(""), block("ENCRYPTED PRIVATE KEY", must(pkcs8.MarshalPrivateKey(e, []byte("geheim"), nil))), "geheim")
+	f.Fuzz(func(t *testing.T, cert, key []byte, pass string) {
+		c, err := credentials.ParseCertificate(cert, key, core.Secret(pass))
+		switch {
+		case err != nil && !errors.Is(err, core.ErrInvalid):
+			t.Errorf("the error is not ErrInvalid: %v", err)
+		case err == nil && (c.Leaf == nil || c.Signer == nil || len(c.Chain) == 0 || c.NotAfter.Before(c.NotBefore) && len(c.Chain) == 1 && c.Leaf.NotBefore.Before(c.Leaf.NotAfter)):
+			t.Errorf("an impossible certificate: %+v", c)
+		}
+	})
+}

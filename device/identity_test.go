@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -15,6 +16,7 @@ import (
 	"github.com/fairlead-iot/fairlead/device"
 	"github.com/fairlead-iot/fairlead/hub/api"
 	"github.com/fairlead-iot/fairlead/hub/hubtest"
+	"github.com/fairlead-iot/fairlead/internal/clock"
 	"github.com/fairlead-iot/fairlead/transports/mqtt"
 	"github.com/fairlead-iot/fairlead/transports/netdial"
 )
@@ -237,5 +239,54 @@ func TestOnlyAGivenTokenCanBeUpdated(t *testing.T) {
 		if err := c.UpdateSASToken(t.Context(), "SharedAccessSignature sr=x"); !errors.Is(err, core.ErrUnsupported) {
 			t.Errorf("got %v, want ErrUnsupported", err)
 		}
+	})
+}
+
+// A device without a clock of its own boots in 1970, is told the time, and later is set to and fro.
+func TestAClockThatIsSetMakesTheTokenAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		hub := hubtest.StartPipe(t)
+		cs, err := credentials.ParseConnectionString(hub.AddDevice("dev1"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var shift atomic.Int64
+		system := func() time.Time { return time.Now().Add(time.Duration(shift.Load())) }
+		shift.Store(int64(time.Until(time.Unix(60, 0))))
+		wall, err := clock.New(clock.Config{Built: time.Now().Add(-24 * time.Hour), System: system})
+		if err != nil {
+			t.Fatal(err)
+		}
+		source, err := credentials.NewSharedKey(cs.Identity, cs.Key, time.Hour, wall.Now)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c := startWith(t, hub, cs.Identity, source)
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		go wall.Watch(ctx, func(time.Duration) { c.Engine().CredentialChanged() })
+
+		early, cancelEarly := context.WithTimeout(t.Context(), 10*time.Minute)
+		defer cancelEarly()
+		if err := c.Connect(early); err == nil || !strings.Contains(err.Error(), "the hub does not accept the device's proof of identity") {
+			t.Errorf("with the time of the build: %v", err)
+		}
+		shift.Store(0)
+		began := time.Now()
+		stop := stream(t, c, hub)
+		if err := c.Connect(t.Context()); err != nil || time.Since(began) > time.Minute {
+			t.Errorf("connected %v after the clock was set: %v", time.Since(began), err)
+		}
+
+		time.Sleep(time.Minute)
+		before := counters(t, c).Renewals // one if the clock was set just before an attempt, and the jump seen after it
+		for i, by := range []time.Duration{365 * 24 * time.Hour, 0, -30 * time.Minute, 0} {
+			shift.Store(int64(by))
+			time.Sleep(2 * time.Minute)
+			if n := counters(t, c); n.Losses != 0 || n.Renewals-before != uint64(i+1) {
+				t.Errorf("after the clock went to %v: %d losses, %d renewals; want none and %d", by, n.Losses, n.Renewals-before, i+1)
+			}
+		}
+		stop()
 	})
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/fairlead-iot/fairlead/core/engine"
 	"github.com/fairlead-iot/fairlead/credentials"
 	"github.com/fairlead-iot/fairlead/device"
+	"github.com/fairlead-iot/fairlead/internal/clock"
 	"github.com/fairlead-iot/fairlead/internal/control"
 	"github.com/fairlead-iot/fairlead/plugins/host"
 	"github.com/fairlead-iot/fairlead/transports/mqtt"
@@ -29,6 +30,7 @@ type running struct {
 	unlock func()
 	// metrics are those of the plugins.
 	metrics *metrics
+	clock   *clock.Clock
 	// token is the SAS token that the device was started with, where it has one.
 	token core.Secret
 	// failed gets the first plugin that cannot be started at all.
@@ -59,6 +61,9 @@ func assemble(c *config.Config, log *slog.Logger) (_ *running, err error) {
 			rt.unlock()
 		}
 	}()
+	if rt.clock, err = newClock(c.StateDir); err != nil {
+		log.Warn("the time of the last run is not known", "error", err)
+	}
 	plugins, err := rt.plugins()
 	if err != nil {
 		return nil, err
@@ -79,11 +84,8 @@ func assemble(c *config.Config, log *slog.Logger) (_ *running, err error) {
 			}
 		},
 	}
-	if err := identify(c, &cfg, log); err != nil {
+	if err := rt.identify(&cfg); err != nil {
 		return nil, err
-	}
-	if given, ok := cfg.Credentials.(*credentials.GivenToken); ok {
-		rt.token = given.Token()
 	}
 	log.Info("starting", "version", readVersion().Version, "device", whoStarts(c, &cfg), "plugins", len(plugins), "outbox", c.Outbox.Mode)
 	rt.client, err = device.New(cfg)
@@ -142,7 +144,7 @@ func userAgent() string {
 }
 
 // makeTransports makes the routes to an identity's hub. edgeCA, if given, takes the place of server_verification_cert.
-func makeTransports(c *config.Config, identity core.Identity, edgeCA []byte, log *slog.Logger) ([]core.Transport, error) {
+func makeTransports(c *config.Config, identity core.Identity, edgeCA []byte, now func() time.Time, log *slog.Logger) ([]core.Transport, error) {
 	trust := netdial.TLSConfig{ServerVerificationCert: edgeCA}
 	for _, p := range []struct {
 		key string
@@ -161,11 +163,16 @@ func makeTransports(c *config.Config, identity core.Identity, edgeCA []byte, log
 		}
 		*p.to = text
 	}
+	ciphers, err := netdial.ParseCiphers(c.TLS.Cipher)
+	if err != nil {
+		return nil, configProblem(c, "tls.cipher", err)
+	}
+	trust.Ciphers = ciphers
 	var out []core.Transport
 	for i, t := range c.Transports {
 		m, err := mqtt.New(mqtt.Config{
 			Identity: identity, ProductInfo: c.Device.ProductInfo, UserAgent: userAgent(), KeepAlive: c.Connection.KeepAlive,
-			Port: t.Port, Address: t.Address, TLS: trust, Logger: log,
+			Port: t.Port, Address: t.Address, TLS: trust, Now: now, Logger: log,
 		})
 		if err != nil {
 			return nil, configProblem(c, fmt.Sprintf("transports[%d]", i), err)
@@ -224,6 +231,8 @@ func (rt *running) serve(ctx context.Context) error {
 	go func() { served <- control.Serve(serving, l, rt, rt.log) }()
 	watching := rt.watchToken(serving)
 	defer watching.Wait()
+	watching.Go(func() { rt.clock.Watch(serving, rt.clockJumped) })
+	watching.Go(func() { rt.keepTime(serving) })
 	var cause error
 	select {
 	case <-ctx.Done():

@@ -12,6 +12,7 @@ import (
 	"github.com/fairlead-iot/fairlead/core"
 	"github.com/fairlead-iot/fairlead/credentials"
 	"github.com/fairlead-iot/fairlead/internal/control"
+	"github.com/fairlead-iot/fairlead/transports/netdial"
 )
 
 func newCheckCommand() *cobra.Command {
@@ -51,6 +52,9 @@ Run it as the user that runs fairlead: what may be read depends on it.`,
 // checkFiles looks, before anything is touched, at what the configuration names outside itself.
 func checkFiles(c *config.Config) []config.Problem {
 	problems := append(c.CheckFiles(verifySecrets(c)), checkRegistration(c)...)
+	if _, err := netdial.ParseCiphers(c.TLS.Cipher); err != nil {
+		problems = append(problems, c.Problem("tls.cipher", "%v", err))
+	}
 	if err := control.CheckDir(c.StateDir); err != nil {
 		problems = append(problems, c.Problem("state_dir", "%v", err))
 	}

@@ -128,8 +128,11 @@ func printStatus(out io.Writer, s control.Status) error {
 		}
 		row("credential", "ends in %s, %s", ago(s.Connection.CredentialLife), renewal)
 	}
-	if s.Connection.CredentialDoubt != "" {
+	if d := s.Connection.CredentialDoubt; d != "" && d != s.Clock {
 		row("doubt", "%s", s.Connection.CredentialDoubt)
+	}
+	if s.Clock != "" {
+		row("clock", "%s", s.Clock)
 	}
 	row("sessions", "%d, lost %d, renewed %d, attempts %d", s.Counters.Sessions, s.Counters.Losses, s.Counters.Renewals, s.Counters.Attempts)
 	kept := ""

@@ -3,7 +3,6 @@ package main
 import (
 	"encoding/json"
 	"fmt"
-	"log/slog"
 	"path/filepath"
 	"time"
 
@@ -20,20 +19,26 @@ import (
 const assignmentFile = "provisioning.json"
 
 // identify fills in who the device is, how it proves that, and the routes to its hub; or how it learns all three.
-func identify(c *config.Config, cfg *device.Config, log *slog.Logger) (err error) {
-	if c.Device.Provisioning != nil {
-		if cfg.Provisioning, err = provisioning(c, log); err != nil {
-			return err
-		}
-		return nil
+func (rt *running) identify(cfg *device.Config) (err error) {
+	c, now := rt.cfg, rt.clock.Now
+	var edgeCA []byte
+	switch {
+	case c.Device.Provisioning != nil:
+		cfg.Provisioning, err = rt.provisioning()
+		return err
+	case c.Device.EdgeEnvironment:
+		cfg.Identity, cfg.Credentials, edgeCA, err = edge(c, now)
+	default:
+		cfg.Identity, cfg.Credentials, err = credential(c, now)
 	}
-	if c.Device.EdgeEnvironment {
-		return edge(c, cfg, log)
-	}
-	if cfg.Identity, cfg.Credentials, err = credential(c, time.Now); err != nil {
+	if err != nil {
 		return err
 	}
-	cfg.Transports, err = makeTransports(c, cfg.Identity, nil, log)
+	if given, ok := cfg.Credentials.(*credentials.GivenToken); ok {
+		rt.token = given.Token()
+	}
+	cfg.Credentials = doubting(cfg.Credentials, rt.clock)
+	cfg.Transports, err = makeTransports(c, cfg.Identity, edgeCA, now, rt.log)
 	return err
 }
 
@@ -46,15 +51,16 @@ func whoStarts(c *config.Config, cfg *device.Config) string {
 }
 
 // provisioning makes what a device needs to learn who it is.
-func provisioning(c *config.Config, log *slog.Logger) (*device.Provisioning, error) {
+func (rt *running) provisioning() (*device.Provisioning, error) {
 	const key = "device.provisioning"
+	c, log, now := rt.cfg, rt.log, rt.clock.Now
 	p := c.Device.Provisioning
-	proof, atHub, err := registrationProof(c)
+	proof, atHub, err := registrationProof(c, now)
 	if err != nil {
 		return nil, err
 	}
 	cfg := mqtt.RegistrarConfig{
-		Host: p.Host, Port: p.Port, Address: p.Address, IDScope: p.IDScope, RegistrationID: p.RegistrationID, UserAgent: userAgent(), Logger: log,
+		Host: p.Host, Port: p.Port, Address: p.Address, IDScope: p.IDScope, RegistrationID: p.RegistrationID, UserAgent: userAgent(), Now: now, Logger: log,
 	}
 	if p.Payload != nil {
 		if cfg.Payload, err = json.Marshal(p.Payload); err != nil {
@@ -74,8 +80,15 @@ func provisioning(c *config.Config, log *slog.Logger) (*device.Provisioning, err
 		return nil, configProblem(c, key, err)
 	}
 	out := &device.Provisioning{
-		Registrar: registrar, Proof: proof, Credentials: atHub, Gateway: c.Device.GatewayHostname, Logger: log,
-		Transports: func(id core.Identity) ([]core.Transport, error) { return makeTransports(c, id, nil, log) },
+		Registrar: registrar, Proof: proof, Gateway: c.Device.GatewayHostname, Logger: log,
+		Credentials: func(id core.Identity) (core.CredentialSource, error) {
+			source, err := atHub(id)
+			if err != nil {
+				return nil, err
+			}
+			return doubting(source, rt.clock), nil
+		},
+		Transports: func(id core.Identity) ([]core.Transport, error) { return makeTransports(c, id, nil, now, log) },
 		Keep: store.Assignments{
 			Path: filepath.Join(c.StateDir, assignmentFile),
 			For:  store.Request{Host: p.Host, IDScope: p.IDScope, RegistrationID: p.RegistrationID},
@@ -85,7 +98,7 @@ func provisioning(c *config.Config, log *slog.Logger) (*device.Provisioning, err
 		}[p.Reprovision],
 	}
 	// Whatever hub it will be: what is wrong with the routes shows now.
-	trial, err := makeTransports(c, core.Identity{Hostname: p.Host, DeviceID: p.RegistrationID, Gateway: c.Device.GatewayHostname}, nil, log)
+	trial, err := makeTransports(c, core.Identity{Hostname: p.Host, DeviceID: p.RegistrationID, Gateway: c.Device.GatewayHostname}, nil, now, log)
 	if err != nil {
 		return nil, err
 	}
@@ -97,10 +110,10 @@ func provisioning(c *config.Config, log *slog.Logger) (*device.Provisioning, err
 
 // registrationProof makes the source of what proves the identity to the provisioning service, and what makes such a
 // source for a hub: the same key, or the same certificate.
-func registrationProof(c *config.Config) (proof core.CredentialSource, atHub func(core.Identity) (core.CredentialSource, error), err error) {
+func registrationProof(c *config.Config, now func() time.Time) (proof core.CredentialSource, atHub func(core.Identity) (core.CredentialSource, error), err error) {
 	p, ttl := c.Device.Provisioning, c.Device.SASTokenTTL
 	if x := p.X509; x != nil {
-		if proof, err = credentials.NewX509(certificateOf(x.CertFile, x.KeyFile, x.PassPhrase), time.Now); err != nil {
+		if proof, err = credentials.NewX509(certificateOf(x.CertFile, x.KeyFile, x.PassPhrase), now); err != nil {
 			return nil, nil, configProblem(c, "device.provisioning.x509", err)
 		}
 		return proof, func(core.Identity) (core.CredentialSource, error) { return proof, nil }, nil
@@ -114,13 +127,13 @@ func registrationProof(c *config.Config) (proof core.CredentialSource, atHub fun
 		secret, err = credentials.DeriveKey(secret, p.RegistrationID)
 	}
 	if err == nil {
-		proof, err = credentials.NewRegistrationKey(p.IDScope, p.RegistrationID, secret, ttl, time.Now)
+		proof, err = credentials.NewRegistrationKey(p.IDScope, p.RegistrationID, secret, ttl, now)
 	}
 	if err != nil {
 		return nil, nil, configProblem(c, position, err)
 	}
 	return proof, func(id core.Identity) (core.CredentialSource, error) {
-		return credentials.NewSharedKey(id, secret, ttl, time.Now)
+		return credentials.NewSharedKey(id, secret, ttl, now)
 	}, nil
 }
 

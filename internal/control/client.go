@@ -183,6 +183,8 @@ type Status struct {
 	DeadLetters    int    `json:"dead_letters"`
 	LastDeadLetter string `json:"last_dead_letter,omitempty"`
 	StateDir       string `json:"state_dir"`
+	// Clock says what is odd about the device's clock; "" where nothing is.
+	Clock string `json:"clock,omitempty"`
 }
 
 // Connection is the state of the connection.

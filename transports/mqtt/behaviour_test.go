@@ -379,6 +379,41 @@ func TestLastWordsCount(t *testing.T) {
 	})
 }
 
+// A method call that crosses the goodbye is not lost, and a hub that never closes its side does not hold the end up.
+func TestWhatCrossesTheGoodbyeCounts(t *testing.T) {
+	for _, closes := range []bool{true, false} {
+		synctest.Test(t, func(t *testing.T) {
+			received := 0
+			end := make(chan struct{})
+			s := mustGuarded(t, openScript(func(conn net.Conn) {
+				for {
+					switch p, err := packets.ReadPacket(conn); p.(type) {
+					case *packets.ConnectPacket:
+						_, _ = conn.Write(connackOK)
+					case *packets.DisconnectPacket:
+						topic := "$iothub/methods/POST/reboot/?$rid=1"
+						_, _ = conn.Write(append([]byte{packetPublish << 4, byte(2 + len(topic)), 0, byte(len(topic))}, topic...))
+						if !closes {
+							<-end
+						}
+						return
+					default:
+						if err != nil {
+							return
+						}
+					}
+				}
+			}), core.Handler{Receive: func(core.Inbound) { received++ }})
+			began := time.Now()
+			mustClose(t, s)
+			if took := time.Since(began); received != 1 || took > time.Second {
+				t.Errorf("hub closes: %v: %d received, want 1; closed after %v", closes, received, took)
+			}
+			close(end)
+		})
+	}
+}
+
 // A burst is written in few calls, a single message in one, at once.
 func TestWritesAreCoalesced(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

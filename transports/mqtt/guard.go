@@ -394,6 +394,12 @@ func (g *guard) finish() {
 	if t, ok := g.Conn.(*tls.Conn); ok {
 		_ = t.CloseWrite()
 	}
+	// What the hub sent before it saw the goodbye still counts: a method call is sent once. The hub closes its side then.
+	// https://docs.oasis-open.org/mqtt/mqtt/v3.1.1/os/mqtt-v3.1.1-os.html#_Toc398718090
+	select {
+	case <-g.done:
+	case <-time.After(goodbyeTimeout):
+	}
 	g.abort(errSessionClosed)
 }
 

@@ -16,6 +16,8 @@ const (
 	writeChunk   = 16 << 10
 	// connackTimeout bounds the wait for CONNACK where the caller's context does not.
 	connackTimeout = 60 * time.Second
+	// goodbyeTimeout is how long the hub has to close its side after a DISCONNECT: a round trip, mostly.
+	goodbyeTimeout = 500 * time.Millisecond
 	// windDown is how long after the connection's end what had already arrived may still reach the handler.
 	windDown = 250 * time.Millisecond
 	// publishTimeout is how long paho's Subscribe may wait for paho's writer. The writer never waits long (the session
@@ -51,6 +53,6 @@ const (
 	maxRetryAfterSeconds = 24 * 60 * 60
 	// maxRegistrationAnswers bounds the answers that nobody has read: a request has one.
 	maxRegistrationAnswers = 4
-	// goodbyeTimeout bounds the end of a registration's session.
-	goodbyeTimeout = 2 * time.Second
+	// registrationGoodbye bounds the end of a registration's session.
+	registrationGoodbye = 2 * time.Second
 )

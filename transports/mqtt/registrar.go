@@ -149,7 +149,7 @@ func (r *Registrar) register(ctx context.Context, c core.Credential) (core.Regis
 	}
 	s := connected.(*session) //nolint:forcetypeassert // Transport makes no other
 	defer func() {
-		closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), goodbyeTimeout)
+		closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), registrationGoodbye)
 		defer cancel()
 		_ = s.Close(closing) // whether it was orderly changes nothing any more
 	}()

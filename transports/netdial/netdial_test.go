@@ -459,16 +459,3 @@ func (p *prefixed) Read(b []byte) (int, error) {
 	}
 	return p.Conn.Read(b)
 }
-
-func TestParseCiphers(t *testing.T) {
-	got, err := netdial.ParseCiphers("ecdhe_rsa_aes256_gcm_sha384:ECDHE-RSA-AES128-GCM-SHA256")
-	if err != nil || len(got) != 2 || got[0] != tls.TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384 {
-		t.Errorf("%v, %v", got, err)
-	}
-	if got, err := netdial.ParseCiphers(""); got != nil || err != nil {
-		t.Errorf("%v, %v for nothing", got, err)
-	}
-	if _, err := netdial.ParseCiphers("RC4-MD5"); !errors.Is(err, core.ErrInvalid) {
-		t.Errorf("RC4 is accepted: %v", err)
-	}
-}

@@ -20,8 +20,8 @@ type TLSConfig struct {
 	ServerVerificationCert []byte
 	// ExtraCA, PEM, is trusted beside the roots.
 	ExtraCA []byte
-	// CipherSuites limits the suites of TLS 1.2; nil is Go's choice. TLS 1.3's cannot be chosen.
-	CipherSuites []uint16
+	// Ciphers limits the suites and versions; the zero value is Go's choice.
+	Ciphers Ciphers
 	// NextProtos is what to offer by ALPN; nil offers nothing.
 	NextProtos []string
 }
@@ -31,10 +31,14 @@ func (c TLSConfig) build() (*tls.Config, error) {
 	cfg := &tls.Config{
 		// "TLS 1.0 and 1.1 support ended": https://learn.microsoft.com/azure/iot-hub/iot-hub-tls-support
 		MinVersion:   tls.VersionTLS12,
-		CipherSuites: c.CipherSuites,
+		MaxVersion:   c.Ciphers.maxVersion(),
+		CipherSuites: c.Ciphers.Suites,
 		NextProtos:   c.NextProtos,
 		// What is written here is coalesced already; small first records would only cost calls.
 		DynamicRecordSizingDisabled: true,
+	}
+	if c.Ciphers.NoTLS12 {
+		cfg.MinVersion = tls.VersionTLS13
 	}
 	if len(c.ServerVerificationCert) > 0 {
 		cfg.RootCAs = x509.NewCertPool()
@@ -82,32 +86,4 @@ func addPEM(pool *x509.CertPool, name string, text []byte) error {
 		return fmt.Errorf("%s: it holds no certificate in PEM form (-----BEGIN CERTIFICATE-----); give the text, not a path: %w", name, core.ErrInvalid)
 	}
 	return nil
-}
-
-// opensslNames are OpenSSL's names of the suites of TLS 1.2 that Go offers without being asked to be insecure.
-var opensslNames = map[string]uint16{
-	"ECDHE-ECDSA-AES128-GCM-SHA256": tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
-	"ECDHE-ECDSA-AES256-GCM-SHA384": tls.TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,
-	"ECDHE-RSA-AES128-GCM-SHA256":   tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
-	"ECDHE-RSA-AES256-GCM-SHA384":   tls.TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
-	"ECDHE-ECDSA-CHACHA20-POLY1305": tls.TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256,
-	"ECDHE-RSA-CHACHA20-POLY1305":   tls.TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
-	"ECDHE-ECDSA-AES128-SHA":        tls.TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA,
-	"ECDHE-ECDSA-AES256-SHA":        tls.TLS_ECDHE_ECDSA_WITH_AES_256_CBC_SHA,
-	"ECDHE-RSA-AES128-SHA":          tls.TLS_ECDHE_RSA_WITH_AES_128_CBC_SHA,
-	"ECDHE-RSA-AES256-SHA":          tls.TLS_ECDHE_RSA_WITH_AES_256_CBC_SHA,
-}
-
-// ParseCiphers reads a list of OpenSSL's names of TLS 1.2 suites, separated by colons or commas; case does not matter and
-// _ stands for -. "" gives nil. Its error wraps core.ErrInvalid.
-func ParseCiphers(list string) ([]uint16, error) {
-	var suites []uint16
-	for _, name := range strings.FieldsFunc(list, func(r rune) bool { return r == ':' || r == ',' || r == ' ' }) {
-		suite, ok := opensslNames[strings.ReplaceAll(strings.ToUpper(name), "_", "-")]
-		if !ok {
-			return nil, fmt.Errorf("cipher %q: not one that is spoken here (ECDHE with AES-GCM, ChaCha20-Poly1305 or AES-CBC-SHA, by OpenSSL's names): %w", name, core.ErrInvalid)
-		}
-		suites = append(suites, suite)
-	}
-	return suites, nil
 }

@@ -1,0 +1,84 @@
+package main
+
+import (
+	"context"
+	"path/filepath"
+	"time"
+
+	"github.com/fairlead-iot/fairlead/core"
+	"github.com/fairlead-iot/fairlead/internal/clock"
+)
+
+// newClock makes the device's clock, which is usable also beside an error.
+func newClock(stateDir string) (*clock.Clock, error) {
+	// The commit's time, where the toolchain stamped it: no clock that is right can be earlier.
+	built, _ := time.Parse(time.RFC3339, readVersion().Time) // zero where there is none
+	return clock.New(clock.Config{Built: built, State: filepath.Join(stateDir, "clock.json"), System: time.Now})
+}
+
+// doubting adds what is odd about the clock to what a source says of its credentials.
+func doubting(source core.CredentialSource, c *clock.Clock) core.CredentialSource {
+	d := doubtingSource{source, c}
+	if holder, ok := source.(core.TokenHolder); ok {
+		return doubtingHolder{d, holder}
+	}
+	return d
+}
+
+type doubtingSource struct {
+	source core.CredentialSource
+	clock  *clock.Clock
+}
+
+// Credential implements core.CredentialSource.
+func (d doubtingSource) Credential(ctx context.Context) (core.Credential, error) {
+	c, err := d.source.Credential(ctx)
+	if c.Doubt == "" {
+		c.Doubt = d.clock.Doubt()
+	}
+	return c, err
+}
+
+type doubtingHolder struct {
+	doubtingSource
+	holder core.TokenHolder
+}
+
+// Replace implements core.TokenHolder.
+func (d doubtingHolder) Replace(token core.Secret) error { return d.holder.Replace(token) }
+
+// clockJumped has credentials made again: those made by the old clock may end at another time than was thought.
+func (rt *running) clockJumped(by time.Duration) {
+	rt.log.Warn("the clock was set, or the machine slept: the credential is made again", "by", by.Round(time.Second).String(), "now", rt.clock.Now().UTC().Format(time.RFC3339))
+	rt.client.Engine().CredentialChanged()
+}
+
+// keepTime writes the time down while the hub accepts the device, until ctx ends.
+func (rt *running) keepTime(ctx context.Context) {
+	connected := make(chan struct{}, 1)
+	stop := rt.client.OnConnection(func(c core.Connection) {
+		if c.Connected() {
+			select {
+			case connected <- struct{}{}:
+			default:
+			}
+		}
+	})
+	defer stop()
+	tick := time.NewTicker(clock.KeepEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-connected:
+		case <-tick.C:
+			if c, err := rt.client.Connection(ctx); err != nil || !c.Connected() {
+				continue
+			}
+		}
+		if err := rt.clock.Keep(); err != nil {
+			rt.log.Warn("the time is not kept for the next start", "error", err)
+		}
+	}
+}

@@ -1,0 +1,114 @@
+package clock
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// system is a wall clock that somebody sets; it stands still unless the bubble's time moves.
+type system struct{ shift time.Duration }
+
+func (s *system) now() time.Time { return time.Now().Add(s.shift) }
+
+func (s *system) set(at time.Time) { s.shift = time.Until(at) }
+
+var built = time.Date(2026, 3, 1, 0, 0, 0, 0, time.UTC)
+
+func make1(t *testing.T, s *system, file string) *Clock {
+	t.Helper()
+	c, err := New(Config{Built: built, State: file, System: s.now})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+func wantNow(t *testing.T, c *Clock, want time.Time, doubt string) {
+	t.Helper()
+	if got := c.Now(); !got.Equal(want) {
+		t.Errorf("now is %v, want %v", got, want)
+	}
+	if got := c.Doubt(); (doubt == "") != (got == "") || !strings.Contains(got, doubt) {
+		t.Errorf("doubt %q, want %q", got, doubt)
+	}
+}
+
+func TestAClockOf1970IsNotBelieved(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		file := filepath.Join(t.TempDir(), "clock")
+		s := &system{}
+		s.set(time.Unix(60, 0))
+		c := make1(t, s, file)
+		wantNow(t, c, built, "says 1970-01-01T00:01:00Z, before this program was made; 2026-03-01T00:00:00Z is used meanwhile")
+		time.Sleep(time.Hour) // what passes is counted
+		wantNow(t, c, built.Add(time.Hour), "2026-03-01T01:00:00Z is used meanwhile")
+		if err := c.Keep(); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := os.Stat(file); !os.IsNotExist(err) {
+			t.Errorf("a wrong time was kept: %v", err)
+		}
+
+		right := built.Add(100 * 24 * time.Hour)
+		s.set(right)
+		wantNow(t, c, right, "")
+		if err := c.Keep(); err != nil {
+			t.Fatal(err)
+		}
+
+		// The next start, without a clock again, goes on from there; one that was set back is believed, and shown.
+		s.set(time.Unix(0, 0))
+		c = make1(t, s, file)
+		wantNow(t, c, right, "before this program was made")
+		s.set(right.Add(-2 * time.Hour))
+		wantNow(t, c, right.Add(-2*time.Hour), "earlier than when it was connected last (2026-06-09T00:00:00Z)")
+		s.set(right.Add(50 * 365 * 24 * time.Hour))
+		wantNow(t, c, right.Add(50*365*24*time.Hour), "")
+	})
+}
+
+func TestAKeptTimeThatCannotBeReadIsAsNone(t *testing.T) {
+	for name, text := range map[string]string{"garbage": "{", "a newer version": `{"version":2,"wall":"2030-01-01T00:00:00Z"}`} {
+		file := filepath.Join(t.TempDir(), "clock")
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		s := &system{}
+		s.set(time.Unix(0, 0))
+		c, err := New(Config{Built: built, State: file, System: s.now})
+		if err == nil || !strings.Contains(err.Error(), file) || c.Now().Sub(built) > time.Minute {
+			t.Errorf("%s: %v, now %v", name, err, c.Now())
+		}
+	}
+}
+
+func TestJumpsAreSeenAndSlewsAreNot(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &system{}
+		c := make1(t, s, "")
+		ctx, cancel := context.WithCancel(t.Context())
+		var seen []time.Duration
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			c.Watch(ctx, func(by time.Duration) { seen = append(seen, by) })
+		}()
+		for _, by := range []time.Duration{time.Second, -time.Second, 26 * 365 * 24 * time.Hour, -2 * time.Hour, 365 * 24 * time.Hour, 31 * time.Second} {
+			time.Sleep(look + time.Second)
+			synctest.Wait()
+			s.shift += by
+		}
+		time.Sleep(look + time.Second)
+		cancel()
+		<-done
+		if want := []time.Duration{26 * 365 * 24 * time.Hour, -2 * time.Hour, 365 * 24 * time.Hour, 31 * time.Second}; !slices.Equal(seen, want) {
+			t.Errorf("jumps %v, want %v", seen, want)
+		}
+	})
+}
