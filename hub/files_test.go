@@ -318,6 +318,33 @@ func TestASlowStorageEndsWithTheHub(t *testing.T) {
 	})
 }
 
+// A device that has a certificate and no key, and what a recorder notes of uploads.
+func TestUploadByCertificate(t *testing.T) {
+	h := hubtest.Start(t)
+	rec := h.Record()
+	root := hubtest.NewCA(t, "plant")
+	for id, ca := range map[string]*hubtest.CA{"own": nil, "signed": root} {
+		d := newUploaderWith(t, h, h.NewCertificateDevice(id, ca))
+		d.upload("a.txt", "hello")
+		if text := string(h.ReadFile(id, "a.txt")); text != "hello" {
+			t.Errorf("the file of %s holds %q", id, text)
+		}
+		b := d.begin("b.txt")
+		if status, code, _ := d.post("/files/notifications/"+url.PathEscape(b.CorrelationID), `{"isSuccess":false,"statusCode":500}`); status != 204 {
+			t.Errorf("report a failure: %d %s", status, code)
+		}
+		want := []string{
+			"upload begun " + id + "/a.txt", "upload done " + id + "/a.txt", "upload begun " + id + "/b.txt", "upload failed " + id + "/b.txt",
+		}
+		if diff := cmp.Diff(want, rec.Lines(id)); diff != "" {
+			t.Errorf("recorded of %s (-want +got):\n%s", id, diff)
+		}
+		d.id = "with-a-key-beside-" + id
+		h.AddDevice(d.id)
+		d.refused("/files", `{"blobName":"b"}`, 401, "IotHubUnauthorizedAccess") // another's name
+	}
+}
+
 // Clients that stop in the middle of what they send, one that may write and one that nobody knows: both are given up.
 func TestUploadsThatStallAreGivenUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

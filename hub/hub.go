@@ -195,10 +195,10 @@ func (h *Hub) open() error {
 	if h.identity, err = pki.Load(h.cfg.Dir, h.cfg.Hostnames, time.Now()); err != nil {
 		return errors.Join(err, h.svc.Close())
 	}
-	if err := h.openUploads(); err != nil {
+	if h.dps, err = dps.Open(dps.Config{Hub: h.svc, RetryAfter: h.cfg.ProvisioningRetryAfter, Logger: h.log}); err != nil {
 		return errors.Join(err, h.svc.Close())
 	}
-	if h.dps, err = dps.Open(dps.Config{Hub: h.svc, RetryAfter: h.cfg.ProvisioningRetryAfter, Logger: h.log}); err != nil {
+	if err := h.openUploads(); err != nil {
 		return errors.Join(err, h.svc.Close())
 	}
 	h.mqtt = mqttfront.New(mqttfront.Config{
@@ -229,10 +229,10 @@ func (h *Hub) Start() error {
 	}
 	h.started = true
 	h.http = &http.Server{
-		Handler: h.withBlobs(dpsfront.New(dpsfront.Config{
+		Handler: h.withBlobs(boundBodies(dpsfront.New(dpsfront.Config{
 			Provisioning: h.dps, Hub: h.svc, Logger: h.log,
 			Next: restfront.New(restfront.Config{Service: h.svc, MQTT: h.mqtt, QueryPage: h.cfg.Unsettled.QueryPage, Logger: h.log}),
-		})),
+		}))),
 		ReadHeaderTimeout: 30 * time.Second,
 		IdleTimeout:       2 * time.Minute,
 		ErrorLog:          slog.NewLogLogger(h.log.Handler(), slog.LevelDebug), // such as handshakes of clients that do not trust the CA

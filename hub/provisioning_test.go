@@ -197,6 +197,12 @@ func TestProvisioningWithACertificateOverMQTT(t *testing.T) {
 		if got, err := h.Device(id); err != nil || got.Authentication.Type != "selfSigned" {
 			t.Errorf("device %+v, %v", got, err)
 		}
+		connect(t, h, options{id: id, cert: &cert, noPassword: true, ws: ws}).telemetry("", "hello")
+		h.WaitCount(id, 1)
+		other := root.Issue(id)
+		if _, err := tryConnect(t, h, options{id: id, cert: &other, noPassword: true}); err == nil {
+			t.Error("another certificate of that name connects, and the hub was told of one")
+		}
 	}
 }
 

@@ -22,7 +22,7 @@ import (
 type uploader struct {
 	*testing.T
 	id     string // "device" or "device/module"
-	token  string
+	token  string // "" with a certificate
 	at     string // host and port of the hub
 	client *http.Client
 }
@@ -43,6 +43,14 @@ func newUploaderAt(t *testing.T, connectionString, id, at string, ca []byte, dia
 	transport := &http.Transport{DialContext: dial, TLSClientConfig: &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}}
 	t.Cleanup(transport.CloseIdleConnections)
 	return &uploader{t, id, token, at, &http.Client{Transport: transport}}
+}
+
+// newUploaderWith is newUploader for a device that has a certificate.
+func newUploaderWith(t *testing.T, h *hubtest.Hub, d *hubtest.Device) *uploader {
+	t.Helper()
+	transport := &http.Transport{DialContext: h.DialContext, TLSClientConfig: d.TLSConfig()}
+	t.Cleanup(transport.CloseIdleConnections)
+	return &uploader{t, d.ID, "", h.HTTPSAddr().String(), &http.Client{Transport: transport}}
 }
 
 func (u *uploader) do(method, address, body string, header ...string) (status int, code, text string) {
@@ -74,6 +82,9 @@ func (u *uploader) post(path, body string) (status int, code, text string) {
 	address := "https://" + u.at + "/devices/" + device
 	if isModule {
 		address += "/modules/" + module
+	}
+	if u.token == "" {
+		return u.do("POST", address+path+"?api-version=2021-04-12", body)
 	}
 	return u.do("POST", address+path+"?api-version=2021-04-12", body, "Authorization: "+u.token)
 }

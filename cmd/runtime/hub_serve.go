@@ -86,8 +86,9 @@ func newHubServeCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "serve",
 		Short: "Run the embedded hub until it is told to stop",
-		Long: `Run the embedded hub: MQTT over TLS, and REST, file uploads and MQTT over WebSocket on the HTTPS port. Its
-state survives a restart in --dir; its own certificate authority is DIR/ca.pem, which devices have to trust.`,
+		Long: `Run the embedded hub: MQTT over TLS, and REST, file uploads and MQTT over WebSocket on the HTTPS port; a
+device provisioning service at both. Its state survives a restart in --dir; its own certificate authority is
+DIR/ca.pem, which devices have to trust.`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return f.run(cmd) },
 	}
@@ -184,7 +185,7 @@ func (f *hubServeFlags) explain(w io.Writer, h *hub.Hub, dir string) {
 	ca := filepath.Join(dir, hub.CAFile)
 	_, _ = fmt.Fprintf(t, "\nThe hub %s is ready.\n", h.Hostname())
 	line("MQTT over TLS", dialable(h.MQTTAddr()))
-	line("REST, and MQTT over WebSocket", dialable(h.HTTPSAddr()))
+	line("REST, files, and MQTT over WebSocket", dialable(h.HTTPSAddr()))
 	line("devices have to trust", ca)
 	_, _ = fmt.Fprint(t, "Try, in another terminal:\n")
 	for _, try := range [][2]string{
@@ -193,6 +194,8 @@ func (f *hubServeFlags) explain(w io.Writer, h *hub.Hub, dir string) {
 		{"method dev1 ping --payload '{\"a\":1}'", "call a direct method"},
 		{"c2d dev1 hello", "send a cloud-to-device message"},
 		{`twin patch dev1 '{"properties":{"desired":{"interval":10}}}'`, "change desired properties"},
+		{"files notifications --follow", "watch what devices upload"},
+		{"enrollment add press-7", "let a device provision itself"},
 		{"fault add cut --device dev1 --duration 30s", "make something go wrong"},
 	} {
 		line("fairlead hub "+try[0]+at, "# "+try[1])

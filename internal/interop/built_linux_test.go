@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -42,7 +43,7 @@ func startBuiltHub(t *testing.T, dir string) *builtHub {
 	t.Helper()
 	h := &builtHub{}
 	ready := filepath.Join(t.TempDir(), "ready.json")
-	h.cmd = exec.CommandContext(t.Context(), os.Getenv(builtProgram), "hub", "serve", "--dir", dir, "--hostname", hubName, "--ready-file", ready)
+	h.cmd = exec.CommandContext(t.Context(), os.Getenv(builtProgram), "hub", "serve", "--dir", dir, "--hostname", hubName, "--hostname", provisioningName, "--ready-file", ready)
 	h.cmd.Stderr = &h.log
 	if err := h.cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -97,7 +98,7 @@ func TestBuiltHubInsideTheNamespace(t *testing.T) {
 		t.Skip("runs only as a process of TestMicrosoftsClientsAndTheBuiltHub")
 	}
 	raiseLoopback(t)
-	nameLoopback(t, hubName)
+	nameLoopback(t, hubName, provisioningName)
 	dir := t.TempDir()
 	h := startBuiltHub(t, dir)
 	trust := "NODE_EXTRA_CA_CERTS=" + filepath.Join(dir, hub.CAFile)
@@ -175,7 +176,35 @@ func TestBuiltHubInsideTheNamespace(t *testing.T) {
 	if got := h.bodies(t, "signed"); got != "[signed]" {
 		t.Errorf("the hub has kept %s", got)
 	}
+	d.must("upload", map[string]any{"name": "logs/today.txt", "body": "by a certificate"})
 	d.must("close", nil)
+
+	// # a device that provisions itself, and does so again when everything was killed
+	enrolled, err := h.PutEnrollment(t.Context(), api.Enrollment{RegistrationID: "press"}, false)
+	must(err)
+	scope, err := h.IDScope(t.Context())
+	must(err)
+	press := job{Host: provisioningName, Scope: scope, Transport: "mqtt", ID: "press", Key: enrolled.Attestation.SymmetricKey.PrimaryKey, Connect: true}
+	first := provision(t, trust, press)[0]
+	h.kill()
+	h = startBuiltHub(t, dir)
+	second := provision(t, trust, press)[0]
+	if first.Error != "" || second.Error != "" || first.Registration.Substatus != "initialAssignment" || second.Registration.DeviceID != "press" {
+		t.Errorf("it was told %+v, then %+v", first, second)
+	}
+	if got := h.bodies(t, "press"); got != "[from press from press]" {
+		t.Errorf("the hub has kept %s", got)
+	}
+	notification, _, ok, err := h.ReceiveFileNotification(t.Context())
+	if err != nil || !ok || notification.BlobName != "signed/logs/today.txt" {
+		t.Errorf("file notification %+v, %v, %v", notification, ok, err)
+	}
+	content, _, err := h.OpenFile(t.Context(), "signed", "logs/today.txt")
+	must(err)
+	text, err := io.ReadAll(content)
+	if err != nil || string(text) != "by a certificate" || content.Close() != nil {
+		t.Errorf("the file holds %q, %v", text, err)
+	}
 
 	// # told to stop, it stops in order
 	must(h.cmd.Process.Signal(syscall.SIGTERM))

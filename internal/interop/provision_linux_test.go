@@ -94,6 +94,28 @@ func pemTexts(t *testing.T, cert tls.Certificate) (certificate, key string) {
 	return string(c), string(k)
 }
 
+// provision has devices made of the SDK provision themselves, all at once.
+func provision(t *testing.T, trust string, jobs ...job) []told {
+	t.Helper()
+	in, err := json.Marshal(jobs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	cmd := nodeCommand(ctx, t, "provision.js", trust)
+	cmd.Stdin, cmd.Stderr = bytes.NewReader(in), t.Output()
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("provision.js: %v", err)
+	}
+	var all []told
+	if err := json.Unmarshal(out, &all); err != nil || len(all) != len(jobs) {
+		t.Fatalf("provision.js said %s: %v", out, err)
+	}
+	return all
+}
+
 func provisionByTransport(t *testing.T, h *hubtest.Hub, transport, trust, groupKey string, root *hubtest.CA) {
 	id := func(what string) string { return transport + "-" + what }
 	device := func(what string) job {
@@ -119,12 +141,14 @@ func provisionByTransport(t *testing.T, h *hubtest.Hub, transport, trust, groupK
 	own := device("own")
 	cert := hubtest.SelfSigned(t, own.ID)
 	own.Cert, own.CertKey = pemTexts(t, cert)
+	own.Connect = true
 	h.AddEnrollment(api.Enrollment{RegistrationID: own.ID, Attestation: api.Attestation{X509: &api.X509Attestation{
 		ClientCertificates: &api.X509Certificates{Primary: &api.X509Certificate{Certificate: own.Cert}},
 	}}})
 	signed := device("signed")
 	cert = root.Intermediate("line 4").Issue(signed.ID)
 	signed.Cert, signed.CertKey = pemTexts(t, cert)
+	signed.Connect = true
 	wrong := keyed("wrong", api.EnrollmentSettings{}, "")
 	wrong.Key = one.Key
 	stranger := device("stranger")
@@ -137,22 +161,7 @@ func provisionByTransport(t *testing.T, h *hubtest.Hub, transport, trust, groupK
 	h.Fault(api.Fault{Name: api.FaultProvisioningStatus, Device: throttled.ID, Count: 1})
 
 	jobs := []job{one, group, own, signed, wrong, stranger, disabled, slow, throttled}
-	in, err := json.Marshal(jobs)
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-	defer cancel()
-	cmd := nodeCommand(ctx, t, "provision.js", trust)
-	cmd.Stdin, cmd.Stderr = bytes.NewReader(in), t.Output()
-	out, err := cmd.Output()
-	if err != nil {
-		t.Fatalf("provision.js: %v", err)
-	}
-	var all []told
-	if err := json.Unmarshal(out, &all); err != nil || len(all) != len(jobs) {
-		t.Fatalf("provision.js said %s: %v", out, err)
-	}
+	all := provision(t, trust, jobs...)
 	got := map[string]told{}
 	for i, j := range jobs {
 		got[j.ID] = all[i]
@@ -181,8 +190,10 @@ func provisionByTransport(t *testing.T, h *hubtest.Hub, transport, trust, groupK
 	if g := got[one.ID]; fmt.Sprint(g.Desired["interval"]) != "7" || string(g.Registration.Payload) != `{"welcome":1}` {
 		t.Errorf("%s has the desired properties %v and the payload %s", one.ID, g.Desired, g.Registration.Payload)
 	}
-	if m := h.WaitCount(id("device"), 1)[0]; string(m.Body) != "from "+id("device") {
-		t.Errorf("message %s", m.Body)
+	for _, device := range []string{id("device"), own.ID, signed.ID} { // those that went on to the hub
+		if m := h.WaitCount(device, 1)[0]; string(m.Body) != "from "+device {
+			t.Errorf("message %s of %s", m.Body, device)
+		}
 	}
 	if st, err := h.Registration(one.ID); err != nil || string(st.DevicePayload) != `{"model":"x/1 ü"}` {
 		t.Errorf("%s sent the payload %s, %v", one.ID, st.DevicePayload, err)

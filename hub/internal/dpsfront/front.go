@@ -157,11 +157,9 @@ func (f *Front) writeJSON(w http.ResponseWriter, status int, body []byte) {
 // writeError writes a refusal as the provisioning service does.
 // https://learn.microsoft.com/rest/api/iot-dps/service/individual-enrollment/get#provisioningserviceerrordetails
 func (f *Front) writeError(w http.ResponseWriter, r *http.Request, err error) {
-	if r.Context().Err() != nil {
-		return // nobody is there to read it
-	}
 	e := iot.AsError(err)
-	if e.Code == api.CodeServerError {
+	// A context that has ended is no trouble of ours. Whoever stalled may still read the answer.
+	if e.Code == api.CodeServerError && r.Context().Err() == nil {
 		f.log.Error("answer provisioning request", "method", r.Method, "path", r.URL.Path, "err", err)
 	}
 	w.Header().Set("x-ms-error-code", strconv.Itoa(e.Code))

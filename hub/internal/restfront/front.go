@@ -207,11 +207,9 @@ func (f *Front) write(w http.ResponseWriter, result any) {
 // writeError writes a refusal in the envelope that IoT Hub uses for it: modules
 // have one of their own, methods put that one into the other as text.
 func (f *Front) writeError(w http.ResponseWriter, r *http.Request, err error) {
-	if r.Context().Err() != nil {
-		return // nobody is there to read it
-	}
 	e := iot.AsError(err)
-	if e.Code == api.CodeServerError {
+	// A context that has ended is no trouble of ours. Whoever stalled may still read the answer.
+	if e.Code == api.CodeServerError && r.Context().Err() == nil {
 		f.log.Error("answer request", "method", r.Method, "path", r.URL.Path, "err", err)
 	}
 	now, tracking := time.Now().UTC(), iot.TrackingID()

@@ -4,6 +4,7 @@
 'use strict';
 const fs = require('fs');
 const readline = require('readline');
+const { Readable } = require('stream');
 const { Client, ModuleClient, Message } = require('azure-iot-device');
 const { NoRetry } = require('azure-iot-common');
 const { Mqtt, MqttWs } = require('azure-iot-device-mqtt');
@@ -81,6 +82,10 @@ const commands = {
   },
   report({ patch }) {
     return new Promise((resolve, reject) => twin.properties.reported.update(patch, (err) => (err ? reject(err) : resolve())));
+  },
+  async upload({ name, body }) {
+    const content = Buffer.from(body);
+    await client.uploadToBlob(name, Readable.from([content]), content.length);
   },
   async close() {
     await client.close();

@@ -21,7 +21,8 @@ async function provision({ host, scope, transport, id, key, cert, certKey, paylo
   // The device goes on with what it was told.
   const { Mqtt } = require('azure-iot-device-mqtt');
   const device = Client.fromConnectionString(
-    `HostName=${registration.assignedHub};DeviceId=${registration.deviceId};SharedAccessKey=${key}`, Mqtt);
+    `HostName=${registration.assignedHub};DeviceId=${registration.deviceId};${key ? `SharedAccessKey=${key}` : 'x509=true'}`, Mqtt);
+  if (cert) await device.setOptions({ cert, key: certKey });
   await device.open();
   const twin = await device.getTwin();
   await device.sendEvent(new Message(`from ${registration.deviceId}`));
