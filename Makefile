@@ -57,7 +57,7 @@ T ?= 10s
 fuzz: ## each fuzz target for T (10s)
 	@for pkg in $$($(GO) list ./...); do \
 	  for f in $$($(GO) test -list '^Fuzz' $$pkg 2>/dev/null | grep '^Fuzz'); do \
-	    echo "fuzzing $$pkg $$f for $(T)"; $(GO) test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(T) $$pkg || exit 1; \
+	    echo "fuzzing $$pkg $$f for $(T)"; $(GO) test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(T) -fuzzminimizetime 100x $$pkg || exit 1; \
 	  done; \
 	done
 

@@ -114,8 +114,9 @@ func (m *Machine) begin() attempt {
 	return attempt{phase: fetching, epoch: m.epoch, route: m.backoff.route, renewDue: never, end: never}
 }
 
+// drain lets what is in flight come back, but not beyond the end of the credential.
 func (m *Machine) drain(now Instant, limit time.Duration, why string) {
-	m.cur.phase, m.cur.drainUntil, m.cur.why = draining, now.Add(limit), why
+	m.cur.phase, m.cur.drainUntil, m.cur.why = draining, min(now.Add(limit), m.cur.end), why
 }
 
 // hangUp ends an attempt, however far it has come.

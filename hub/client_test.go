@@ -44,6 +44,9 @@ type options struct {
 	password  string // instead of a fresh token
 	will      func(*mqtt.ClientOptions)
 	manualAck bool
+	cert      *tls.Certificate
+	// noPassword leaves the password empty: the certificate has to do.
+	noPassword bool
 }
 
 func fields(connectionString string) map[string]string {
@@ -63,6 +66,17 @@ func token(t *testing.T, connectionString string, ttl time.Duration) string {
 		resource += "/modules/" + f["ModuleId"]
 	}
 	text, err := sas.New(resource, "", f["SharedAccessKey"], time.Now().Add(ttl))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return text
+}
+
+// policyToken makes a token for a resource by a service's connection string.
+func policyToken(t *testing.T, resource, connectionString string) string {
+	t.Helper()
+	f := fields(connectionString)
+	text, err := sas.New(resource, f["SharedAccessKeyName"], f["SharedAccessKey"], time.Now().Add(time.Hour))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -89,13 +103,16 @@ func tryConnect(t *testing.T, h *hubtest.Hub, o options) (*device, error) {
 	if o.ttl == 0 {
 		o.ttl = time.Hour
 	}
-	if o.password == "" {
+	if o.password == "" && !o.noPassword {
 		o.password = token(t, text, o.ttl)
 	}
 	if o.username == "" {
 		o.username = h.Hostname() + "/" + o.id + "/?api-version=2021-04-12&DeviceClientType=test%2F1.0"
 	}
 	tlsConfig := &tls.Config{RootCAs: h.CAPool(), ServerName: "localhost", MinVersion: tls.VersionTLS12}
+	if o.cert != nil {
+		tlsConfig.Certificates = []tls.Certificate{*o.cert}
+	}
 	opts := mqtt.NewClientOptions().SetClientID(o.id).SetUsername(o.username).SetPassword(o.password).
 		SetProtocolVersion(4).SetCleanSession(o.clean).SetAutoReconnect(false).SetConnectRetry(false).
 		SetConnectTimeout(20 * time.Second).SetKeepAlive(o.keepAlive).SetAutoAckDisabled(o.manualAck).

@@ -129,6 +129,12 @@ func TestFaultsAreChecked(t *testing.T) {
 		{Name: api.FaultConnack, Code: 256},
 		{Name: api.FaultTwinStatus, Code: 7},
 		{Name: api.FaultDelayPuback},
+		{Name: api.FaultSlowReads},
+		{Name: api.FaultCut, Code: 5},
+		{Name: api.FaultThrottle, Delay: 1},
+		{Name: api.FaultQuota, Mode: "close"},
+		{Name: api.FaultHTTPStatus, Code: 204},
+		{Name: api.FaultJumpVersion, Count: 1},
 		{Name: api.FaultCut, Count: -1},
 	} {
 		_, err := h.AddFault(f)

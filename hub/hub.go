@@ -12,9 +12,15 @@ import (
 	"os"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
+	"github.com/fairlead-iot/fairlead/hub/api"
+	"github.com/fairlead-iot/fairlead/hub/internal/account"
+	"github.com/fairlead-iot/fairlead/hub/internal/blob"
+	"github.com/fairlead-iot/fairlead/hub/internal/dps"
+	"github.com/fairlead-iot/fairlead/hub/internal/dpsfront"
 	"github.com/fairlead-iot/fairlead/hub/internal/iot"
 	"github.com/fairlead-iot/fairlead/hub/internal/mqttfront"
 	"github.com/fairlead-iot/fairlead/hub/internal/msglog"
@@ -47,14 +53,53 @@ type Config struct {
 	// TokenGrace is how long a token is good after its end, default 0. The real
 	// hub is said to allow 10 minutes.
 	TokenGrace time.Duration
-	// DisabledCode is the CONNACK code for a disabled device, default 3.
-	DisabledCode byte
+	// ProvisioningRetryAfter is what the provisioning service tells devices to wait
+	// between two requests, in whole seconds; default 3 s.
+	ProvisioningRetryAfter time.Duration
+	// Events are the events that the hub tells beside telemetry, of
+	// api.EventSources: as a real hub does that has a route for them. They stand
+	// in the message log.
+	Events []string
+	// Unsettled decides what Microsoft's documents leave open.
+	Unsettled Unsettled
 	// MessageBytes and MessageAge bound the message log; defaults are 256 MiB (64
 	// MiB in memory) and 7 days.
 	MessageBytes int64
 	MessageAge   time.Duration
+	// Uploads says where devices upload files to.
+	Uploads Uploads
 	// Logger, nil for none.
 	Logger *slog.Logger
+}
+
+// Unsettled decides what Microsoft's documents leave open, or where they
+// contradict what people saw. The zero value is the likeliest; a client that
+// works with either answer has nothing to fear. docs/hub.md has the table.
+type Unsettled struct {
+	// DisabledCode is the CONNACK code for a disabled device, 0 for 3.
+	DisabledCode byte
+	// MaxTLS is the newest version of TLS that the hub offers, such as
+	// tls.VersionTLS12; 0 for 1.3. 1.2 is the oldest, always.
+	MaxTLS uint16
+	// KeepAliveOff lets a client that asks for no keep-alive stay for ever.
+	// Otherwise the longest one, 1767 s, holds for it too.
+	KeepAliveOff bool
+	// RetainValue is the value of the property mqtt-retain, "" for "true".
+	RetainValue string
+	// MethodsInFlight is how many direct methods may wait for one identity, 0 for
+	// 100; more are 429.
+	MethodsInFlight int
+	// C2DNeedsSession refuses cloud-to-device messages for a device that is not
+	// connected and has no persistent session.
+	C2DNeedsSession bool
+	// ReportedETag changes a twin's etag with its reported properties too.
+	ReportedETag bool
+	// RefuseReported refuses a service's twin patch that touches reported
+	// properties. Otherwise they are left out of it.
+	RefuseReported bool
+	// QueryPage is how many results a query gives without x-ms-max-item-count, 0
+	// for 100.
+	QueryPage int
 }
 
 // Hub is a running hub.
@@ -62,8 +107,11 @@ type Hub struct {
 	cfg      Config
 	log      *slog.Logger
 	svc      *iot.Service
+	dps      *dps.Service
 	mqtt     *mqttfront.Front
 	identity pki.Identity
+	blobs    *blob.Endpoint   // nil when uploads go elsewhere
+	account  *account.Account // where they go then
 	unlock   func() error
 
 	mu       sync.Mutex
@@ -81,8 +129,16 @@ type Hub struct {
 // listen. A directory of another running hub is ErrInUse. Close the hub even if
 // it was never started.
 func New(cfg Config) (*Hub, error) {
+	if err := cfg.Uploads.Check(); err != nil {
+		return nil, err
+	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	for _, name := range cfg.Events {
+		if !slices.Contains(api.EventSources(), name) {
+			return nil, fmt.Errorf("hub: no events %q; there are %s", name, strings.Join(api.EventSources(), ", "))
+		}
 	}
 	cfg.Bind = cmp.Or(cfg.Bind, "127.0.0.1")
 	cfg.Hostnames = hostnames(cfg.Hostnames)
@@ -120,11 +176,18 @@ func hostnames(names []string) []string {
 }
 
 func (h *Hub) open() error {
+	u := h.cfg.Unsettled
 	// The state first: a directory of a newer version stays as it is.
 	var err error
 	h.svc, err = iot.Open(iot.Config{
 		Dir: h.cfg.Dir, Hostnames: h.cfg.Hostnames, Grace: h.cfg.TokenGrace, Logger: h.log,
-		Messages: msglog.Limits{Bytes: h.cfg.MessageBytes, Age: h.cfg.MessageAge},
+		Events:     h.cfg.Events,
+		Messages:   msglog.Limits{Bytes: h.cfg.MessageBytes, Age: h.cfg.MessageAge},
+		UploadLife: h.cfg.Uploads.Life,
+		Unsettled: iot.Unsettled{
+			RetainValue: u.RetainValue, MethodsInFlight: u.MethodsInFlight, C2DNeedsSession: u.C2DNeedsSession,
+			ReportedETag: u.ReportedETag, RefuseReported: u.RefuseReported,
+		},
 	})
 	if err != nil {
 		return err
@@ -132,7 +195,15 @@ func (h *Hub) open() error {
 	if h.identity, err = pki.Load(h.cfg.Dir, h.cfg.Hostnames, time.Now()); err != nil {
 		return errors.Join(err, h.svc.Close())
 	}
-	h.mqtt = mqttfront.New(mqttfront.Config{Service: h.svc, DisabledCode: h.cfg.DisabledCode, Logger: h.log})
+	if h.dps, err = dps.Open(dps.Config{Hub: h.svc, RetryAfter: h.cfg.ProvisioningRetryAfter, Logger: h.log}); err != nil {
+		return errors.Join(err, h.svc.Close())
+	}
+	if err := h.openUploads(); err != nil {
+		return errors.Join(err, h.svc.Close())
+	}
+	h.mqtt = mqttfront.New(mqttfront.Config{
+		Service: h.svc, Provisioning: h.dps, DisabledCode: u.DisabledCode, KeepAliveOff: u.KeepAliveOff, Logger: h.log,
+	})
 	return nil
 }
 
@@ -158,7 +229,10 @@ func (h *Hub) Start() error {
 	}
 	h.started = true
 	h.http = &http.Server{
-		Handler:           restfront.New(restfront.Config{Service: h.svc, MQTT: h.mqtt, Logger: h.log}),
+		Handler: h.withBlobs(boundBodies(dpsfront.New(dpsfront.Config{
+			Provisioning: h.dps, Hub: h.svc, Logger: h.log,
+			Next: restfront.New(restfront.Config{Service: h.svc, MQTT: h.mqtt, QueryPage: h.cfg.Unsettled.QueryPage, Logger: h.log}),
+		}))),
 		ReadHeaderTimeout: 30 * time.Second,
 		IdleTimeout:       2 * time.Minute,
 		ErrorLog:          slog.NewLogLogger(h.log.Handler(), slog.LevelDebug), // such as handshakes of clients that do not trust the CA
@@ -194,6 +268,7 @@ func (h *Hub) tlsConfig() *tls.Config {
 	return &tls.Config{
 		Certificates: h.identity.Certificates,
 		MinVersion:   tls.VersionTLS12,
+		MaxVersion:   h.cfg.Unsettled.MaxTLS,
 		// The hub "asks for a client certificate in the first handshake"; who has
 		// none sends none.
 		ClientAuth: tls.RequestClientCert,
@@ -244,6 +319,9 @@ func (h *Hub) Close(ctx context.Context) error {
 			}
 			cancel()
 			h.serving.Wait()
+		}
+		if h.account != nil {
+			h.account.Close()
 		}
 		h.closeErr = errors.Join(h.closeErr, h.unlock())
 	})

@@ -40,12 +40,15 @@ func (h *Hub) ConnectionString(id string) (string, error) {
 	return DeviceConnectionString(h.Hostname(), d), nil
 }
 
-// DeviceConnectionString writes the connection string of an identity with a
-// symmetric key.
+// DeviceConnectionString writes the connection string of an identity: with its
+// primary key, or with "x509=true" where a certificate takes the key's place.
 func DeviceConnectionString(hostname string, d api.Device) string {
 	text := "HostName=" + hostname + ";DeviceId=" + d.DeviceID
 	if d.ModuleID != "" {
 		text += ";ModuleId=" + d.ModuleID
+	}
+	if t := d.Authentication.Type; t == api.AuthSelfSigned || t == api.AuthCA {
+		return text + ";x509=true"
 	}
 	return text + ";SharedAccessKey=" + d.Authentication.SymmetricKey.PrimaryKey
 }
@@ -66,7 +69,7 @@ func (h *Hub) Twin(id string) (api.Twin, error) { return h.svc.Twin(api.ParseID(
 // PatchTwin merges a patch in the service's form,
 // {"tags":{…},"properties":{"desired":{…}}}, and pushes desired changes.
 func (h *Hub) PatchTwin(id string, patch []byte) (api.Twin, error) {
-	p, err := iot.DecodeTwinPatch(patch)
+	p, err := h.svc.DecodeTwinPatch(patch)
 	if err != nil {
 		return api.Twin{}, err
 	}
@@ -75,7 +78,7 @@ func (h *Hub) PatchTwin(id string, patch []byte) (api.Twin, error) {
 
 // ReplaceTwin replaces tags and desired, each if present.
 func (h *Hub) ReplaceTwin(id string, document []byte) (api.Twin, error) {
-	p, err := iot.DecodeTwinPatch(document)
+	p, err := h.svc.DecodeTwinPatch(document)
 	if err != nil {
 		return api.Twin{}, err
 	}
@@ -105,6 +108,16 @@ func (h *Hub) SendC2D(device string, m api.C2D) error { return h.svc.SendC2D(dev
 // completed.
 func (h *Hub) DeadLetters(device string) ([]api.DeadLetter, error) { return h.svc.DeadLetters(device) }
 
+// ReceiveFeedback locks the feedback that waits, up to 64 records, for 60 s, and
+// gives it; nil when there is none. Only messages whose C2D.Ack asks for it have
+// feedback.
+func (h *Hub) ReceiveFeedback() *api.FeedbackBatch { return h.svc.ReceiveFeedback(time.Now()) }
+
+// CompleteFeedback removes a batch that ReceiveFeedback gave.
+func (h *Hub) CompleteFeedback(lock string) error {
+	return h.svc.SettleFeedback(lock, iot.Complete, time.Now())
+}
+
 // ReadTelemetry calls f for every device-to-cloud message that the filter
 // chooses, in order, and goes on until the context ends, f returns an error, or
 // the hub closes (nil).
@@ -119,6 +132,28 @@ func (h *Hub) Telemetry(filter api.MessageFilter) ([]api.Message, error) {
 
 // Counters returns what the hub saw of an identity since it started.
 func (h *Hub) Counters(id string) (api.Counters, error) { return h.svc.Counters(api.ParseID(id)) }
+
+// AddCA registers a certificate authority, in PEM, under a name: devices of the
+// type api.AuthCA may connect with certificates that lead to it and whose common
+// name is the device's id. Errors are *api.Error.
+func (h *Hub) AddCA(name string, certificate []byte) (api.CA, error) {
+	return h.svc.AddCA(name, certificate, time.Now())
+}
+
+// CAs lists the registered certificate authorities.
+func (h *Hub) CAs() []api.CA { return h.svc.CAs() }
+
+// RemoveCA forgets a certificate authority; sessions that began with it go on.
+func (h *Hub) RemoveCA(name string) error { return h.svc.RemoveCA(name) }
+
+// Statistics counts the devices of the registry; modules do not count.
+func (h *Hub) Statistics() api.Statistics { return h.svc.Statistics() }
+
+// Observe has see called for everything that the hub sees of devices from now on,
+// in order, until the returned function is called. see runs under the hub's
+// lock: it must return at once, and call nothing of the hub.
+// hubtest.Hub.Record is what a test wants.
+func (h *Hub) Observe(see func(api.Sighting)) (stop func()) { return h.svc.Observe(see) }
 
 // AddFault makes something go wrong; see api.Fault.
 func (h *Hub) AddFault(f api.Fault) (api.Fault, error) { return h.svc.AddFault(f) }

@@ -17,12 +17,14 @@ import (
 	"github.com/fairlead-iot/fairlead/hub"
 	"github.com/fairlead-iot/fairlead/hub/api"
 	"github.com/fairlead-iot/fairlead/hub/hubtest"
+	"github.com/fairlead-iot/fairlead/hub/service"
 )
 
 // killedHub is a hub in a process of its own, which ends without warning.
 type killedHub struct {
-	cmd  *exec.Cmd
-	addr string
+	cmd   *exec.Cmd
+	addr  string // of MQTT
+	https string // of REST
 }
 
 const killedHubDir = "FAIRLEAD_TEST_HUB_DIR"
@@ -60,7 +62,7 @@ func startKilledHub(t *testing.T, dir string) killedHub {
 	lines := bufio.NewScanner(out)
 	for lines.Scan() {
 		if addrs, ok := strings.CutPrefix(lines.Text(), "ready "); ok {
-			k.addr = strings.Fields(addrs)[0]
+			k.addr, k.https, _ = strings.Cut(addrs, " ")
 			return k
 		}
 	}
@@ -149,6 +151,61 @@ func TestStateSurvivesKill(t *testing.T) {
 	d.subscribe(devicebound)
 	if m := d.receive(); string(m.Payload()) != "queued" {
 		t.Errorf("%s", m.Payload())
+	}
+}
+
+func TestWhatCameByRESTSurvivesKill(t *testing.T) {
+	dir := t.TempDir()
+	h := hubtest.Start(t, hubtest.WithDir(dir))
+	owner, err := h.ServiceConnectionString("iothubowner")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ca := h.CAPEM()
+	if err := h.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	k := startKilledHub(t, dir)
+	c, err := service.New(owner, service.Options{CAPEM: ca, Address: k.https})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	root := hubtest.NewCA(t, "root")
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	_, err = c.AddCA(t.Context(), "plant", root.PEM())
+	must(err)
+	_, err = c.CreateDevice(t.Context(), api.Device{DeviceID: "dev1", Authentication: api.Authentication{Type: api.AuthCA}})
+	must(err)
+	must(c.SendC2D(t.Context(), "dev1", api.C2D{MessageID: "short", Ack: "full", TTL: "1ms"}))
+	must(c.SendC2D(t.Context(), "dev1", api.C2D{MessageID: "long", Body: []byte("long")}))
+	for deadline := time.Now().Add(10 * time.Second); ; {
+		batch, err := c.ReceiveFeedback(t.Context())
+		must(err)
+		if batch != nil {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("no feedback after 10 s")
+		}
+		time.Sleep(2 * time.Millisecond) // between two looks
+	}
+	k.kill()
+
+	h = hubtest.Start(t, hubtest.WithDir(dir))
+	if batch := h.ReceiveFeedback(); batch == nil || len(batch.Records) != 1 || batch.Records[0].OriginalMessageID != "short" || batch.Records[0].StatusCode != api.FeedbackExpired {
+		t.Errorf("feedback that nobody completed is lost: %+v", batch)
+	}
+	cert := root.Issue("dev1")
+	d := newHTTPSDevice(t, h, "dev1", &cert)
+	resp, body := d.do("GET", bound, "")
+	if resp.StatusCode != 200 || body != "long" {
+		t.Errorf("a device by its certificate got %d %s", resp.StatusCode, body)
 	}
 }
 

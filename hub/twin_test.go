@@ -168,6 +168,46 @@ func TestServiceSideOfATwin(t *testing.T) {
 	}
 }
 
+func TestLimitsOfTheServicesPartOfATwin(t *testing.T) {
+	h := hubtest.Start(t)
+	h.AddDevice("dev1")
+	c := newClient(t, h, "service")
+	many := func(n int) string { // n times 4 KiB, and a little for the keys
+		var parts []string
+		for i := range n {
+			parts = append(parts, fmt.Sprintf(`"k%d":%q`, i, strings.Repeat("x", 4090)))
+		}
+		return "{" + strings.Join(parts, ",") + "}"
+	}
+	for name, tt := range map[string]struct {
+		patch string
+		ok    bool
+	}{
+		"tags of 8 KiB":                 {`{"tags":` + many(2) + `}`, true},
+		"tags of 12 KiB":                {`{"tags":` + many(3) + `}`, false},
+		"desired of 32 KiB":             {`{"properties":{"desired":` + many(8) + `}}`, true},
+		"desired of 36 KiB":             {`{"properties":{"desired":` + many(9) + `}}`, false},
+		"a dollar in a key of tags":     {`{"tags":{"$a":1}}`, false},
+		"an integer that is too large":  {`{"properties":{"desired":{"n":4503599627370496}}}`, false},
+		"an array, a null in an object": {`{"tags":{"k0":null,"k1":null,"list":[1,{"a":"b"}],"new":{"gone":null,"here":1}}}`, true},
+	} {
+		_, err := c.ReplaceTwin(t.Context(), "dev1", json.RawMessage(tt.patch))
+		if e, refused := errors.AsType[*api.Error](err); (err == nil) != tt.ok || err != nil && (!refused || e.HTTPStatus != 400) {
+			t.Errorf("%s: %v, want it taken: %v", name, err, tt.ok)
+		}
+	}
+	if _, err := c.ReplaceTwin(t.Context(), "dev1", json.RawMessage(`{"tags":{"new":{"gone":null,"here":[1]}}}`)); err != nil {
+		t.Fatal(err)
+	}
+	twin, err := h.Twin("dev1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(map[string]any{"new": map[string]any{"here": []any{json.Number("1")}}}, twin.Tags); diff != "" {
+		t.Errorf("tags (-want +got):\n%s", diff)
+	}
+}
+
 // answering makes the device answer direct methods.
 func answering(d *device, status int, body string) {
 	d.wait(d.Subscribe(methods, 1, func(c mqtt.Client, m mqtt.Message) {

@@ -21,7 +21,7 @@ func newHubCommand() *cobra.Command {
 		Use:   "hub",
 		Short: "Run an embedded IoT Hub, and act as its service side",
 		Long: `Run an embedded IoT Hub without an Azure account, and do what a service does: register devices, change
-twins, call methods, send and watch messages, and make things go wrong on purpose.
+twins, call methods, send and watch messages, see uploaded files, and make things go wrong on purpose.
 
 Every command but serve finds the running hub by its --dir. With --connection-string (the text, or @FILE)
 or IOTHUB_CONNECTION_STRING in the environment it talks to a real hub, as far as that can be done over HTTPS.`,
@@ -29,11 +29,15 @@ or IOTHUB_CONNECTION_STRING in the environment it talks to a real hub, as far as
 	cmd.AddCommand(
 		newHubServeCommand(),
 		newHubDeviceCommand(),
+		newHubCACommand(),
 		newHubTwinCommand(),
 		newHubMethodCommand(),
 		newHubC2DCommand(),
+		newHubFeedbackCommand(),
 		newHubMonitorCommand(),
+		newHubFilesCommand(),
 		newHubFaultCommand(),
+		newHubEnrollmentCommand(),
 	)
 	return cmd
 }

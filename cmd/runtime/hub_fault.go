@@ -28,6 +28,7 @@ func newHubFaultAddCommand() *cobra.Command {
 		Use:   "add NAME [CODE]",
 		Short: "Begin a fault and print its id",
 		Long: `Begin a fault and print its id. It lasts for --count strikes or --duration, or until it is removed.
+CODE is a number that some faults take; --code=N is the same, and the way to give a negative one.
 
   cut                 drop the connection; with --count or --duration refuse further ones
                       (--mode close, or black-hole: silence)
@@ -39,9 +40,26 @@ func newHubFaultAddCommand() *cobra.Command {
   twin-status [CODE]  answer twin requests with that status (default 429)
   duplicate-c2d       deliver cloud-to-device messages twice
   lose-session        forget the persistent session at the next CONNECT
-  method-black-hole   swallow direct method calls`,
+  method-black-hole   swallow direct method calls
+  throttle            answer twin requests and HTTPS requests with 429
+  quota               refuse telemetry, as when the day's quota is used up
+  http-status [CODE]  answer HTTPS requests with that status (default 503)
+  expire-tokens       end the tokens of connected devices; with --count or --duration refuse new ones
+  jump-version [CODE] move the version of desired properties by so much (default 100), once
+  slow-reads          wait for --delay before each read from a device
+  provisioning-status [CODE]
+                      answer devices of the provisioning service with that status (default 429), to be
+                      tried again after --delay; --device is a registration id
+  slow-assignment     tell as many polls as --count that the device is still being assigned
+  storage-status [CODE]
+                      answer requests to the hub's blob endpoint with that status (default 503)
+  storage-delay       answer them --delay later
+  short-sas           give addresses for uploads that are good for --delay only
+
+Those below /fairlead, this command's own, are spared by throttle and http-status.`,
 		Example: `  fairlead hub fault add cut --device dev1 --duration 30s
-  fairlead hub fault add connack 5 --count 3`,
+  fairlead hub fault add connack 5 --count 3
+  fairlead hub fault add jump-version --device dev1 --code=-5`,
 		Args: cobra.RangeArgs(1, 2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := target.needsFaults(cmd); err != nil {
@@ -55,6 +73,9 @@ func newHubFaultAddCommand() *cobra.Command {
 				code, err := strconv.Atoi(args[1])
 				if err != nil {
 					return usagef("code %q is not a number", args[1])
+				}
+				if cmd.Flags().Changed("code") {
+					return usagef("the code is given twice, as %d and by --code", code)
 				}
 				f.Code = code
 			}
@@ -73,7 +94,8 @@ func newHubFaultAddCommand() *cobra.Command {
 	flags.StringVar(&f.Device, "device", "", "only this device, or DEVICE/MODULE (default all)")
 	flags.IntVar(&f.Count, "count", 0, "how often it strikes")
 	flags.DurationVar(&duration, "duration", 0, "how long it lasts")
-	flags.DurationVar(&delay, "delay", 0, "for delay-puback")
+	flags.DurationVar(&delay, "delay", 0, "for delay-puback, slow-reads, storage-delay and short-sas, and the retry-after of provisioning-status")
+	flags.IntVar(&f.Code, "code", 0, "for connack, twin-status, http-status, jump-version, provisioning-status, storage-status")
 	flags.StringVar(&f.Mode, "mode", "", "for cut: close (default) or black-hole")
 	return cmd
 }

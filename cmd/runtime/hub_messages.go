@@ -69,21 +69,24 @@ var errEnough = errors.New("enough")
 
 func newHubMonitorCommand() *cobra.Command {
 	var target hubTarget
-	var device, since string
+	var device, since, source string
 	var asJSON, follow bool
 	var count int
 	cmd := &cobra.Command{
 		Use:   "monitor",
 		Short: "Watch device-to-cloud messages",
 		Long: `Print device-to-cloud messages as they come: time, device, properties, body. With --since it begins with
-what the hub has kept from then on: a duration ago (10m), or a time (2026-11-23T12:00:00Z).`,
+what the hub has kept from then on: a duration ago (10m), or a time (2026-11-23T12:00:00Z).
+With --source it shows the events that hub serve --events has the hub tell, such as twinChangeEvents, or all.
+--json gives every property that the hub stamps: iothub-connection-device-id, iothub-connection-auth-method,
+iothub-enqueuedtime, iothub-message-source and so on.`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := target.needsEmbedded(cmd, "monitor", "az iot hub monitor-events"); err != nil {
 				return err
 			}
 			id := api.ParseID(device)
-			filter := api.MessageFilter{Device: id.Device, Module: id.Module}
+			filter := api.MessageFilter{Source: source, Device: id.Device, Module: id.Module}
 			if since != "" {
 				at, err := parseSince(since, time.Now())
 				if err != nil {
@@ -115,6 +118,7 @@ what the hub has kept from then on: a duration ago (10m), or a time (2026-11-23T
 	flags := cmd.Flags()
 	flags.StringVar(&device, "device", "", "only this device, or DEVICE/MODULE")
 	flags.StringVar(&since, "since", "", "begin with what came since then")
+	flags.StringVar(&source, "source", api.SourceTelemetry, "what to show: "+api.SourceTelemetry+", "+strings.Join(api.EventSources(), ", ")+" or "+api.SourceAll)
 	flags.BoolVar(&asJSON, "json", false, "print a JSON object per line")
 	flags.IntVar(&count, "count", 0, "end after that many messages")
 	flags.BoolVar(&follow, "follow", true, "wait for further messages")
@@ -148,7 +152,11 @@ func formatProperties(m api.Message) string {
 	for key, value := range m.Properties {
 		parts = append(parts, key+"="+value)
 	}
-	for _, key := range []string{"message-id", "content-type", "iothub-outputname"} {
+	keys := []string{"message-id", "content-type", "iothub-outputname"}
+	if m.System["iothub-message-source"] != api.SourceTelemetry {
+		keys = []string{"iothub-message-source"} // the rest says itself
+	}
+	for _, key := range keys {
 		if value := m.System[key]; value != "" {
 			parts = append(parts, key+"="+value)
 		}

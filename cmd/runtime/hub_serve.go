@@ -1,19 +1,26 @@
 package main
 
 import (
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/fairlead-iot/fairlead/hub"
+	"github.com/fairlead-iot/fairlead/hub/api"
 )
 
 // The ports of IoT Hub, and where HTTPS goes without the right to bind 443.
@@ -31,7 +38,47 @@ type hubServeFlags struct {
 	httpsPort  int
 	readyFile  string
 	tokenGrace time.Duration
+	events     []string
+	unsettled  hub.Unsettled
+	disabled   int
+	maxTLS     string
+	uploads    hubUploadFlags
 	verbose    bool
+}
+
+// addUnsettled adds a flag for each question that Microsoft's documents leave open.
+func (f *hubServeFlags) addUnsettled(cmd *cobra.Command) {
+	flags, u := cmd.Flags(), &f.unsettled
+	flags.DurationVar(&f.tokenGrace, "token-grace", 0, "how long a token is good after its end; a real hub is said to allow 10m")
+	flags.IntVar(&f.disabled, "disabled-code", 3, "CONNACK code for a disabled device, 1 to 5")
+	flags.StringVar(&f.maxTLS, "tls-max", "1.3", "newest version of TLS on offer, 1.2 or 1.3")
+	flags.BoolVar(&u.KeepAliveOff, "keep-alive-off", false, "a client that asks for no keep-alive may stay silent for ever, not 1767 s")
+	flags.StringVar(&u.RetainValue, "retain-value", "true", "value of the property mqtt-retain")
+	flags.IntVar(&u.MethodsInFlight, "methods-in-flight", 100, "how many direct methods may wait for one device; more are 429")
+	flags.BoolVar(&u.C2DNeedsSession, "c2d-needs-session", false, "refuse cloud-to-device messages for a device without a session")
+	flags.BoolVar(&u.ReportedETag, "reported-etag", false, "reported properties change a twin's etag too")
+	flags.BoolVar(&u.RefuseReported, "refuse-reported", false, "refuse a service's twin patch that touches reported properties, instead of leaving them out")
+	flags.IntVar(&u.QueryPage, "query-page", 100, "results of a query that asks for no number")
+}
+
+func (f *hubServeFlags) checkUnsettled() error {
+	u := &f.unsettled
+	if f.disabled < 1 || f.disabled > 5 {
+		return usagef("--disabled-code %d is not between 1 and 5", f.disabled)
+	}
+	u.DisabledCode = byte(f.disabled)
+	switch f.maxTLS {
+	case "1.2":
+		u.MaxTLS = tls.VersionTLS12
+	case "1.3":
+		u.MaxTLS = tls.VersionTLS13
+	default:
+		return usagef("--tls-max %q is neither 1.2 nor 1.3", f.maxTLS)
+	}
+	if u.MethodsInFlight < 1 || u.QueryPage < 1 || u.QueryPage > 1000 {
+		return usagef("--methods-in-flight must be at least 1, --query-page 1 to 1000")
+	}
+	return nil
 }
 
 func newHubServeCommand() *cobra.Command {
@@ -39,8 +86,9 @@ func newHubServeCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "serve",
 		Short: "Run the embedded hub until it is told to stop",
-		Long: `Run the embedded hub: MQTT over TLS, and REST and MQTT over WebSocket on the HTTPS port. Its state
-survives a restart in --dir; its own certificate authority is DIR/ca.pem, which devices have to trust.`,
+		Long: `Run the embedded hub: MQTT over TLS, and REST, file uploads and MQTT over WebSocket on the HTTPS port; a
+device provisioning service at both. Its state survives a restart in --dir; its own certificate authority is
+DIR/ca.pem, which devices have to trust.`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return f.run(cmd) },
 	}
@@ -51,8 +99,10 @@ survives a restart in --dir; its own certificate authority is DIR/ca.pem, which 
 	flags.IntVar(&f.mqttPort, "mqtt-port", hubMQTTPort, "TCP port of MQTT over TLS, 0 for any free one")
 	flags.IntVar(&f.httpsPort, "https-port", hubHTTPSPort, "TCP port of HTTPS and WebSocket, 0 for any free one; unless given, 8443 where 443 cannot be had")
 	flags.StringVar(&f.readyFile, "ready-file", "", "file that receives a JSON object once connections are accepted: hostname, mqtt, https, ca_file, service_connection_string")
-	flags.DurationVar(&f.tokenGrace, "token-grace", 0, "how long a token is good after its end")
+	flags.StringSliceVar(&f.events, "events", nil, "events to tell beside telemetry, as a hub with a route for them does: "+strings.Join(api.EventSources(), ", ")+"; or all")
+	f.uploads.add(cmd)
 	flags.BoolVar(&f.verbose, "verbose", false, "log every request")
+	f.addUnsettled(cmd)
 	return cmd
 }
 
@@ -75,8 +125,22 @@ func (f *hubServeFlags) run(cmd *cobra.Command) error {
 	if net.ParseIP(f.bind) == nil {
 		return usagef("--bind %q is not an IP address", f.bind)
 	}
+	if err := f.checkUnsettled(); err != nil {
+		return err
+	}
+	if slices.Equal(f.events, []string{api.SourceAll}) {
+		f.events = api.EventSources()
+	}
+	for _, name := range f.events {
+		if !slices.Contains(api.EventSources(), name) {
+			return usagef("--events %q is none of %s, all", name, strings.Join(api.EventSources(), ", "))
+		}
+	}
 	cfg := hub.Config{
-		Dir: dir, Hostnames: f.hostnames, Bind: f.bind, MQTTPort: f.mqttPort, HTTPSPort: f.httpsPort, TokenGrace: f.tokenGrace, Logger: log,
+		Dir: dir, Hostnames: f.hostnames, Bind: f.bind, MQTTPort: f.mqttPort, HTTPSPort: f.httpsPort, TokenGrace: f.tokenGrace, Events: f.events, Unsettled: f.unsettled, Logger: log,
+	}
+	if cfg.Uploads, err = f.uploads.settings(); err != nil {
+		return err
 	}
 	if !cmd.Flags().Changed("https-port") {
 		cfg.HTTPSFallbackPort = hubHTTPSFallback
@@ -98,12 +162,46 @@ func (f *hubServeFlags) run(cmd *cobra.Command) error {
 	}
 	if err = f.announce(h, dir); err == nil {
 		log.Info("hub accepts connections", "hostname", h.Hostname(), "mqtt", h.MQTTAddr().String(), "https", h.HTTPSAddr().String(), "dir", dir)
+		f.explain(cmd.ErrOrStderr(), h, dir)
 		err = h.Wait(ctx)
 		log.Info("hub stopped")
 	} else {
 		err = errors.Join(err, h.Close(ctx))
 	}
 	return errors.Join(err, removeFiles(f.announcements(dir)))
+}
+
+// explain says how to reach the hub and what to try next. Nothing depends on it being read.
+func (f *hubServeFlags) explain(w io.Writer, h *hub.Hub, dir string) {
+	at := ""
+	if dir != defaultHubDir() {
+		at = " --dir " + dir
+		if strings.ContainsAny(dir, " '\"$&;()") {
+			at = " --dir " + strconv.Quote(dir)
+		}
+	}
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	line := func(left, right string) { _, _ = fmt.Fprintf(t, "  %s\t%s\n", left, right) } // nothing depends on it
+	ca := filepath.Join(dir, hub.CAFile)
+	_, _ = fmt.Fprintf(t, "\nThe hub %s is ready.\n", h.Hostname())
+	line("MQTT over TLS", dialable(h.MQTTAddr()))
+	line("REST, files, and MQTT over WebSocket", dialable(h.HTTPSAddr()))
+	line("devices have to trust", ca)
+	_, _ = fmt.Fprint(t, "Try, in another terminal:\n")
+	for _, try := range [][2]string{
+		{"device add dev1 --out dev1.cs", "register a device, and learn how to run it"},
+		{"monitor", "watch what devices send"},
+		{"method dev1 ping --payload '{\"a\":1}'", "call a direct method"},
+		{"c2d dev1 hello", "send a cloud-to-device message"},
+		{`twin patch dev1 '{"properties":{"desired":{"interval":10}}}'`, "change desired properties"},
+		{"files notifications --follow", "watch what devices upload"},
+		{"enrollment add press-7", "let a device provision itself"},
+		{"fault add cut --device dev1 --duration 30s", "make something go wrong"},
+	} {
+		line("fairlead hub "+try[0]+at, "# "+try[1])
+	}
+	_, _ = fmt.Fprintf(t, "Microsoft's SDKs for Node trust it with NODE_EXTRA_CA_CERTS=%s\n\n", ca)
+	_ = t.Flush()
 }
 
 // announcements are the files that say how to reach the hub.

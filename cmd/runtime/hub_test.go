@@ -44,6 +44,9 @@ func serveHub(t *testing.T, dir string) (hubReady, func()) {
 	ended := make(chan string, 1)
 	go func() {
 		_, stderr, code := runHub(ctx, "serve", "--dir", dir, "--mqtt-port", "0", "--https-port", "0", "--ready-file", readyFile)
+		if code == 0 && !strings.Contains(stderr, "  fairlead hub device add dev1 --out dev1.cs --dir "+dir) {
+			stderr, code = "it does not say what to do next: "+stderr, exitFailed
+		}
 		ended <- fmt.Sprintf("%d %s", code, stderr)
 	}()
 	stop := func() {
@@ -108,6 +111,14 @@ func TestHubCommands(t *testing.T) {
 		{[]string{"twin", "patch", "dev1", `{`}, 2, "not a JSON object"},
 		{[]string{"twin", "get", "dev1"}, 0, `"$version": 2`},
 		{[]string{"twin", "get", "none"}, 1, "DeviceNotFound"},
+		{[]string{"c2d", "dev1", "x", "--ack", "negative", "--message-id", "soon", "--ttl", "1ms"}, 0, ""},
+		{[]string{"c2d", "dev1", "y"}, 0, ""},
+		{[]string{"feedback"}, 0, "  dev1  soon  Expired\n"},
+		{[]string{"feedback", "--json"}, 0, ""},
+		{[]string{"monitor", "--source", "gossip"}, 2, "is none of Telemetry, twinChangeEvents"},
+		{[]string{"monitor", "--source", "all", "--follow=false"}, 0, ""},
+		{[]string{"fault", "add", "http-status", "503", "--code=500"}, 2, "given twice"},
+		{[]string{"fault", "add", "slow-reads"}, 2, "delay is missing"},
 		{[]string{"method", "dev1", "reboot"}, 1, "404103"},
 		{[]string{"method", "dev1", "reboot", "--timeout", "1s"}, 2, "within [5; 300]"},
 		{[]string{"method", "dev1", "reboot", "--payload", "text"}, 2, "not JSON"},
@@ -118,6 +129,7 @@ func TestHubCommands(t *testing.T) {
 		{[]string{"fault", "add", "earthquake"}, 2, "there are connack, cut"},
 		{[]string{"fault", "list"}, 0, "devX"},
 		{[]string{"fault", "remove", "all"}, 0, ""},
+		{[]string{"fault", "add", "jump-version", "--device", "dev1", "--code=-5"}, 0, ""},
 		{[]string{"fault", "list", "--json"}, 0, "[]\n"},
 		{[]string{"monitor", "--since", "yesterday"}, 2, "neither a duration"},
 	}

@@ -27,18 +27,58 @@ const (
 	// FaultMethodBlackHole leaves a method call undelivered: its caller runs into
 	// its timeout.
 	FaultMethodBlackHole = "method-black-hole"
+	// FaultThrottle answers twin requests and HTTPS requests with 429.
+	FaultThrottle = "throttle"
+	// FaultQuota refuses telemetry, as when the day's quota is used up: over MQTT by
+	// closing the connection, over HTTPS with 403002.
+	FaultQuota = "quota"
+	// FaultHTTPStatus answers HTTPS requests, the upgrade to WebSocket among them,
+	// with the status Code (400 to 599, default 503). Those below /fairlead are
+	// spared, or the fault could not be removed. A request that names no device is
+	// struck by a fault for all only.
+	FaultHTTPStatus = "http-status"
+	// FaultExpireTokens ends the tokens of connected devices before their time: the
+	// connection drops, and the same token is refused from then on. With Count or
+	// Duration other tokens are refused too while it lasts.
+	FaultExpireTokens = "expire-tokens"
+	// FaultJumpVersion moves $version of the desired properties by Code (default
+	// 100, negative for back) at once, without telling the device: as after a
+	// failover, or when an identity is made anew.
+	FaultJumpVersion = "jump-version"
+	// FaultSlowReads lets the hub wait for Delay before each read of up to 64 KiB
+	// from a connected device.
+	FaultSlowReads = "slow-reads"
+	// FaultProvisioningStatus answers the provisioning service's devices with the
+	// status Code (400 to 599, default 429) and a retry-after of Delay, in whole
+	// seconds (default that of the service). Device is a registration id.
+	FaultProvisioningStatus = "provisioning-status"
+	// FaultSlowAssignment lets a registration stay "assigning": Count is how many
+	// polls are told so. Device is a registration id.
+	FaultSlowAssignment = "slow-assignment"
+	// FaultStorageStatus answers requests to the hub's own blob endpoint with the
+	// status Code (400 to 599, default 503). With a device it strikes what lies
+	// below the device's name.
+	FaultStorageStatus = "storage-status"
+	// FaultStorageDelay answers them Delay later.
+	FaultStorageDelay = "storage-delay"
+	// FaultShortSAS gives a device an address for its upload that is good for
+	// Delay only.
+	FaultShortSAS = "short-sas"
 )
 
 // FaultNames lists the faults that a hub knows, sorted.
 func FaultNames() []string {
 	return []string{
-		FaultConnack, FaultCut, FaultDelayPuback, FaultDropTwinResponse, FaultDuplicateC2D,
-		FaultLoseSession, FaultMethodBlackHole, FaultRefuseSuback, FaultTwinStatus, FaultWithholdPuback,
+		FaultConnack, FaultCut, FaultDelayPuback, FaultDropTwinResponse, FaultDuplicateC2D, FaultExpireTokens,
+		FaultHTTPStatus, FaultJumpVersion, FaultLoseSession, FaultMethodBlackHole, FaultProvisioningStatus, FaultQuota,
+		FaultRefuseSuback, FaultShortSAS, FaultSlowAssignment, FaultSlowReads, FaultStorageDelay, FaultStorageStatus,
+		FaultThrottle, FaultTwinStatus, FaultWithholdPuback,
 	}
 }
 
 // Fault is something that goes wrong on purpose. With neither Count nor Duration
-// it lasts until it is removed; a cut with neither drops the connection once.
+// it lasts until it is removed; but a cut and expired tokens happen once then, and
+// a jump of the version always does.
 type Fault struct {
 	ID     string `json:"id"` // given by the hub
 	Name   string `json:"name"`
@@ -97,6 +137,9 @@ type Counters struct {
 	TwinGets            int64 `json:"twinGets"`
 	ReportedPatches     int64 `json:"reportedPatches"`
 	DesiredPushes       int64 `json:"desiredPushes"`
+	UploadsStarted      int64 `json:"uploadsStarted"`
+	UploadsSucceeded    int64 `json:"uploadsSucceeded"`
+	UploadsFailed       int64 `json:"uploadsFailed"` // those that the device gave up
 }
 
 // Statistics of the whole hub.

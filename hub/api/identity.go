@@ -50,11 +50,28 @@ type X509Thumbprint struct {
 	SecondaryThumbprint *string `json:"secondaryThumbprint"`
 }
 
+// Types of authentication.
+const (
+	AuthSAS        = "sas"                  // a symmetric key
+	AuthSelfSigned = "selfSigned"           // a certificate that is known by its thumbprint
+	AuthCA         = "certificateAuthority" // a certificate of a registered CA
+	AuthNone       = "none"
+)
+
 // Authentication says how an identity proves itself.
 type Authentication struct {
-	Type           string         `json:"type"` // sas, selfSigned, certificateAuthority, none
+	Type           string         `json:"type"`
 	SymmetricKey   SymmetricKey   `json:"symmetricKey"`
 	X509Thumbprint X509Thumbprint `json:"x509Thumbprint"`
+}
+
+// CA is a certificate authority whose devices the hub believes.
+type CA struct {
+	Name        string    `json:"name"`
+	Subject     string    `json:"subject"`
+	Thumbprint  string    `json:"thumbprint"` // SHA-256, in upper case
+	NotAfter    time.Time `json:"notAfter"`
+	Certificate string    `json:"certificate"` // PEM
 }
 
 // Capabilities of a device.

@@ -10,7 +10,8 @@ import (
 // Message is a device-to-cloud message as a reader of the hub's Event Hubs
 // endpoint would see it.
 type Message struct {
-	// Sequence numbers the messages of the hub from 1, without gaps.
+	// Sequence numbers the messages of the hub from 1, without gaps; events count
+	// too.
 	Sequence     int64
 	EnqueuedTime time.Time
 	DeviceID     string
@@ -60,8 +61,23 @@ func (m *Message) UnmarshalJSON(data []byte) error {
 	return nil
 }
 
-// MessageFilter chooses device-to-cloud messages.
+// Values of iothub-message-source: telemetry, and the events that a hub tells by
+// itself. https://learn.microsoft.com/azure/iot-hub/iot-hub-non-telemetry-event-schema
+const (
+	SourceTelemetry   = "Telemetry"
+	SourceTwinChanges = "twinChangeEvents"
+	SourceLifecycle   = "deviceLifecycleEvents"
+	SourceConnections = "deviceConnectionStateEvents"
+	SourceAll         = "all" // for filters
+)
+
+// EventSources lists the events that a hub can be told to tell.
+func EventSources() []string { return []string{SourceTwinChanges, SourceLifecycle, SourceConnections} }
+
+// MessageFilter chooses device-to-cloud messages, and events where the hub tells
+// them.
 type MessageFilter struct {
+	Source string    // one of the sources above, "" for telemetry
 	Device string    // "" for all
 	Module string    // "" for all of the device
 	Since  time.Time // zero for the oldest that is kept
@@ -86,7 +102,7 @@ type C2D struct {
 // DeadLetter is a cloud-to-device message that was not completed.
 type DeadLetter struct {
 	Message  C2D       `json:"message"`
-	Reason   string    `json:"reason"` // Expired, Purged
+	Reason   string    `json:"reason"` // FeedbackExpired and its kin
 	Enqueued time.Time `json:"enqueued"`
 	Dead     time.Time `json:"dead"`
 	// Attempts counts PUBLISH packets of it, by take-over and lock expiry.

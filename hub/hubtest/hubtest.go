@@ -135,6 +135,30 @@ func (h *Hub) AddDevice(id string) string {
 	return text
 }
 
+// AddEnrollment lets a device register with the hub's provisioning service, whose
+// id scope is h.IDScope(), and returns the enrollment with its keys:
+//
+//	key := h.AddEnrollment(api.Enrollment{RegistrationID: "dev1"}).Attestation.SymmetricKey.PrimaryKey
+func (h *Hub) AddEnrollment(e api.Enrollment) api.Enrollment {
+	h.t.Helper()
+	out, err := h.CreateEnrollment(e)
+	if err != nil {
+		h.t.Fatalf("add enrollment %s: %v", e.RegistrationID, err)
+	}
+	return out
+}
+
+// AddEnrollmentGroup lets many devices register and returns the group with its
+// keys; hub.DeriveDeviceKey makes a device's of them.
+func (h *Hub) AddEnrollmentGroup(g api.EnrollmentGroup) api.EnrollmentGroup {
+	h.t.Helper()
+	out, err := h.CreateEnrollmentGroup(g)
+	if err != nil {
+		h.t.Fatalf("add enrollment group %s: %v", g.EnrollmentGroupID, err)
+	}
+	return out
+}
+
 // WaitTelemetry returns the first message of the device, of all that the hub has
 // kept, that ok accepts. The test fails if there is none within 10 seconds.
 func (h *Hub) WaitTelemetry(device string, ok func(api.Message) bool) api.Message {

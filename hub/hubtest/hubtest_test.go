@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -31,8 +32,10 @@ func (t *exampleT) Cleanup(f func())        { t.ends = append(t.ends, f) }
 func (*exampleT) Fatalf(f string, a ...any) { panic(fmt.Sprintf(f, a...)) }
 func (*exampleT) Errorf(f string, a ...any) { panic(fmt.Sprintf(f, a...)) }
 
+func (*exampleT) Context() context.Context { return context.Background() }
+
 func (t *exampleT) end() {
-	for _, f := range t.ends {
+	for _, f := range slices.Backward(t.ends) {
 		f()
 	}
 }
@@ -112,4 +115,30 @@ func TestHelpers(t *testing.T) {
 	}
 	h.WaitConnected("dev1", false)
 	h.WaitCounters("dev1", func(c api.Counters) bool { return c == api.Counters{} })
+}
+
+func TestRecorder(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := hubtest.StartPipe(t)
+		h.NewDevice("dev1")
+		rec := h.Record()
+		seen := make(chan api.Sighting)
+		go func() { seen <- rec.Wait("dev1", api.SawC2DDead) }()
+		if err := h.SendC2D("dev1", api.C2D{TTL: "5s", Body: []byte("late")}); err != nil {
+			t.Fatal(err)
+		}
+		if s := <-seen; s.String() != "c2d dead Expired late" {
+			t.Errorf("saw %s", s)
+		}
+		if lines := rec.Lines("dev2"); lines != nil {
+			t.Errorf("of another device: %v", lines)
+		}
+		rec.Reset()
+		if all := rec.All(); len(all) != 0 {
+			t.Errorf("after Reset: %v", all)
+		}
+		if twin, err := h.Service().Twin(t.Context(), "dev1"); err != nil || len(twin) == 0 {
+			t.Errorf("the service's view in memory: %s, %v", twin, err)
+		}
+	})
 }

@@ -3,6 +3,7 @@ package service
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -136,7 +137,9 @@ func (c *Client) do(ctx context.Context, r request) (*http.Response, error) {
 	if r.query == nil {
 		r.query = url.Values{}
 	}
-	r.query.Set("api-version", apiVersion)
+	if !r.query.Has("api-version") {
+		r.query.Set("api-version", apiVersion)
+	}
 	var body io.Reader
 	if r.body != nil {
 		text, err := json.Marshal(r.body)
@@ -201,7 +204,9 @@ func (c *Client) call(ctx context.Context, r request, into any) (http.Header, er
 
 // readError reads the envelopes that IoT Hub uses.
 func readError(resp *http.Response, text []byte) *api.Error {
-	e := &api.Error{HTTPStatus: resp.StatusCode, Code: resp.StatusCode * 1000, Name: resp.Header.Get("iothub-errorcode"), Message: resp.Status}
+	e := &api.Error{HTTPStatus: resp.StatusCode, Code: resp.StatusCode * 1000, Message: resp.Status}
+	// The provisioning service has no such header.
+	e.Name = cmp.Or(resp.Header.Get("iothub-errorcode"), strings.ReplaceAll(http.StatusText(resp.StatusCode), " ", ""))
 	// Both envelopes: names are matched without regard to case.
 	var body struct {
 		ErrorCode int    `json:"errorCode"`
@@ -365,6 +370,9 @@ func (c *Client) Monitor(ctx context.Context, filter api.MessageFilter, follow b
 	q := url.Values{"follow": {strconv.FormatBool(follow)}}
 	if filter.Device != "" {
 		q.Set("device", filter.Device)
+	}
+	if filter.Source != "" {
+		q.Set("source", filter.Source)
 	}
 	if filter.Module != "" {
 		q.Set("module", filter.Module)

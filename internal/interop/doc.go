@@ -10,8 +10,15 @@
 // # Expected behaviour of the other side
 //
 // mosquitto is a general MQTT broker: it checks packets, not IoT Hub's rules. The hub's rules are tested against
-// Microsoft's SDKs for Node: the device's over MQTT at any port, and, in a network namespace where 443 is free, over
-// WebSocket, together with the service's. They model nothing: they are the clients that users have. node/device.js does
-// what the test tells it, a JSON object a line; node/service.js asserts by itself. bytes_test.go has the device SDK and our
-// client do the same through a recorder, and compares what they sent; docs/parity.md lists what differs on purpose.
+// Microsoft's SDKs for Node: the device's over MQTT at any port, with keys and certificates, and, in a network namespace
+// where 443 is free, over WebSocket and HTTPS, together with the service's and those of the provisioning service. They model
+// nothing: they are the clients that users have. node/device.js and node/service.js do what the test tells them, a JSON
+// object a line, so that each step is compared with what the hub saw of it; node/provision.js is told which devices to be and
+// says what became of them; node/provisioning_service.js asserts by itself. Once the hub is the built program, under a name
+// as Azure's, and killed in between. bytes_test.go has the device's SDK and our client do the same through a recorder, and
+// compares what they sent; docs/parity.md lists what differs on purpose.
+//
+// Files are uploaded by the device's SDK, and by Azure's storage clients for Node and Go, to the hub's own blob endpoint and
+// to Azurite. Azurite is Microsoft's emulator of storage: it checks signatures and block lists as Azure does. It runs with
+// --loose, since the SDK sends a header that it refuses otherwise.
 package interop

@@ -3,48 +3,23 @@
 package interop_test
 
 import (
-	"context"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"strings"
-	"syscall"
 	"testing"
-	"time"
-	"unsafe"
 
 	"github.com/fairlead-iot/fairlead/hub"
 	"github.com/fairlead-iot/fairlead/hub/hubtest"
 )
 
-const insideNamespace = "FAIRLEAD_TEST_INSIDE_NAMESPACE"
-
-// Microsoft's clients know port 443 only for WebSocket and REST. So the test runs once more, in a process with a network of
-// its own, where every port is free and nobody else listens.
+// Microsoft's clients know port 443 only for WebSocket and REST. So the test runs once more, in a network of its own.
 func TestMicrosoftsClientsAtTheirOwnPorts(t *testing.T) {
 	nodePackages(t)
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
-	defer cancel()
-	cmd := exec.CommandContext(ctx, os.Args[0], "-test.run=^TestInsideTheNamespace$", "-test.v")
-	cmd.Env = append(os.Environ(), insideNamespace+"=1")
-	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET}
-	if uid := os.Getuid(); uid != 0 {
-		cmd.SysProcAttr.Cloneflags |= syscall.CLONE_NEWUSER
-		cmd.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: uid, Size: 1}}
-		cmd.SysProcAttr.GidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getgid(), Size: 1}}
-	}
-	out, err := cmd.CombinedOutput()
-	if cmd.Process == nil {
-		t.Skipf("this system gives no network namespace: %v", err)
-	}
-	if err != nil || !strings.Contains(string(out), "--- PASS: TestInsideTheNamespace") {
-		t.Fatalf("%v\n%s", err, out)
-	}
+	runInNamespace(t, "TestInsideTheNamespace")
 }
 
 // TestInsideTheNamespace is the process of the test above.
 func TestInsideTheNamespace(t *testing.T) {
-	if os.Getenv(insideNamespace) == "" {
+	if os.Getenv(insideNamespace) != t.Name() {
 		t.Skip("runs only as a process of TestMicrosoftsClientsAtTheirOwnPorts")
 	}
 	raiseLoopback(t)
@@ -57,12 +32,12 @@ func TestInsideTheNamespace(t *testing.T) {
 	device := h.AddDevice("node")
 
 	// # the device over WebSocket
-	d := startNodeDevice(t, trust)
+	d := startNode(t, "device.js", trust)
 	d.must("connect", map[string]any{"connectionString": device, "protocol": "mqttws"})
 	checkNodeDevice(t, h, d)
 
 	// # the service, while a device at the standard port answers it
-	d = startNodeDevice(t, trust)
+	d = startNode(t, "device.js", trust)
 	d.must("connect", map[string]any{"connectionString": device, "protocol": "mqtt"})
 	d.must("method", map[string]any{"name": "read", "status": 207})
 	until(t, "the device takes methods", func() bool {
@@ -73,31 +48,12 @@ func TestInsideTheNamespace(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-	defer cancel()
-	out, err := nodeCommand(ctx, t, "service.js", trust, "CONNECTION_STRING="+text).CombinedOutput()
-	if err != nil || !strings.Contains(string(out), "all of it held") {
-		t.Errorf("service.js: %v\n%s", err, out)
-	}
+	s := startNode(t, "service.js", trust, "CONNECTION_STRING="+text)
+	checkNodeRegistry(t, h, s)
+	checkNodeTwins(t, h, s)
+	checkNodeMethods(t, h, s)
 	d.must("close", nil)
-}
 
-// raiseLoopback brings up the interface lo, which a new network has, but down.
-func raiseLoopback(t *testing.T) {
-	t.Helper()
-	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_DGRAM, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer syscall.Close(fd) //nolint:errcheck // it served its purpose
-	var request struct {    // struct ifreq of <net/if.h>
-		name  [syscall.IFNAMSIZ]byte
-		flags uint16
-		_     [22]byte
-	}
-	copy(request.name[:], "lo")
-	request.flags = syscall.IFF_UP | syscall.IFF_RUNNING
-	if _, _, errno := syscall.Syscall(syscall.SYS_IOCTL, uintptr(fd), syscall.SIOCSIFFLAGS, uintptr(unsafe.Pointer(&request))); errno != 0 {
-		t.Fatalf("bring up lo: %v", errno)
-	}
+	// # a device that has HTTPS only
+	checkNodeOverHTTPS(t, h, trust)
 }

@@ -6,6 +6,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -56,8 +57,8 @@ func nodeCommand(ctx context.Context, t *testing.T, script string, env ...string
 	return cmd
 }
 
-// nodeDevice is node/device.js.
-type nodeDevice struct {
+// nodeScript is node/device.js or node/service.js.
+type nodeScript struct {
 	t      *testing.T
 	in     io.Writer
 	answer chan nodeLine
@@ -79,9 +80,9 @@ type nodeLine struct {
 	Properties    map[string]any  `json:"properties"`
 }
 
-func startNodeDevice(t *testing.T, env ...string) *nodeDevice {
+func startNode(t *testing.T, script string, env ...string) *nodeScript {
 	t.Helper()
-	cmd := nodeCommand(t.Context(), t, "device.js", env...)
+	cmd := nodeCommand(t.Context(), t, script, env...)
 	cmd.Stderr = t.Output()
 	in, err := cmd.StdinPipe()
 	if err != nil {
@@ -94,7 +95,7 @@ func startNodeDevice(t *testing.T, env ...string) *nodeDevice {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	d := &nodeDevice{t: t, in: in, answer: make(chan nodeLine, 1), events: make(chan nodeLine, 1000)}
+	d := &nodeScript{t: t, in: in, answer: make(chan nodeLine, 1), events: make(chan nodeLine, 1000)}
 	read := make(chan struct{})
 	go func() {
 		defer close(read)
@@ -120,7 +121,7 @@ func startNodeDevice(t *testing.T, env ...string) *nodeDevice {
 }
 
 // do sends a command and returns its answer's result, or its error.
-func (d *nodeDevice) do(what string, arguments map[string]any) (json.RawMessage, error) {
+func (d *nodeScript) do(what string, arguments map[string]any) (json.RawMessage, error) {
 	d.t.Helper()
 	d.lastID++
 	line := map[string]any{"id": d.lastID, "do": what}
@@ -143,7 +144,7 @@ func (d *nodeDevice) do(what string, arguments map[string]any) (json.RawMessage,
 	}
 }
 
-func (d *nodeDevice) must(what string, arguments map[string]any) json.RawMessage {
+func (d *nodeScript) must(what string, arguments map[string]any) json.RawMessage {
 	d.t.Helper()
 	result, err := d.do(what, arguments)
 	if err != nil {
@@ -153,7 +154,7 @@ func (d *nodeDevice) must(what string, arguments map[string]any) json.RawMessage
 }
 
 // event waits for an event by its name; those of the connection itself may come in between.
-func (d *nodeDevice) event(name string) nodeLine {
+func (d *nodeScript) event(name string) nodeLine {
 	d.t.Helper()
 	deadline := time.After(30 * time.Second)
 	for {
@@ -179,13 +180,13 @@ func TestMicrosoftsDeviceOverMQTT(t *testing.T) {
 		t.Fatal(err)
 	}
 	text := strings.Replace(h.AddDevice("node"), "HostName=localhost", fmt.Sprintf("HostName=localhost:%d", h.MQTTPort()), 1)
-	d := startNodeDevice(t)
+	d := startNode(t, "device.js")
 	d.must("connect", map[string]any{"connectionString": text, "protocol": "mqtt", "ca": ca})
 	checkNodeDevice(t, h, d)
 }
 
 // checkNodeDevice goes through everything that a device has of the hub.
-func checkNodeDevice(t *testing.T, h *hubtest.Hub, d *nodeDevice) {
+func checkNodeDevice(t *testing.T, h *hubtest.Hub, d *nodeScript) {
 	// # telemetry with properties
 	d.must("send", map[string]any{"body": `{"x":1}`, "messageId": "m/1 ü", "properties": map[string]any{"a&b": "1=2/3 + ä", "empty": ""}})
 	m := h.WaitCount("node", 1)[0]
@@ -279,4 +280,176 @@ func checkNodeDevice(t *testing.T, h *hubtest.Hub, d *nodeDevice) {
 	h.WaitCounters("node", func(c api.Counters) bool { return c.TelemetryReceived == 201 && c.C2DCompleted == 3 })
 	d.must("close", nil)
 	h.WaitConnected("node", false)
+}
+
+// A device with a certificate: its thumbprint, or its CA, is all that the hub knows of it.
+func TestMicrosoftsDeviceWithACertificate(t *testing.T) {
+	nodePackages(t)
+	h := hubtest.Start(t)
+	dir := t.TempDir()
+	write := func(name string, text []byte) string {
+		t.Helper()
+		file := filepath.Join(dir, name)
+		if err := os.WriteFile(file, text, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return file
+	}
+	ca := write("ca.pem", h.CAPEM())
+	own := hubtest.SelfSigned(t, "own")
+	root := hubtest.NewCA(t, "plant")
+	if _, err := h.AddCA("plant", root.PEM()); err != nil {
+		t.Fatal(err)
+	}
+	thumbprint := hubtest.Thumbprint(own)
+	for id, auth := range map[string]api.Authentication{
+		"own":    {Type: api.AuthSelfSigned, X509Thumbprint: api.X509Thumbprint{SecondaryThumbprint: &thumbprint}},
+		"signed": {Type: api.AuthCA},
+	} {
+		if _, err := h.CreateDevice(api.Device{DeviceID: id, Authentication: auth}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for id, cert := range map[string]tls.Certificate{"own": own, "signed": root.Issue("signed")} {
+		t.Run(id, func(t *testing.T) {
+			certificate, key := hubtest.CertificatePEM(t, cert)
+			certFile, keyFile := write(id+".pem", certificate), write(id+".key", key)
+			cs, err := h.ConnectionString(id)
+			if err != nil {
+				t.Fatal(err)
+			}
+			cs = strings.Replace(cs, "HostName=localhost", fmt.Sprintf("HostName=localhost:%d", h.MQTTPort()), 1)
+			d := startNode(t, "device.js")
+			d.must("connect", map[string]any{"connectionString": cs, "protocol": "mqtt", "ca": ca, "cert": certFile, "key": keyFile})
+			d.must("send", map[string]any{"body": `{}`, "messageId": "m"})
+			m := h.WaitCount(id, 1)[0]
+			if want := `{"scope":"device","type":"x509","issuer":"iothub","acceptingIpFilterRule":null}`; m.System["iothub-connection-auth-method"] != want {
+				t.Errorf("auth method %s, want %s", m.System["iothub-connection-auth-method"], want)
+			}
+			d.must("twin", nil)
+			d.must("report", map[string]any{"patch": map[string]any{"by": "certificate"}})
+			if twin, err := h.Twin(id); err != nil || twin.Properties.Reported["by"] != "certificate" {
+				t.Errorf("reported %v, %v", twin.Properties.Reported, err)
+			}
+			d.must("close", nil)
+			if other := map[string]string{"own": "signed", "signed": "own"}[id]; other != "" {
+				cs = strings.Replace(cs, "DeviceId="+id, "DeviceId="+other, 1)
+				d = startNode(t, "device.js")
+				if _, err := d.do("connect", map[string]any{"connectionString": cs, "protocol": "mqtt", "ca": ca, "cert": certFile, "key": keyFile}); err == nil || !strings.Contains(err.Error(), "UnauthorizedError") {
+					t.Errorf("as another device: %v", err)
+				}
+				h.WaitCounters(other, func(c api.Counters) bool { return c.ConnectsRefused > 0 })
+			}
+		})
+	}
+}
+
+// checkNodeOverHTTPS goes through what a device has of the hub over HTTPS, which is the only way to reject and to abandon.
+func checkNodeOverHTTPS(t *testing.T, h *hubtest.Hub, trust string) {
+	d := startNode(t, "device.js", trust)
+	d.must("connect", map[string]any{"connectionString": h.AddDevice("https"), "protocol": "http"})
+	d.must("send", map[string]any{"body": `{"x":1}`, "messageId": "m/1", "properties": map[string]any{"unit": "a/b c"}})
+	m := h.WaitCount("https", 1)[0]
+	if m.System["message-id"] != "m/1" || m.System["content-type"] != "application/json" || m.Properties["unit"] != "a/b c" || string(m.Body) != `{"x":1}` {
+		t.Errorf("message %+v", m)
+	}
+	d.must("batch", map[string]any{"bodies": []string{"one", "two"}})
+	if all := h.WaitCount("https", 3); string(all[1].Body) != "one" || string(all[2].Body) != "two" {
+		t.Errorf("batch %+v", all[1:])
+	}
+	send := func(id string) nodeLine {
+		t.Helper()
+		value := "v 1"
+		if err := h.SendC2D("https", api.C2D{MessageID: id, Body: []byte("hello"), Ack: "full", Properties: map[string]*string{"k": &value}}); err != nil {
+			t.Fatal(err)
+		}
+		l := d.event("message")
+		if l.MessageID != id || l.Body != "hello" || l.Properties["iothub-app-k"] != value || l.Error != "" { // the SDK keeps the header's name
+			t.Errorf("message %+v", l)
+		}
+		return l
+	}
+	send("done")
+	d.must("settle", map[string]any{"by": "reject"})
+	send("rejected")
+	d.must("settle", map[string]any{"by": "abandon"})
+	send("again")
+	d.must("settle", map[string]any{"by": "complete"})
+	for l := d.event("message"); ; l = d.event("message") { // it may be abandoned a few times before it is completed
+		if c, err := h.Counters("https"); err != nil || l.MessageID != "again" || c.C2DCompleted == 2 {
+			if c.C2DSent < 4 || l.MessageID != "again" {
+				t.Errorf("message %+v, counters %+v, %v", l, c, err)
+			}
+			break
+		}
+	}
+	batch := h.ReceiveFeedback()
+	if batch == nil {
+		t.Fatal("the hub has no feedback")
+	}
+	var outcomes []string
+	for _, f := range batch.Records {
+		outcomes = append(outcomes, f.OriginalMessageID+" "+f.StatusCode)
+	}
+	if diff := cmp.Diff([]string{"done Success", "rejected Rejected", "again Success"}, outcomes); diff != "" {
+		t.Errorf("feedback (-want +got):\n%s", diff)
+	}
+	d.must("close", nil)
+}
+
+// A module has an identity and a twin of its own; and without its retries the SDK shows what it makes of a refusal.
+func TestMicrosoftsModuleAndItsRefusals(t *testing.T) {
+	nodePackages(t)
+	h := hubtest.Start(t)
+	ca := filepath.Join(t.TempDir(), "ca.pem")
+	if err := os.WriteFile(ca, h.CAPEM(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	h.AddDevice("node")
+	text := strings.Replace(h.AddDevice("node/mod"), "HostName=localhost", fmt.Sprintf("HostName=localhost:%d", h.MQTTPort()), 1)
+	d := startNode(t, "device.js")
+	d.must("connect", map[string]any{"connectionString": text, "protocol": "mqtt", "ca": ca})
+	d.must("noRetry", nil)
+
+	d.must("output", map[string]any{"name": "out/1", "body": "hello"})
+	m := h.WaitCount("node", 1)[0]
+	if m.ModuleID != "mod" || m.System["iothub-outputname"] != "out/1" || string(m.Body) != "hello" ||
+		m.System["iothub-connection-auth-method"] != `{"scope":"module","type":"sas","issuer":"iothub","acceptingIpFilterRule":null}` {
+		t.Errorf("message %+v", m)
+	}
+	d.must("method", map[string]any{"name": "read", "status": 200})
+	wait := 30
+	if got, err := h.CallMethod(t.Context(), "node/mod", api.MethodRequest{MethodName: "read", ConnectTimeoutInSeconds: &wait}); err != nil || string(got.Payload) != `{"name":"read","echo":null}` {
+		t.Errorf("method answered %s, %v", got.Payload, err)
+	}
+	d.must("twin", nil)
+	d.must("report", map[string]any{"patch": map[string]any{"a": 1}})
+
+	// # the SDK looks for errorCode in the body of a refusal, and at no status: without it these were successes
+	for _, f := range []struct {
+		fault api.Fault
+		want  string
+	}{
+		{api.Fault{Name: api.FaultTwinStatus, Code: 429}, "fault: twin-status"},
+		{api.Fault{Name: api.FaultTwinStatus, Code: 503}, "fault: twin-status"},
+		{api.Fault{Name: api.FaultThrottle}, "has been throttled"},
+	} {
+		f.fault.Device, f.fault.Count = "node/mod", 1
+		h.Fault(f.fault)
+		if _, err := d.do("report", map[string]any{"patch": map[string]any{"a": 7}}); err == nil || !strings.Contains(err.Error(), f.want) {
+			t.Errorf("%s %d: %v, want %s", f.fault.Name, f.fault.Code, err, f.want)
+		}
+	}
+	if left := h.Faults(); len(left) != 0 {
+		t.Errorf("faults that struck nobody: %v", left)
+	}
+	twin, err := h.Twin("node/mod")
+	if err != nil || fmt.Sprint(twin.Properties.Reported["a"]) != "1" {
+		t.Errorf("reported %v, %v: a refused patch was carried out", twin.Properties.Reported, err)
+	}
+	if device, err := h.Twin("node"); err != nil || device.Properties.Reported["a"] != nil {
+		t.Errorf("the device's twin has %v, %v", device.Properties.Reported, err)
+	}
+	d.must("close", nil)
+	h.WaitConnected("node/mod", false)
 }

@@ -7,7 +7,6 @@ import (
 	"os"
 	"sync"
 	"syscall"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -136,7 +135,7 @@ func (t *transfer) do(name string, p []byte, wait func(func(uintptr) bool) error
 // tryRead reads once what is there; false says that nothing is, so that the poller waits.
 func (t *transfer) tryRead(fd uintptr) bool {
 	for {
-		n, errno := call(unix.SYS_READ, fd, t.p)
+		n, errno := read(fd, t.p)
 		switch errno {
 		case 0:
 			t.n = n
@@ -154,7 +153,7 @@ func (t *transfer) tryRead(fd uintptr) bool {
 // tryWrite writes what is left of p; false says that the descriptor takes no more for now.
 func (t *transfer) tryWrite(fd uintptr) bool {
 	for t.n < len(t.p) {
-		n, errno := call(unix.SYS_WRITE, fd, t.p[t.n:])
+		n, errno := write(fd, t.p[t.n:])
 		switch errno {
 		case 0:
 			t.n += n
@@ -167,13 +166,4 @@ func (t *transfer) tryWrite(fd uintptr) bool {
 		}
 	}
 	return true
-}
-
-// call makes a system call that cannot block; p is not empty.
-func call(trap, fd uintptr, p []byte) (int, syscall.Errno) {
-	n, _, errno := unix.RawSyscall(trap, fd, uintptr(unsafe.Pointer(&p[0])), uintptr(len(p))) //nolint:gosec // as package syscall does
-	if errno != 0 {
-		return 0, errno
-	}
-	return int(n), 0
 }

@@ -139,6 +139,30 @@ func TestCloseEndsWaits(t *testing.T) {
 	})
 }
 
+// What one end did before it wrote has happened when the other end has read. The race detector is to know that, as it does
+// of package net.
+func TestWhatWasReadWasWrittenBefore(t *testing.T) {
+	both(t, func(t *testing.T, a, b net.Conn) {
+		b = quietio.Wrap(b)
+		var shared int
+		ended := make(chan error, 1)
+		go func() {
+			shared = 1
+			_, err := a.Write([]byte("x"))
+			ended <- err
+		}()
+		if _, err := b.Read(make([]byte, 1)); err != nil {
+			t.Fatal(err)
+		}
+		if shared != 1 {
+			t.Error("it has not happened")
+		}
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
 func TestWhatHasNoSocketStaysAsItIs(t *testing.T) {
 	a, b := net.Pipe()
 	defer a.Close() //nolint:errcheck // nothing is lost

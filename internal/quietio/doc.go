@@ -29,5 +29,6 @@
 // # Testing
 //
 // The tests hold the wrapper against what package net does: data, ends, errors, deadlines. Where a connection offers no
-// descriptor (net.Pipe), or on systems other than Linux, Wrap returns it as it is.
+// descriptor (net.Pipe), or on systems other than Linux, Wrap returns it as it is. Under the race detector the calls are
+// package syscall's.
 package quietio

@@ -16,6 +16,8 @@ type bug struct {
 	// event changes what the machine is told; nil leaves it. effect changes what it orders.
 	event  func(m *mutant, ev core.Event) []core.Event
 	effect func(m *mutant, e core.Effect) []core.Effect
+	// isAwake: it wants to be woken at once, always.
+	isAwake bool
 }
 
 // mutant is a machine with a bug.
@@ -32,10 +34,13 @@ type mutant struct {
 	connecting, up core.Epoch
 	submitted      [plugins]core.Seq
 	sent           [plugins]core.Seq
+	missing        [plugins]core.Seq
 	messages       map[core.Call]bool
 	twin           core.Replied // the last answer to the machine's get
 	failures       int
-	swallow        map[core.Epoch]bool
+	closing        core.Epoch
+	opened         core.Opened // to be told when closing has closed
+	answered       map[core.Call]bool
 }
 
 func (m *mutant) Step(now core.Instant, ev core.Event) []core.Effect {
@@ -65,6 +70,9 @@ func (m *mutant) Step(now core.Instant, ev core.Event) []core.Effect {
 }
 
 func (m *mutant) Deadline() (core.Instant, bool) {
+	if m.bug.isAwake {
+		return m.now, true
+	}
 	at, ok := m.inner.Deadline()
 	if len(m.held) > 0 && (!ok || m.until < at) {
 		return m.until, true
@@ -117,7 +125,7 @@ func (m *mutant) note(e core.Effect) {
 
 var bugs = []bug{
 	{
-		name: "a stale Lost is accepted", finds: []Oracle{OneSession, DeadEpoch},
+		name: "a stale Lost is accepted", finds: []Oracle{OneSession, DeadEpoch, StateTrue},
 		event: func(m *mutant, ev core.Event) []core.Event {
 			if l, ok := ev.(core.Lost); ok && m.up != 0 && l.Epoch < m.up {
 				l.Epoch = m.up
@@ -153,7 +161,27 @@ var bugs = []bug{
 		},
 	},
 	{
-		name: "the twin is not asked for again in a new session", finds: []Oracle{Drained, DesiredRises},
+		name: "what was in flight at a loss is never sent again", finds: []Oracle{LaneOrder, StateTrue},
+		event: func(m *mutant, ev core.Event) []core.Event {
+			if l, ok := ev.(core.Lost); ok && l.Epoch == m.up {
+				for n, upto := range m.sent {
+					m.missing[n] = max(m.missing[n], upto)
+				}
+			}
+			return []core.Event{ev}
+		},
+		effect: func(m *mutant, e core.Effect) []core.Effect {
+			if s, ok := e.(core.Send); ok && s.From <= m.missing[s.Lane] {
+				if s.From = m.missing[s.Lane] + 1; s.From > s.To {
+					return nil
+				}
+				return []core.Effect{s}
+			}
+			return []core.Effect{e}
+		},
+	},
+	{
+		name: "the twin is not asked for again in a new session", finds: []Oracle{UpToDate, Drained, DesiredRises},
 		effect: func(m *mutant, e core.Effect) []core.Effect {
 			if a, ok := e.(core.Ask); ok && a.Op < core.CallerOp && m.twin.Status != 0 && a.Epoch > m.twin.Epoch {
 				m.more = append(m.more, core.Replied{Epoch: a.Epoch, Op: a.Op, Status: 200, Version: m.twin.Version})
@@ -179,12 +207,12 @@ var bugs = []bug{
 			case core.Opened:
 				if m.up != 0 && ev.Epoch > m.up {
 					m.out = append(m.out, core.Close{Epoch: m.up})
-					m.swallow[m.up] = true
-					return []core.Event{core.Lost{Epoch: m.up, Fault: core.Fault{Reason: "renewal"}}, ev}
+					m.closing, m.opened = m.up, ev
+					return []core.Event{core.Lost{Epoch: m.up, Fault: core.Fault{Reason: "renewal"}}}
 				}
 			case core.Closed:
-				if m.swallow[ev.Epoch] {
-					return nil
+				if ev.Epoch == m.closing {
+					return []core.Event{m.opened}
 				}
 			}
 			return []core.Event{ev}
@@ -196,6 +224,18 @@ var bugs = []bug{
 			switch ev.(type) {
 			case core.CredentialFailed, core.OpenFailed, core.ConnectFailed:
 				return []core.Event{ev, core.CredentialChanged{}}
+			}
+			return []core.Event{ev}
+		},
+	},
+	{
+		name: "the back-off begins anew in the midst of an outage", finds: []Oracle{Dials},
+		event: func(m *mutant, ev core.Event) []core.Event {
+			switch ev.(type) {
+			case core.CredentialFailed, core.OpenFailed, core.ConnectFailed:
+				if m.failures++; m.failures%8 == 0 {
+					return []core.Event{ev, core.CredentialChanged{}}
+				}
 			}
 			return []core.Event{ev}
 		},
@@ -306,13 +346,91 @@ var bugs = []bug{
 			return []core.Effect{e}
 		},
 	},
+	{
+		name: "an answer that is given again is another one", finds: []Oracle{Methods},
+		effect: func(m *mutant, e core.Effect) []core.Effect {
+			if r, ok := e.(core.Respond); ok {
+				if m.answered[r.Call] {
+					r.Status = 504
+				}
+				m.answered[r.Call] = true
+				return []core.Effect{r}
+			}
+			return []core.Effect{e}
+		},
+	},
+	{
+		name: "a twin that was created anew is ignored while its version is lower", finds: []Oracle{UpToDate, Drained, DesiredRises},
+		event: func(m *mutant, ev core.Event) []core.Event {
+			if r, ok := ev.(core.Replied); ok && r.Op < core.CallerOp && r.Status == 200 && r.Version < m.twin.Version {
+				r.Version, r.Changed = m.twin.Version, false
+				return []core.Event{r}
+			}
+			return []core.Event{ev}
+		},
+	},
+	{
+		name: "a plugin is given the next state while it applies one", finds: []Oracle{DesiredRises},
+		effect: func(m *mutant, e core.Effect) []core.Effect {
+			if d, ok := e.(core.DeliverDesired); ok {
+				m.more = append(m.more, core.Returned{Plugin: d.Plugin, Start: d.Start, Call: d.Call})
+			}
+			return []core.Effect{e}
+		},
+	},
+	{
+		name: "a call goes to the start before", finds: []Oracle{Plugins},
+		effect: func(_ *mutant, e core.Effect) []core.Effect {
+			if d, ok := e.(core.Deliver); ok && d.Start > 1 {
+				d.Start--
+				return []core.Effect{d}
+			}
+			return []core.Effect{e}
+		},
+	},
+	{
+		name: "a caller is not told that its operation ended", finds: []Oracle{Drained},
+		effect: drop(func(e core.Effect) bool { f, ok := e.(core.Finish); return ok && f.Op%7 == 0 }),
+	},
+	{
+		name: "a caller is told twice", finds: []Oracle{Operations},
+		effect: func(_ *mutant, e core.Effect) []core.Effect {
+			if _, ok := e.(core.Finish); ok {
+				return []core.Effect{e, e}
+			}
+			return []core.Effect{e}
+		},
+	},
+	{name: "the deadline is always now", finds: []Oracle{Spin}, isAwake: true},
+	{
+		name: "what the hub has stays in the store", finds: []Oracle{Kept},
+		effect: drop(func(e core.Effect) bool { _, ok := e.(core.Forget); return ok }),
+	},
+	{
+		name: "a call that is over is kept", finds: []Oracle{Kept},
+		effect: drop(func(e core.Effect) bool { _, ok := e.(core.Discard); return ok }),
+	},
+	{
+		name: "a shutdown does not end", finds: []Oracle{Shutdown},
+		effect: drop(func(e core.Effect) bool { _, ok := e.(core.Stop); return ok }),
+	},
+}
+
+// drop forgets orders.
+func drop(which func(core.Effect) bool) func(*mutant, core.Effect) []core.Effect {
+	return func(_ *mutant, e core.Effect) []core.Effect {
+		if which(e) {
+			return nil
+		}
+		return []core.Effect{e}
+	}
 }
 
 // within is how many seeds a planted bug may take.
 const within = 60
 
 func (b bug) wrap(inner Stepper) Stepper {
-	return &mutant{bug: b, inner: inner, messages: map[core.Call]bool{}, swallow: map[core.Epoch]bool{}}
+	return &mutant{bug: b, inner: inner, messages: map[core.Call]bool{}, answered: map[core.Call]bool{}}
 }
 
 // hunt returns the first seed that finds the bug, 0 if none does within the bound.
@@ -346,8 +464,8 @@ func TestPlantedBugs(t *testing.T) {
 	}
 }
 
-// TestOraclesAreNeeded: without its oracle, a planted bug passes unseen, and TestPlantedBugs would fail. So it is the
-// oracle that finds it, not an accident of the world.
+// TestOraclesAreNeeded: without its oracle, a planted bug passes unseen, or shows by what it happens to do to some other
+// promise much later: TestPlantedBugs would fail. So it is the oracle that finds it, not an accident of the world.
 func TestOraclesAreNeeded(t *testing.T) {
 	for _, tt := range []struct {
 		bug    string
@@ -360,10 +478,19 @@ func TestOraclesAreNeeded(t *testing.T) {
 		t.Run(string(tt.oracle), func(t *testing.T) {
 			t.Parallel()
 			i := slices.IndexFunc(bugs, func(b bug) bool { return b.name == tt.bug })
-			if seed, v := bugs[i].hunt(tt.oracle); v != nil {
+			if seed, v := bugs[i].hunt(tt.oracle); v != nil && slices.Contains(bugs[i].finds, v.Oracle) {
 				t.Errorf("without %q, seed %d still finds that %s: %v", tt.oracle, seed, tt.bug, v)
 			}
 		})
+	}
+}
+
+// TestEveryOracleHasABug: an oracle that no planted bug has to get past may be blind.
+func TestEveryOracleHasABug(t *testing.T) {
+	for _, o := range oracles {
+		if !slices.ContainsFunc(bugs, func(b bug) bool { return slices.Contains(b.finds, o) }) {
+			t.Errorf("no planted bug is found by %q", o)
+		}
 	}
 }
 

@@ -10,6 +10,12 @@ import (
 // features is how many subscriptions there are.
 const features = int(core.FeatureDesired) + 1
 
+// nobodys is a method that no plugin handles; statusNoHandler is what the device says then.
+const (
+	nobodys         = "nobody's"
+	statusNoHandler = 404
+)
+
 // hub is the other side. It models one identity: one session at a time, tokens that end, subscriptions that are kept or
 // forgotten, messages that are handed out until they are acknowledged, a twin with versions. It is stricter than IoT Hub,
 // which lets a session outlive its token by minutes. It does not model properties, payloads, quotas or leases of messages.
@@ -24,7 +30,9 @@ type hub struct {
 	next     []core.Seq // of each lane: the lowest number never seen
 	acked    []core.Seq // of each lane: acknowledged, whether or not the device knows
 	twin     document
-	reported core.Op // the last patch
+	changed  core.Instant // the twin
+	isMissed bool         // the last change was lost
+	reported core.Op      // the last patch
 
 	methods  int
 	waiting  []*call // method calls that reached the device and are not closed
@@ -36,10 +44,12 @@ type hub struct {
 type session struct {
 	link       *link
 	subscribed [features]bool
-	lastSeq    []core.Seq // of each lane, in this session
-	ackAt      core.Instant
-	isMute     bool       // it acknowledges nothing more
-	unacked    []*message // handed out in this session, in order
+	// subscribedAt is when something was last subscribed to.
+	subscribedAt core.Instant
+	lastSeq      []core.Seq // of each lane, in this session
+	ackAt        core.Instant
+	isMute       bool       // it acknowledges nothing more
+	unacked      []*message // handed out in this session, in order
 }
 
 // document is a state of the desired properties. Patches raise the version by one; a twin that is created anew begins
@@ -82,6 +92,8 @@ type call struct {
 	message *message
 	// of methods
 	hasAnswer bool // of the plugin
+	isOwed    bool // an answer has been ordered, with this status
+	status    int
 	sentIn    core.Epoch
 	gotIn     core.Epoch // the hub has an answer from this session
 	isClosed  bool       // the device knows that its answer has arrived, or was refused
@@ -127,16 +139,18 @@ func (h *hub) connect(l *link) {
 		s.subscribed = h.kept
 	}
 	h.session, l.session = s, s
+	h.isMissed = false // the session begins with a twin get
 	h.kept = s.subscribed
 	w.stats.Sessions++
-	w.at(l.tokenEnd, func() {
-		if h.session != s {
-			return
-		}
-		if l.isUsable() && w.now.Sub(l.connectedAt) > settleTime {
+	w.at(l.lifeEnd, func() {
+		if h.session == s && l.isUsable() && w.now.Sub(l.connectedAt) > settleTime {
 			w.fail(Token, "the session of epoch %d outlives its token", l.epoch)
 		}
-		h.drop(s, core.Fault{Reason: "token expired"})
+	})
+	w.at(l.tokenEnd, func() {
+		if h.session == s {
+			h.drop(s, core.Fault{Reason: "token expired"})
+		}
 	})
 	if h.isStolen {
 		w.after(w.some(0, 5*time.Second), func() { h.steal(s) })
@@ -155,6 +169,8 @@ func (h *hub) connect(l *link) {
 			l.isAnswered, l.isConnected, l.connectedAt = true, true, w.now
 			w.after(settleTime+time.Millisecond, func() { w.sawSilence(l) })
 			w.answer(core.Connected{Epoch: l.epoch, Present: isPresent})
+			w.excused = w.excused || l.isShort
+			w.mayTellStale(time.Minute, func(ev core.Event) bool { _, ok := ev.(core.Lost); return ok })
 		})
 		if l.isIntact && s.subscribed[core.FeatureMessages] {
 			h.handOut(s)
@@ -203,6 +219,7 @@ func (h *hub) away() {
 
 func (h *hub) subscribe(s *session, f core.Feature) {
 	s.subscribed[f] = true
+	s.subscribedAt = h.w.now
 	h.kept = s.subscribed
 	if f == core.FeatureMessages {
 		h.w.after(0, func() { h.handOut(s) })
@@ -250,7 +267,7 @@ func (h *hub) receive(s *session, n int, seqs []core.Seq) {
 // callMethod is somebody at the back end.
 func (h *hub) callMethod() {
 	h.methods++
-	names := []string{"p0", "p1", "p0", "p1", "nobody's"}
+	names := []string{"p0", "p1", "p0", "p1", nobodys}
 	h.invoke(names[h.w.rng.IntN(len(names))])
 }
 
@@ -279,11 +296,16 @@ func (w *world) respond(e core.Respond) {
 	if l == nil {
 		return
 	}
-	if c == nil || c.message != nil || e.Status == 0 && !c.hasAnswer || c.isClosed {
+	switch {
+	case c == nil || c.message != nil || e.Status == 0 && !c.hasAnswer || c.isClosed:
 		w.fail(Methods, "%v: %v", e, c)
 		return
+	case c.isOwed && e.Status != c.status:
+		w.fail(Methods, "%v: answered with status %d before", e, c.status)
+	case e.Status == statusNoHandler && c.name != nobodys:
+		w.fail(Methods, "%v: somebody handles %s", e, c.name)
 	}
-	c.sentIn = e.Epoch
+	c.isOwed, c.status, c.sentIn = true, e.Status, e.Epoch
 	w.after(respondTimeout, func() { // planned first: the news of it may end the session
 		if !l.isEnded && !l.isClosed {
 			c.isClosed = true // refused by a living session
@@ -297,12 +319,20 @@ func (w *world) respond(e core.Respond) {
 		w.stats.Answers++
 		return func() core.Event {
 			c.isClosed = true
+			w.over = append(w.over, e.Call)
 			return core.Responded{Epoch: e.Epoch, Call: e.Call}
 		}
 	}, core.Responded{Epoch: e.Epoch, Call: e.Call, Failed: true})
 }
 
+// maxQueued is how many cloud-to-device messages the hub keeps for a device; it refuses more.
+// https://learn.microsoft.com/azure/iot-hub/iot-hub-devguide-messages-c2d
+const maxQueued = 50
+
 func (h *hub) sendMessage(to string) {
+	if len(h.messages) >= maxQueued {
+		return
+	}
 	h.lastID++
 	h.messages = append(h.messages, &message{id: fmt.Sprint("m", h.lastID), to: to})
 	h.w.stats.CloudMessages++
@@ -328,7 +358,7 @@ func (h *hub) handOut(s *session) {
 				w.last++
 				w.calls[w.last] = &call{id: w.last, epoch: l.epoch, message: m}
 				s.unacked = append(s.unacked, m)
-				w.feed(core.MessageReceived{
+				w.arrive(core.MessageReceived{
 					Epoch: l.epoch, Call: w.last, ID: m.id, Redelivered: isAgain, Properties: map[string]string{"to": m.to},
 				})
 			}
@@ -353,6 +383,7 @@ func (w *world) acknowledge(e core.Acknowledge) {
 		return
 	default:
 		s.unacked = s.unacked[1:]
+		w.over = append(w.over, e.Call)
 	}
 	w.up(l, func(*session) {
 		for i, m := range w.hub.messages {
@@ -368,14 +399,20 @@ func (w *world) acknowledge(e core.Acknowledge) {
 func (h *hub) changeDesired() {
 	w, s := h.w, h.session
 	h.twin.version++
+	h.changed = w.now
 	w.stats.Changes++
 	if s == nil || !s.subscribed[core.FeatureDesired] {
 		return
 	}
 	patch := h.twin
+	if w.chance("change lost", w.faults.ChangeLost) {
+		h.isMissed = true // nobody can know before the next one
+		return
+	}
+	h.isMissed = false
 	w.down(s.link, func() {
 		w.pushed[patch.version] = patch
-		w.feed(core.DesiredChanged{Epoch: s.link.epoch, Version: patch.version})
+		w.arrive(core.DesiredChanged{Epoch: s.link.epoch, Version: patch.version})
 	})
 }
 
@@ -383,6 +420,7 @@ func (h *hub) changeDesired() {
 func (h *hub) recreate() {
 	h.w.fault("twin re-created")
 	h.twin = document{known: true, generation: h.twin.generation + 1, version: 1 + h.w.rng.Int64N(4)}
+	h.changed = h.w.now
 	h.kept = [features]bool{}
 	if h.session != nil {
 		h.drop(h.session, core.Fault{Reason: "device deleted"})
@@ -399,6 +437,7 @@ func (w *world) ask(e core.Ask) {
 		reply := core.Replied{Epoch: e.Epoch, Op: e.Op, Status: 200}
 		if w.chance("throttled", w.faults.Throttled) {
 			reply.Status = 429
+			w.twinTrouble = w.now
 			return func() core.Event { return reply }
 		}
 		if !s.subscribed[core.FeatureTwin] {

@@ -11,11 +11,15 @@ const (
 	givenUp
 )
 
+// storeHolds is how many numbers of a lane the store has room for. One that was given up takes its room until it is forgotten.
+const storeHolds = 400
+
 // lane is the memory store of one lane, and what its callers know.
 type lane struct {
 	fates     []fate // of number i+1
 	sizes     []int
 	withdrawn map[core.Seq]bool
+	everSent  core.Seq
 	resolved  core.Seq
 	forgotten core.Seq
 	told      int
@@ -24,10 +28,14 @@ type lane struct {
 // pending counts those that nobody has been told of.
 func (l *lane) pending() int { return len(l.fates) - l.told }
 
+// kept counts the numbers that take room.
+func (l *lane) kept() int { return len(l.fates) - int(l.forgotten) }
+
 func (w *world) submit(n, count int) {
 	l := &w.lanes[n]
-	if l.pending() > 400 {
-		return // the outbox is full, and the caller waits
+	if l.kept()+count > storeHolds {
+		w.stats.Faults["store full"]++
+		return // the caller waits
 	}
 	size := 50 + w.rng.IntN(400)
 	for range count {
@@ -61,10 +69,11 @@ func (w *world) send(e core.Send) {
 		return
 	}
 	l, f := &w.lanes[e.Lane], &k.flight[e.Lane]
-	if e.From > e.To || e.From <= l.forgotten || int(e.To) > len(l.fates) {
-		w.fail(LaneOrder, "%v: the lane begins after %d and ends at %d", e, l.forgotten, len(l.fates))
+	if first := max(l.forgotten, l.resolved) + 1; e.From > e.To || e.From < first || int(e.To) > len(l.fates) {
+		w.fail(LaneOrder, "%v: the lane begins at %d and ends at %d", e, first, len(l.fates))
 		return
 	}
+	l.everSent = max(l.everSent, e.To)
 	var batch []core.Seq
 	for s := e.From; s <= e.To; s++ {
 		if l.fates[s-1] == givenUp {
@@ -118,6 +127,10 @@ func (w *world) resolve(e core.Resolve) {
 
 func (w *world) forget(e core.Forget) {
 	l := &w.lanes[e.Lane]
+	if e.Upto <= l.forgotten || int(e.Upto) > len(l.fates) {
+		w.fail(Settled, "%v: the store begins after %d and ends at %d", e, l.forgotten, len(l.fates))
+		return
+	}
 	for s := l.forgotten + 1; s <= e.Upto; s++ {
 		if l.fates[s-1] == open {
 			w.fail(Settled, "%v: nobody was told of %d", e, s)
@@ -125,11 +138,17 @@ func (w *world) forget(e core.Forget) {
 		}
 		delete(l.withdrawn, s)
 	}
-	l.forgotten = max(l.forgotten, e.Upto)
+	l.forgotten = e.Upto
 }
 
+// giveUp tells callers. A range may hold numbers that were given up one by one before, but not those alone.
 func (w *world) giveUp(e core.GiveUp) {
 	l := &w.lanes[e.Lane]
+	if e.From <= l.resolved || int(e.To) > len(l.fates) {
+		w.fail(Settled, "%v: told up to %d, submitted up to %d", e, l.resolved, len(l.fates))
+		return
+	}
+	told := l.told
 	for s := e.From; s <= e.To; s++ {
 		if l.fates[s-1] != open {
 			continue
@@ -138,7 +157,13 @@ func (w *world) giveUp(e core.GiveUp) {
 		if !isMeant {
 			w.fail(Settled, "%v: nobody gave up %d", e, s)
 		}
+		if s <= l.everSent && !e.Sent {
+			w.fail(Settled, "%v: %d has left, and the hub may have it", e, s)
+		}
 		l.fates[s-1] = givenUp
 		l.told++
+	}
+	if l.told == told {
+		w.fail(Settled, "%v: told before", e)
 	}
 }

@@ -21,10 +21,13 @@ const (
 
 // link is one epoch: what the network knows of an attempt and of the connection that came of it.
 type link struct {
-	epoch    core.Epoch
-	tokenEnd core.Instant
-	isOpen   bool // TLS is up
-	isIntact bool // packets get through
+	epoch core.Epoch
+	// lifeEnd is when the device knows its token to end, tokenEnd when it ends for the hub. They differ by what the
+	// device's wall clock was wrong by.
+	lifeEnd, tokenEnd core.Instant
+	isShort           bool // its life may not suffice for a renewal
+	isOpen            bool // TLS is up
+	isIntact          bool // packets get through
 	// isConnected: the device was told that it has a session.
 	isConnected bool
 	connectedAt core.Instant
@@ -91,8 +94,14 @@ func (w *world) fetchCredential(e core.Epoch) {
 		case w.chance("credential fails", w.faults.CredentialFails):
 			w.end(l, core.CredentialFailed{Epoch: e, Fault: core.Fault{Reason: "no credential"}})
 		default:
-			l.tokenEnd = w.now.Add(w.opts.TokenLife)
-			w.answer(core.CredentialFetched{Epoch: e, Life: w.opts.TokenLife})
+			life := w.opts.TokenLife
+			if w.chance("token short-lived", w.faults.TokenShort) {
+				life, l.isShort = w.some(time.Second, w.opts.ShortLife), true
+			}
+			// The device counts the life on its monotonic clock; the hub reads an end that the wall clock has put there.
+			l.lifeEnd = w.now.Add(life)
+			l.tokenEnd = l.lifeEnd.Add(w.skew)
+			w.answer(core.CredentialFetched{Epoch: e, Life: life})
 		}
 	})
 }
@@ -159,12 +168,18 @@ func (w *world) connect(e core.Epoch) {
 		w.fail(DeadEpoch, "connect: %v", l)
 		return
 	}
+	for n := range e { // in order, so that the same seed fails in the same words
+		if old := w.links[n]; old != nil && old.isConnected && !old.isEnded {
+			w.fail(OneSession, "epoch %d is to connect before the last session has ended: %v", e, old)
+		}
+	}
 	l.toHub = max(l.toHub, w.now.Add(w.way()))
 	w.at(l.toHub, func() {
 		if l.isIntact && !w.hub.isAway {
 			w.hub.connect(l)
 		}
 	})
+	w.mayTellStale(w.opts.Latency, func(ev core.Event) bool { _, ok := ev.(core.Connected); return ok })
 	w.after(connectTimeout, func() {
 		if !l.isAnswered && !l.isClosed {
 			w.connectFailed(l, core.Fault{Reason: "no CONNACK"})
@@ -255,6 +270,7 @@ func (w *world) roundTrip(l *link, limit time.Duration, serve func(s *session) (
 	w.up(l, func(s *session) {
 		arrive := serve(s)
 		if w.chance("answer lost", w.faults.AnswerLost) {
+			w.twinTrouble = w.now
 			return
 		}
 		wait := w.some(0, 20*time.Millisecond)
@@ -274,7 +290,7 @@ func (w *world) roundTrip(l *link, limit time.Duration, serve func(s *session) (
 		w.after(limit, func() {
 			if !isDone && !l.isEnded && !l.isClosed {
 				isDone = true
-				w.excused = true
+				w.excused, w.twinTrouble = true, w.now
 				w.answer(late)
 			}
 		})
@@ -289,6 +305,7 @@ func (w *world) subscribe(e core.Subscribe) {
 	refused := core.SubscribeFailed{Epoch: e.Epoch, Feature: e.Feature, Fault: core.Fault{Kind: core.Refused, Reason: "refused"}}
 	w.roundTrip(l, subscribeTimeout, func(s *session) func() core.Event {
 		if w.chance("subscription refused", w.faults.SubscriptionRefused) {
+			w.twinTrouble = w.now
 			return func() core.Event { return refused }
 		}
 		w.hub.subscribe(s, e.Feature)

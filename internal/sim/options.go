@@ -17,6 +17,13 @@ type Faults struct {
 	DialRefused, DialHangs, DialBlocked float64
 	// TokenRejected: the hub refuses a good token. Throttled: the hub refuses a CONNECT, a twin request.
 	TokenRejected, Throttled float64
+	// TokenShort: the credential source hands out what ends within ShortLife. In some worlds it has nothing else.
+	TokenShort float64
+	// ClockJumpedEvery: the device's wall clock jumps, forward or back, by minutes or by a day, or is set right. What is
+	// signed then has an end that the hub reads otherwise than the device: it is refused as expired, or ends long before
+	// or after its time. ClockUnset: the device starts in 1970.
+	ClockJumpedEvery time.Duration
+	ClockUnset       float64
 	// SubscriptionRefused: the hub answers SUBACK with a refusal.
 	SubscriptionRefused float64
 	// SessionForgotten: at CONNECT the hub has nothing of the last session: no subscription, session present 0.
@@ -39,10 +46,13 @@ type Faults struct {
 	PluginStartFails                    float64
 	// HandlerSlow: a plugin needs 10 to 70 s for one call.
 	HandlerSlow float64
+	// ChangeLost: the hub loses a change of the desired properties, which it sends without waiting for an answer.
+	ChangeLost float64
 	// TwinRecreatedEvery: the device is deleted and created anew at the hub: the twin begins again at a low version.
 	TwinRecreatedEvery time.Duration
 	// OperatorEvery: somebody disconnects for a while, with or without hold. WithdrawnEvery: a caller gives up a message.
-	OperatorEvery, WithdrawnEvery time.Duration
+	// CancelledEvery: a caller gives up an operation.
+	OperatorEvery, WithdrawnEvery, CancelledEvery time.Duration
 }
 
 // Options are one world, whole: with the same options and seed it is always the same story.
@@ -53,7 +63,11 @@ type Options struct {
 	Faults   Faults
 	// TokenLife is how long a credential lasts.
 	TokenLife time.Duration
-	Routes    int
+	// ShortLife is the longest life of the credentials of Faults.TokenShort.
+	ShortLife time.Duration
+	// ClockNoticed: the machine is told that credentials have changed when the clock has jumped. Else it has to find out.
+	ClockNoticed bool
+	Routes       int
 	// Latency is the longest usual way from one end to the other.
 	Latency time.Duration
 	Limits  core.Limits
@@ -91,7 +105,7 @@ func Draw(seed uint64) Options {
 	l.Window = 1 + r.IntN(40)
 	l.WindowBytes = 1000 + r.IntN(8000)
 	l.OpenCalls = 2 + r.IntN(6)
-	return Options{
+	o := Options{
 		Seed: seed, Duration: 2 * time.Hour,
 		Faults: Faults{
 			CredentialFails: some(0.3), DialRefused: some(0.5), DialHangs: some(0.3), DialBlocked: some(0.4),
@@ -100,16 +114,25 @@ func Draw(seed uint64) Options {
 			SessionLostEvery: every(20*time.Second, 20*time.Minute), SilentLoss: r.Float64(),
 			HubAwayEvery: every(20*time.Minute, time.Hour), TakenOverEvery: every(30*time.Minute, 2*time.Hour),
 			StaleEvery: every(2*time.Second, time.Minute), PluginCrashedEvery: every(time.Minute, time.Hour),
-			PluginHungEvery: every(5*time.Minute, time.Hour), PluginStartFails: some(0.4), HandlerSlow: some(0.1),
+			PluginHungEvery: every(5*time.Minute, time.Hour), PluginStartFails: some(0.9), HandlerSlow: some(0.1),
 			TwinRecreatedEvery: every(10*time.Minute, time.Hour), OperatorEvery: every(10*time.Minute, time.Hour),
-			WithdrawnEvery: every(30*time.Second, 10*time.Minute),
+			WithdrawnEvery: every(30*time.Second, 10*time.Minute), CancelledEvery: every(time.Minute, 20*time.Minute),
+			ChangeLost: some(0.3), TokenShort: some(0.2), ClockJumpedEvery: every(5*time.Minute, time.Hour), ClockUnset: some(1),
 		},
+		ClockNoticed: r.IntN(2) == 0, ShortLife: between(r, 2*time.Second, 30*time.Second),
 		TokenLife: between(r, 2*time.Minute, time.Hour), Routes: 1 + r.IntN(2), Latency: between(r, 5*time.Millisecond, 400*time.Millisecond),
 		Limits:      l,
 		SubmitEvery: between(r, 15*time.Second, time.Minute), MethodEvery: between(r, 30*time.Second, 3*time.Minute),
 		MessageEvery: between(r, time.Minute, 5*time.Minute), DesiredEvery: between(r, 2*time.Minute, 15*time.Minute),
 		ReportEvery: between(r, time.Minute, 5*time.Minute),
 	}
+	if r.IntN(30) == 0 {
+		o.Faults.TokenShort = 1
+		if r.IntN(2) == 0 {
+			o.ShortLife = 1500 * time.Millisecond // an invitation to renew all the time
+		}
+	}
+	return o
 }
 
 func between(r *rand.Rand, least, most time.Duration) time.Duration {

@@ -2,6 +2,7 @@ package sim
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -24,14 +25,21 @@ const (
 	LaneOrder Oracle = "lane order"
 	// Settled: each message is reported once, in order, and as accepted only if the hub has acknowledged it.
 	Settled Oracle = "settled"
-	// Methods: each method call is answered once, in time while there is a session.
+	// Kept: what is done with is let go of in the same step: the store forgets what the hub has, a call that is over is
+	// discarded.
+	Kept Oracle = "kept"
+	// Methods: each method call is answered once, in time while there is a session. An answer that may have been lost is
+	// given again, but no other one.
 	Methods Oracle = "methods"
 	// Messages: cloud-to-device messages are acknowledged in the order of arrival, after a verdict, and are handed out
 	// one at a time.
 	Messages Oracle = "messages"
 	// DesiredRises: a plugin's start is given rising states, each of which the hub has had.
 	DesiredRises Oracle = "desired rises"
-	// Token: no session outlives its token.
+	// UpToDate: a plugin has the hub's desired state soon, where nothing stands in the way.
+	UpToDate Oracle = "up to date"
+	// Token: no session outlives its token, as far as the device can know: with a wrong clock the hub may see its end
+	// sooner.
 	Token Oracle = "token"
 	// Dials: attempts stay within the day's budget.
 	Dials Oracle = "dials"
@@ -50,6 +58,12 @@ const (
 	// Spin: the machine never runs in circles.
 	Spin Oracle = "spin"
 )
+
+// oracles are all of them.
+var oracles = [...]Oracle{
+	OneSession, DeadEpoch, Window, LaneOrder, Settled, Kept, Methods, Messages, DesiredRises, UpToDate, Token, Dials, AtOnce, StateTrue,
+	Plugins, Operations, Drained, Shutdown, Spin,
+}
 
 // Violation is a promise that was broken.
 type Violation struct {
@@ -81,6 +95,41 @@ func (w *world) sees(e core.Epoch, what core.Effect) *link {
 	return l
 }
 
+// sawStep looks at what must be so after each step.
+func (w *world) sawStep() {
+	for i := range w.lanes {
+		if l := &w.lanes[i]; l.forgotten < l.resolved {
+			w.fail(Kept, "lane %d: the hub has what is up to %d, the store lets go up to %d", i, l.resolved, l.forgotten)
+		}
+	}
+	for _, id := range w.over {
+		if c := w.calls[id]; c != nil {
+			w.fail(Kept, "call %d is over: %v", id, c)
+		}
+	}
+	w.over = w.over[:0]
+}
+
+// sawTime looks, once in a while, for what should have happened long ago.
+func (w *world) sawTime() {
+	const soon = 90 * time.Second
+	since := func(t core.Instant) time.Duration { return w.now.Sub(t) }
+	s := w.hub.session
+	switch {
+	case s == nil, !s.link.isUsable(), slices.Contains(s.subscribed[:], false), w.hub.isMissed:
+		return
+	case since(s.link.connectedAt) < soon, since(s.subscribedAt) < soon, since(w.hub.changed) < soon:
+		return
+	case since(w.twinTrouble) < w.opts.Limits.RefusedMax+soon:
+		return
+	}
+	for _, p := range w.plugins {
+		if p.isReady && !p.isHung && p.applies == 0 && since(p.readyAt) > soon && p.given != w.hub.twin {
+			w.fail(UpToDate, "plugin %d has the desired state %v, the hub %v for %v", p.index, p.given, w.hub.twin, since(w.hub.changed))
+		}
+	}
+}
+
 // announce is what watchers of the connection see.
 func (w *world) announce(e core.Announce) {
 	if w.state == core.StateConnected && e.State != core.StateConnected && !w.excused && !w.isHeld && e.State < core.StateStopping {
@@ -92,13 +141,17 @@ func (w *world) announce(e core.Announce) {
 	w.state = e.State
 }
 
-// sawDial holds an attempt against two budgets. One is for any minute, in which a renewal that
-// fails and a loss may follow each other. The other is for an outage: ten attempts of the
-// beginning, one each five seconds (half of connection_retry_interval) for five minutes, then one each five minutes
-// (half of connection_retry_max): about 250 in a day with the usual jitter. A route that is blocked costs one more.
+// dialsPerDay is what a day without the hub may cost by one route. The waits come to about 250, as their jitter falls.
+const dialsPerDay = 300
+
+// sawDial holds an attempt against three budgets. One is for any minute, in which a renewal that fails and a loss may
+// follow each other. One is for an outage: ten attempts of the beginning, one each five seconds (half of
+// connection_retry_interval) for five minutes, then one each five minutes (half of connection_retry_max). The last is
+// for each day of it. A route that is blocked costs one more.
 func (w *world) sawDial() {
 	w.dials[w.dialCount%len(w.dials)] = w.now
 	w.dialCount++
+	w.stats.Dials++
 	routes := w.opts.Routes
 	inMinute := 0
 	for i, at := range w.dials {
@@ -117,7 +170,8 @@ func (w *world) sawDial() {
 	w.dialsInRow++
 	lasted := w.now.Sub(w.outageSince)
 	early, late := min(lasted, 5*time.Minute), max(0, lasted-5*time.Minute)
-	most := routes*(10+int(early/(5*time.Second))+int(late/(5*time.Minute))) + 4*w.wakes
+	most := min(10+int(early/(5*time.Second))+int(late/(5*time.Minute)), dialsPerDay*(1+int(lasted/(24*time.Hour))))
+	most = routes*most + 4*w.wakes
 	if w.dialsInRow > most {
 		w.fail(Dials, "%d attempts in an outage of %v, at most %d", w.dialsInRow, lasted, most)
 	}
@@ -178,9 +232,13 @@ func (w *world) undrained() string {
 		return fmt.Sprintf("%d cloud-to-device messages", len(w.hub.messages))
 	}
 	for i := range w.lanes {
-		if n := w.lanes[i].pending(); n > 0 {
+		if n := w.lanes[i].kept(); n > 0 {
 			return fmt.Sprintf("%d messages of lane %d", n, i)
 		}
+	}
+	if len(w.calls) > 0 {
+		id := slices.Min(slices.Collect(maps.Keys(w.calls)))
+		return fmt.Sprintf("call %d: %v", id, w.calls[id])
 	}
 	for _, p := range w.plugins {
 		if !p.isReady {
@@ -188,11 +246,6 @@ func (w *world) undrained() string {
 		}
 		if p.given != w.hub.twin {
 			return fmt.Sprintf("plugin %d has the desired state %v, the hub %v", p.index, p.given, w.hub.twin)
-		}
-	}
-	for _, c := range w.hub.waiting {
-		if !c.isClosed && w.now.Sub(c.came) < w.opts.Limits.MethodAnswer {
-			return fmt.Sprintf("method call %d", c.id)
 		}
 	}
 	return ""

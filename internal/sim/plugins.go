@@ -2,6 +2,7 @@ package sim
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -18,11 +19,13 @@ type plugin struct {
 	start   core.Start
 	isAlive bool // the start has not exited
 	isReady bool
+	readyAt core.Instant
 	isHung  bool // it answers nothing any more
 	open    map[core.Call]bool
 	given   document // to this start
 	applies int      // hand-overs of desired properties that it has not returned
 	message *message
+	begun   []core.Instant // starts of late
 }
 
 func (p *plugin) method() string { return fmt.Sprint("p", int(p.index)) }
@@ -33,7 +36,14 @@ func (p *plugin) launch(s core.Start) {
 		w.fail(Plugins, "start %d of plugin %d while %d is alive: %v", s, p.index, p.start, p.isAlive)
 		return
 	}
-	*p = plugin{w: w, index: p.index, start: s, isAlive: true, open: map[core.Call]bool{}}
+	lim := w.opts.Limits
+	begun := slices.DeleteFunc(p.begun, func(t core.Instant) bool { return w.now.Sub(t) >= lim.CrashLoopWithin })
+	begun = append(begun, w.now)
+	// Those before it counts as a crash loop, then one for each of the shortest waits.
+	if most := lim.CrashLoop + 1 + int(2*lim.CrashLoopWithin/lim.CrashLoopRetry) + 1; len(begun) > most {
+		w.fail(Plugins, "plugin %d is started %d times within %v, at most %d", p.index, len(begun), lim.CrashLoopWithin, most)
+	}
+	*p = plugin{w: w, index: p.index, start: s, isAlive: true, open: map[core.Call]bool{}, begun: begun}
 	w.after(w.some(10*time.Millisecond, 500*time.Millisecond), func() {
 		if p.start != s || !p.isAlive {
 			return
@@ -42,7 +52,7 @@ func (p *plugin) launch(s core.Start) {
 			p.exit("exited before it was ready")
 			return
 		}
-		p.isReady = true
+		p.isReady, p.readyAt = true, w.now
 		w.answer(core.PluginReady{Plugin: p.index, Start: s, Methods: []string{p.method()}, Messages: true, Desired: true})
 	})
 }
@@ -55,17 +65,18 @@ func (p *plugin) stop(s core.Start) {
 	})
 }
 
-// exit ends a start. What it was doing is returned first, or never: both happen.
+// exit ends a start. What it was doing is returned before that, or after it, or never: all of it happens.
 func (p *plugin) exit(why string) {
-	s := p.start
-	if p.w.rng.IntN(2) == 0 {
-		var ids []core.Call
-		for id := range p.open {
-			ids = append(ids, id)
-		}
-		slices.Sort(ids)
+	w, s := p.w, p.start
+	ids := slices.Sorted(maps.Keys(p.open))
+	switch w.rng.IntN(3) {
+	case 0:
 		for _, id := range ids {
 			p.giveBack(s, id, core.Returned{Failed: true})
+		}
+	case 1:
+		for _, id := range ids {
+			w.after(w.some(0, 2*time.Second), func() { w.answer(core.Returned{Plugin: p.index, Start: s, Call: id, Failed: true}) })
 		}
 	}
 	if p.message != nil {
@@ -73,7 +84,7 @@ func (p *plugin) exit(why string) {
 	}
 	p.isAlive, p.isReady, p.message, p.applies = false, false, nil, 0
 	clear(p.open)
-	p.w.answer(core.PluginExited{Plugin: p.index, Start: s, Fault: core.Fault{Reason: why}})
+	w.answer(core.PluginExited{Plugin: p.index, Start: s, Fault: core.Fault{Reason: why}})
 }
 
 func (p *plugin) crash() {

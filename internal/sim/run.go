@@ -2,6 +2,8 @@ package sim
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/fairlead-iot/fairlead/core"
@@ -9,7 +11,7 @@ import (
 
 // Stats count what happened, so that a test can see that a world was not idle.
 type Stats struct {
-	Steps, Sessions                          int
+	Steps, Dials, Sessions                   int
 	Submitted, Messages                      int // Messages came to the hub, each counted once
 	Methods, Answers, CloudMessages, Changes int
 	Faults                                   map[string]int
@@ -79,6 +81,9 @@ func (w *world) live() {
 	w.every(f.StaleEvery, w.tellStale)
 	w.every(f.TwinRecreatedEvery, w.hub.recreate)
 	w.every(f.OperatorEvery, w.operate)
+	w.every(f.CancelledEvery, w.cancel)
+	w.every(f.ClockJumpedEvery, w.jumpClock)
+	w.every(time.Minute, w.sawTime)
 	w.feed(core.Started{})
 	w.runUntil(core.Instant(o.Duration))
 }
@@ -98,6 +103,44 @@ func (w *world) report() {
 		w.wakes++ // it may connect again
 	}
 	w.feed(core.Requested{Op: op})
+}
+
+// cancel is a caller who gives up an operation. The numbers are in order, since a map has none that a seed would fix.
+func (w *world) cancel() {
+	if len(w.ops) == 0 {
+		return
+	}
+	ops := slices.Sorted(maps.Keys(w.ops))
+	op := ops[w.rng.IntN(len(ops))]
+	delete(w.ops, op)
+	w.stats.Faults["operation cancelled"]++
+	w.feed(core.OpCancelled{Op: op})
+}
+
+// jumpClock is the fault of that name.
+func (w *world) jumpClock() {
+	w.fault("wall clock jumped")
+	switch w.rng.IntN(3) {
+	case 0:
+		w.setClock(0)
+	case 1:
+		w.setClock(w.some(-10*time.Minute, 10*time.Minute))
+	default:
+		w.setClock(w.some(-24*time.Hour, 24*time.Hour))
+	}
+}
+
+// setClock makes the device's wall clock wrong by so much. Whoever watches the clock tells the machine.
+func (w *world) setClock(skew time.Duration) {
+	if w.skew == skew {
+		return
+	}
+	w.skew = skew
+	if w.opts.ClockNoticed {
+		w.outageSince, w.dialsInRow = w.now, 0 // a changed credential begins the back-off anew
+		w.wakes++
+		w.feed(core.CredentialChanged{})
+	}
 }
 
 // operate is an operator who disconnects for a while. Without hold the next operation connects again.
@@ -126,6 +169,8 @@ func (w *world) reconnect() {
 func (w *world) heal() {
 	w.healed, w.faults = true, Faults{}
 	w.hub.isAway, w.hub.isStolen = false, false
+	w.setClock(0)
+	w.hub.changeDesired() // the last change may have been lost, and only another one tells of it
 	w.reconnect()
 	for _, p := range w.plugins {
 		if p.isHung && p.isAlive {

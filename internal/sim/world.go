@@ -26,6 +26,7 @@ type world struct {
 	off    map[Oracle]bool
 
 	now     core.Instant
+	skew    time.Duration // how far the device's wall clock is ahead of the hub's
 	queue   queue
 	planned uint64
 	steps   int // taken at this very moment
@@ -42,10 +43,13 @@ type world struct {
 	plugins []*plugin
 	lanes   []lane
 	calls   map[core.Call]*call
+	over    []core.Call // in this step
 	last    core.Call
 	doc     document
-	offered map[core.Op]document
-	pushed  map[int64]document
+	// twinTrouble is when a twin request or a subscription last went wrong: waits have grown since.
+	twinTrouble core.Instant
+	offered     map[core.Op]document
+	pushed      map[int64]document
 
 	ops      map[core.Op]bool
 	lastOp   core.Op
@@ -83,6 +87,9 @@ func newWorld(o Options) *world {
 		w.plugins = append(w.plugins, p)
 		cfg.Plugins = append(cfg.Plugins, core.PluginConfig{Name: p.method(), Match: map[string]string{"to": p.method()}})
 		w.hub.next[i] = 1
+	}
+	if w.chance("clock unset", w.faults.ClockUnset) {
+		w.skew = -50 * 365 * 24 * time.Hour
 	}
 	w.m = core.New(cfg, newRand(o.Seed, 2))
 	if o.Wrap != nil {
@@ -188,34 +195,73 @@ func (w *world) feed(ev core.Event) {
 		}
 		w.execute(e)
 	}
+	w.sawStep()
 }
 
 // answer feeds the completion of an order. It may be told twice, and told again much later.
 func (w *world) answer(ev core.Event) {
-	if w.faults.StaleEvery > 0 {
-		if len(w.past) < 64 {
-			w.past = append(w.past, ev)
-		} else {
-			w.past[w.pastNext%len(w.past)] = ev
-			w.pastNext++
-		}
-	}
+	w.remember(ev)
 	w.feed(ev)
 	if w.chance("answer doubled", w.faults.AnswerDoubled) {
 		w.after(w.some(0, 50*time.Millisecond), func() { w.feed(ev) })
 	}
 }
 
-// tellStale feeds an event whose epoch or start is over.
-func (w *world) tellStale() {
-	if len(w.past) == 0 {
+// arrive feeds what the hub has sent by itself. It may be told again, but only when its session is over.
+func (w *world) arrive(ev core.Event) {
+	w.remember(ev)
+	w.feed(ev)
+}
+
+// remember keeps an event of late for tellStale.
+func (w *world) remember(ev core.Event) {
+	if w.faults.StaleEvery <= 0 {
 		return
 	}
-	ev := w.past[w.rng.IntN(len(w.past))]
+	if len(w.past) < 64 {
+		w.past = append(w.past, ev)
+		return
+	}
+	w.past[w.pastNext%len(w.past)] = ev
+	w.pastNext++
+}
+
+// tellStale feeds an event of late whose epoch or start is over.
+func (w *world) tellStale() {
+	if len(w.past) > 0 {
+		w.tellAgain(w.past[w.rng.IntN(len(w.past))])
+	}
+}
+
+// mayTellStale is for a moment at which a certain stale event would do harm: by chance alone it would hardly come then.
+func (w *world) mayTellStale(within time.Duration, harms func(core.Event) bool) {
+	if len(w.past) == 0 || w.healed || w.rng.IntN(10) > 0 {
+		return
+	}
+	first := w.rng.IntN(len(w.past))
+	w.after(w.some(0, within), func() {
+		for i := range w.past {
+			if ev := w.past[(first+i)%len(w.past)]; harms(ev) && w.isStale(ev) {
+				w.tellAgain(ev)
+				return
+			}
+		}
+	})
+}
+
+func (w *world) tellAgain(ev core.Event) {
 	if !w.isStale(ev) {
 		return
 	}
 	w.stats.Faults["stale event"]++ // no excuse: it changes nothing
+	// The engine numbers each arrival.
+	if m, ok := ev.(core.MessageReceived); ok {
+		w.last++
+		w.calls[w.last] = &call{id: w.last, epoch: m.Epoch, message: &message{id: m.ID}}
+		w.over = append(w.over, w.last)
+		m.Call = w.last
+		ev = m
+	}
 	w.feed(ev)
 }
 
@@ -242,6 +288,10 @@ func (w *world) isStale(ev core.Event) bool {
 	case core.SubscribeFailed:
 		return w.isOver(ev.Epoch)
 	case core.Acked:
+		return w.isOver(ev.Epoch)
+	case core.MessageReceived:
+		return w.isOver(ev.Epoch)
+	case core.DesiredChanged:
 		return w.isOver(ev.Epoch)
 	case core.Replied:
 		return w.isOver(ev.Epoch)
@@ -316,6 +366,9 @@ func (w *world) execute(e core.Effect) {
 			c.message.isSettled = true
 		}
 	case core.Discard:
+		if c := w.calls[e.Call]; c != nil && c.message == nil && !c.isClosed && w.now.Sub(c.came) < w.opts.Limits.MethodAnswer {
+			w.fail(Methods, "%v: %v", e, c)
+		}
 		delete(w.calls, e.Call)
 	case core.FailPlugin:
 		w.fail(Plugins, "plugin %d was given up: %s", e.Plugin, e.Reason)

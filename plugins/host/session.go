@@ -324,7 +324,8 @@ func (s *session) write() {
 		frames, finish := s.take()
 		if len(frames) > 0 {
 			if err := s.stream.Send(frames...); err != nil {
-				return // the reader learns why
+				s.deaf(err)
+				return
 			}
 			continue
 		}
@@ -337,6 +338,18 @@ func (s *session) write() {
 		case <-s.ctx.Done():
 			return
 		}
+	}
+}
+
+// deaf is told that nothing reaches the plugin any more. As a rule the reader is about to learn why; but a plugin may have
+// closed the one pipe and go on writing into the other, and then nobody would ever answer its calls.
+func (s *session) deaf(err error) {
+	limit := time.NewTimer(endGrace)
+	defer limit.Stop()
+	select {
+	case <-s.ctx.Done():
+	case <-limit.C:
+		s.end(fmt.Errorf("it does not take what the host sends: %w", err))
 	}
 }
 

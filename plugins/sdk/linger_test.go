@@ -75,10 +75,10 @@ func departures(t *testing.T, settle time.Duration, loop func(ctx context.Contex
 	send(&pluginv1.SessionRequest{Frame: &pluginv1.SessionRequest_Connection{Connection: &pluginv1.ConnectionState{}}})
 	<-over
 	time.Sleep(time.Second) // virtual; what lingers has left by then
-	close(settled)
-	<-writer
 	_ = ours.Close()
 	<-reader
+	close(settled)
+	<-writer
 	if err := <-served; err != nil {
 		t.Error(err)
 	}

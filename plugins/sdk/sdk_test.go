@@ -460,11 +460,14 @@ func TestTheLoopsEnd(t *testing.T) {
 	})
 	t.Run("a drain lets it finish", func(t *testing.T) {
 		p := sdk.New("test")
+		began := make(chan struct{}) // one that is drained before it has begun has nothing to say
 		p.Run(func(ctx context.Context, dev *sdk.Device) error {
+			close(began)
 			<-ctx.Done()
 			return dev.Send(context.WithoutCancel(ctx), text("the last word"))
 		})
 		h := sdktest.Start(t, p, sdktest.Config{})
+		<-began
 		if err := h.Close(); err != nil {
 			t.Error(err)
 		}

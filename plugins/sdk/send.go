@@ -75,6 +75,7 @@ type writer struct {
 	stream  stream
 	try     trier // the stream if it can be tried, else nil
 	partly  bool  // try left something over: run has to flush; guarded by sending
+	broken  error // try failed: run has to end; guarded by sending
 }
 
 // trier is a stream on which can be sent without waiting.
@@ -99,22 +100,28 @@ func (w *writer) push() {
 		w.signal()
 		return
 	}
-	if w.partly {
+	if w.partly || w.broken != nil {
 		w.sending.Unlock()
 		w.signal()
 		return
 	}
-	var err error
 	if frames := w.take(); len(frames) > 0 {
 		var isWhole bool
-		isWhole, err = w.try.TrySend(frames...)
+		isWhole, w.broken = w.try.TrySend(frames...)
 		w.partly = !isWhole
 	}
-	more := w.partly || err != nil
+	more := w.partly || w.broken != nil || w.hasMore()
 	w.sending.Unlock()
 	if more {
 		w.signal()
 	}
+}
+
+// hasMore reports whether messages wait that may be sent: there were more than a frame holds.
+func (w *writer) hasMore() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return len(w.queue) > 0 && !w.starved
 }
 
 // isAlone reports whether what is queued is one message or little more, and not one of a burst.
@@ -346,11 +353,14 @@ func (w *writer) settledAll(ctx context.Context) error {
 	}
 }
 
-// fail ends the writer: everything open fails with err, and so does what comes later.
+// fail ends the writer: everything open fails with err, and so does what comes later. When it returns nobody sends on the
+// stream, nor ever will.
 func (w *writer) fail(err error) {
+	w.sending.Lock()
 	w.mu.Lock()
 	if w.err != nil {
 		w.mu.Unlock()
+		w.sending.Unlock()
 		return
 	}
 	w.err = err
@@ -372,6 +382,7 @@ func (w *writer) fail(err error) {
 	w.closed(len(sent) + len(queued))
 	w.made()
 	w.mu.Unlock()
+	w.sending.Unlock()
 	w.signal()
 	for _, t := range sent {
 		t.to.settled(t.index, fmt.Errorf("%w; the hub may have it", err))
@@ -386,7 +397,7 @@ func (w *writer) takeFrames() (frames []*pluginv1.SessionResponse) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	frames, w.frames = w.frames, nil
-	if w.dropped > 0 && len(frames) < dropBeyond {
+	if w.dropped > 0 && w.err == nil && len(frames) < dropBeyond {
 		frames = append(frames, logFrame(pluginv1.Log_LEVEL_WARN, "log lines and metrics dropped: the host did not keep up",
 			map[string]string{"dropped": fmt.Sprint(w.dropped)}))
 		w.dropped = 0
@@ -466,15 +477,28 @@ func (w *writer) run(ctx context.Context) error {
 func (w *writer) send() (bool, error) {
 	w.sending.Lock()
 	defer w.sending.Unlock()
+	if w.broken != nil {
+		return false, w.broken
+	}
 	if w.partly {
 		w.partly = false
 		if err := w.try.Flush(); err != nil {
 			return false, err
 		}
 	}
-	frames := w.take()
+	frames, sent := w.takeFrames(), false
+	if w.try == nil && len(frames) > 0 {
+		// Over gRPC each frame may wait before it is encoded, and what messages share with their authors must not.
+		if err := w.stream.Send(frames...); err != nil {
+			return false, err
+		}
+		frames, sent = nil, true
+	}
+	if batch := w.takeBatch(); batch != nil {
+		frames = append(frames, batch)
+	}
 	if len(frames) == 0 {
-		return false, nil
+		return sent, nil
 	}
 	return true, w.stream.Send(frames...)
 }

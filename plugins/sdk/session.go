@@ -373,6 +373,7 @@ func (s *session) drain(limit time.Time) {
 		stop()
 	}
 	s.mu.Unlock()
+	s.out.setLinger(0)
 	// What is not settled in time stays unsettled: the author's Send says so.
 	_ = s.out.settledAll(ctx)
 }

@@ -2,6 +2,7 @@ package mqtt
 
 import (
 	"sync"
+	"sync/atomic"
 
 	"github.com/fairlead-iot/fairlead/core"
 )
@@ -11,15 +12,16 @@ import (
 const (
 	ownIDs   = 1 << 15
 	ownCount = 1<<16 - ownIDs
-	// maxFlight is how many of its own may be open, so that an id comes again long after it was acknowledged. The
-	// machine's window is far below.
+	// maxFlight is how many of its own may be open before messages wait, so that an id comes again long after it was
+	// acknowledged, and what is no message always finds one. The machine's window is far below for a lane; a dozen and a
+	// half of full lanes come up to it.
 	maxFlight = 1 << 14
 )
 
 // flight is what has been published and awaits its PUBACK.
 type flight struct {
 	mu      sync.Mutex
-	changed sync.Cond // ids became free, or the end came
+	changed sync.Cond // ids became free, room was nudged, or the end came
 	ended   bool
 	last    uint16                // the index of the id given last
 	open    [ownCount / 64]uint64 // a bit for each own id in use
@@ -56,17 +58,25 @@ func newFlight() *flight {
 	return f
 }
 
-// room waits until ids are free, and reports whether the session still lives.
-func (f *flight) room() bool {
+// room waits until ids are free for messages, or until urgent, and reports whether the session still lives. Whoever sets
+// urgent calls nudge.
+func (f *flight) room(urgent *atomic.Bool) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	for !f.ended && f.count >= maxFlight {
+	for !f.ended && f.count >= maxFlight && !urgent.Load() {
 		f.changed.Wait()
 	}
 	return !f.ended
 }
 
-// isFull reports whether room would wait.
+// nudge has room look again.
+func (f *flight) nudge() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.changed.Broadcast()
+}
+
+// isFull reports whether messages have to wait.
 func (f *flight) isFull() bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -81,7 +91,7 @@ func (f *flight) end() {
 	f.changed.Broadcast()
 }
 
-// take gives out an id. f.mu is held.
+// take gives out an id, of which one must be free. f.mu is held.
 func (f *flight) take() uint16 {
 	for {
 		f.last = (f.last + 1) % ownCount
@@ -125,14 +135,18 @@ func (f *flight) lane(id core.Lane) *lane {
 	return l
 }
 
-// other gives an id to something that is no message. acked, if not nil, is sent to at its PUBACK; it must have room.
-func (f *flight) other(acked chan<- struct{}) uint16 {
+// other gives an id to something that is no message, if there is one. acked, if not nil, is sent to at its PUBACK; it must
+// have room.
+func (f *flight) other(acked chan<- struct{}) (id uint16, ok bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	id := f.take()
+	if f.count >= ownCount {
+		return 0, false
+	}
+	id = f.take()
 	f.count++
 	f.waiters[id] = acked
-	return id
+	return id, true
 }
 
 // acknowledge notes PUBACKs and returns what each lane can report. A PUBACK for nothing is ignored. f.reporting is held;

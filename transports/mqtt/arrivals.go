@@ -97,7 +97,7 @@ func (s *session) release() {
 	if !s.unacked.ready() {
 		return
 	}
-	s.queue.first(func() {
+	s.first(func() {
 		for _, id := range s.unacked.take() {
 			_, _ = s.g.Write([]byte{packetPuback << 4, 2, byte(id >> 8), byte(id)})
 		}

@@ -160,24 +160,41 @@ func (s *session) messages(b batch) bool {
 	return true
 }
 
-// room waits until more may be published, and reports whether the session lives. What was put together so far leaves
-// meanwhile.
-func (s *session) room() bool {
-	if s.g.isFull() || s.flight.isFull() {
-		s.g.send()
-	}
-	return s.flight.room() && s.g.hasRoom()
+// first has the publisher do something before all messages, also where those wait for acknowledgements.
+func (s *session) first(f func()) {
+	s.queue.first(f)
+	s.flight.nudge()
 }
 
-// offer puts a PUBLISH of QoS 1 together, unless the session has ended. acked, if not nil, is sent to at its PUBACK; it
-// must have room.
+// room waits until more may be published or control is not empty, and reports whether the session lives. What was put
+// together so far leaves meanwhile.
+func (s *session) room() bool {
+	if s.flight.isFull() {
+		s.g.send()
+	}
+	return s.flight.room(&s.queue.urgent) && s.outlet()
+}
+
+// outlet waits until the guard takes more, and reports whether the session lives.
+func (s *session) outlet() bool {
+	if s.g.isFull() {
+		s.g.send()
+	}
+	return s.g.hasRoom()
+}
+
+// offer puts a PUBLISH of QoS 1 together that is no message, unless the session has ended. acked, if not nil, is sent to at
+// its PUBACK; it must have room. What messages have in flight does not make it wait.
 func (s *session) offer(topic string, payload []byte, acked chan<- struct{}) {
-	if !s.room() {
+	if !s.outlet() {
 		return
 	}
-	s.g.append(func(out []byte) []byte {
-		return appendPublish(out, []byte(topic), s.flight.other(acked), payload)
-	})
+	id, ok := s.flight.other(acked)
+	if !ok { // thousands of requests and answers, and the hub has acknowledged none
+		s.g.abort(&core.Error{Op: "publish", Kind: core.Transient, Phase: phaseMQTT, Err: errIDsUsedUp})
+		return
+	}
+	s.g.append(func(out []byte) []byte { return appendPublish(out, []byte(topic), id, payload) })
 }
 
 // appendPublish appends a PUBLISH of QoS 1.
@@ -199,6 +216,7 @@ func appendPublish(b, topic []byte, id uint16, payload []byte) []byte {
 // insist has paho subscribe, and returns its token, or nil when the session has ended. Where paho does not take it, it is
 // offered again.
 func (s *session) insist(ask func() paho.Token) paho.Token {
+	s.g.send() // what was put together so far: it would wait for the publisher, which waits here
 	for s.g.calm() {
 		token := ask()
 		if tokenError(token) == nil {

@@ -253,7 +253,7 @@ func (s *session) Request(r core.Request) {
 	if r.Kind == core.ReportedPatch {
 		topic, payload = twinReported+rid, r.Payload
 	}
-	s.queue.first(func() { s.offer(topic, payload, nil) })
+	s.first(func() { s.offer(topic, payload, nil) })
 }
 
 // Respond implements core.Session.
@@ -262,9 +262,12 @@ func (s *session) Respond(ctx context.Context, r core.MethodResponse) error {
 	if payload == nil {
 		payload = []byte("null")
 	}
-	topic, acked := methodResponseTopic(r), make(chan struct{}, 1)
-	s.queue.first(func() { s.offer(topic, payload, acked) })
 	const op = "respond to method"
+	topic, acked := methodResponseTopic(r), make(chan struct{}, 1)
+	if len(topic) > maxTopicBytes {
+		return &core.Error{Op: op, Kind: core.Refused, Phase: phaseMQTT, Err: fmt.Errorf("%w: the hub's request id does not fit into an MQTT topic", core.ErrTooLarge)}
+	}
+	s.first(func() { s.offer(topic, payload, acked) })
 	select {
 	case <-acked:
 		return nil
@@ -306,7 +309,7 @@ func (s *session) Subscribe(ctx context.Context, f core.Feature) error {
 // await has the publisher make a token, and waits until it is complete, the session has ended, or ctx.
 func (s *session) await(ctx context.Context, op string, ask func() paho.Token) (paho.Token, error) {
 	made := make(chan paho.Token, 1)
-	s.queue.first(func() { made <- ask() })
+	s.first(func() { made <- ask() })
 	var token paho.Token
 	select {
 	case token = <-made:
@@ -350,7 +353,7 @@ func (s *session) Close(ctx context.Context) error {
 	defer stop()
 	if ctx.Err() == nil {
 		// Behind what is queued already, acknowledgements above all.
-		s.queue.first(func() {
+		s.first(func() {
 			s.g.finish()
 			s.g.abort(errSessionClosed)
 		})

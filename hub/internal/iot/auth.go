@@ -31,11 +31,13 @@ type policy struct {
 // defaultPolicies are those that every new IoT Hub has.
 func defaultPolicies() map[string]Right {
 	return map[string]Right{
-		"iothubowner":       RegistryRead | RegistryWrite | ServiceConnect | DeviceConnect,
+		"iothubowner":       RegistryRead | RegistryWrite | ServiceConnect | DeviceConnect | EnrollmentRead | EnrollmentWrite,
 		"service":           ServiceConnect,
 		"device":            DeviceConnect,
 		"registryRead":      RegistryRead,
 		"registryReadWrite": RegistryRead | RegistryWrite,
+		// That of every new provisioning service.
+		"provisioningserviceowner": EnrollmentRead | EnrollmentWrite,
 	}
 }
 
@@ -49,7 +51,8 @@ func (s *Service) loadPolicies() error {
 		return err
 	}
 	for name, rights := range defaultPolicies() {
-		if s.policies[name] != nil {
+		if p := s.policies[name]; p != nil {
+			p.Rights |= rights // an older program may not have known all of them
 			continue
 		}
 		p := &policy{rights, api.SymmetricKey{PrimaryKey: randomKey(), SecondaryKey: randomKey()}}
@@ -74,8 +77,9 @@ func (s *Service) PolicyKey(name string) (string, error) {
 
 // Credential is what an authentication established.
 type Credential struct {
-	Expiry time.Time // of the token; the hub's grace comes on top
+	Expiry time.Time // of the token; the hub's grace comes on top. Zero: none, as with a certificate
 	method string    // iothub-connection-auth-method
+	token  string    // digest of the token, "" for a certificate
 }
 
 // AuthenticateDevice checks a password against the identity's own keys, or those
@@ -101,7 +105,7 @@ func (s *Service) AuthenticateDevice(id api.ID, password string, now time.Time) 
 	if !now.Before(token.Expiry.Add(s.cfg.Grace)) {
 		return Credential{}, fmt.Errorf("iot: the token expired at %s", token.Expiry.UTC().Format(time.RFC3339))
 	}
-	scope := "device"
+	scope := ownScope(id)
 	if token.Policy != "" {
 		p, ok := s.policies[token.Policy]
 		if !ok || p.Rights&DeviceConnect == 0 {
@@ -118,17 +122,14 @@ func (s *Service) AuthenticateDevice(id api.ID, password string, now time.Time) 
 		if !signedBy(token, ident.device.Authentication.SymmetricKey) {
 			return Credential{}, fmt.Errorf("iot: the token is not signed by a key of %s", id)
 		}
-		if id.Module != "" {
-			scope = "module"
-		}
+	}
+	if _, hit := s.strike(api.FaultExpireTokens, id); hit || slices.Contains(ident.expired, token.Digest()) {
+		return Credential{}, fmt.Errorf("iot: fault: the token expired")
 	}
 	if s.disabled(ident) {
 		return Credential{}, api.Refuse(api.CodeDeviceDisabled, "device %s is disabled", id.Device)
 	}
-	return Credential{
-		Expiry: token.Expiry,
-		method: fmt.Sprintf(`{"scope":%q,"type":"sas","issuer":"iothub","acceptingIpFilterRule":null}`, scope),
-	}, nil
+	return Credential{Expiry: token.Expiry, method: authMethod(scope, "sas"), token: token.Digest()}, nil
 }
 
 // disabled also holds for the modules of a disabled device.

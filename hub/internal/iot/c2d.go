@@ -14,10 +14,14 @@ type c2d struct {
 	Enqueued time.Time `json:"enqueued"`
 	Expires  time.Time `json:"expires"`
 	Message  api.C2D   `json:"message"`
-	// PacketID is set while the device has it and has not acknowledged it.
-	PacketID uint16    `json:"packetId,omitempty"`
-	Locked   time.Time `json:"locked,omitzero"` // until when
-	Attempts int       `json:"attempts"`
+	// PacketID is set while the device has it by MQTT and has not acknowledged it,
+	// LockToken while it has it by HTTPS; never both.
+	PacketID  uint16    `json:"packetId,omitempty"`
+	LockToken string    `json:"lockToken,omitempty"`
+	Locked    time.Time `json:"locked,omitzero"` // until when
+	Attempts  int       `json:"attempts"`
+	// Abandoned is the delivery count: "a lock that ends does not raise it".
+	Abandoned int `json:"abandoned,omitempty"`
 }
 
 // Delivery is a cloud-to-device message on its way to a front.
@@ -42,6 +46,9 @@ func (s *Service) SendC2D(device string, m api.C2D) error {
 	ident, err := s.find(api.ID{Device: device})
 	if err != nil {
 		return err
+	}
+	if s.cfg.Unsettled.C2DNeedsSession && ident.live == nil && ident.session == nil {
+		return api.Refuse(api.CodeNotOnline, "device %s has no session; the message is not queued", device)
 	}
 	s.sweep(ident)
 	if len(ident.queue) >= maxC2DQueue {
@@ -110,9 +117,10 @@ func (s *Service) deliver(ident *identity, reconnected bool) {
 	}
 	now := time.Now().UTC()
 	for _, m := range slices.Clone(ident.queue) {
-		if m.PacketID != 0 && m.Locked.After(now) && !reconnected {
+		if m.isInHand(now) && (!reconnected || m.LockToken != "") {
 			continue
 		}
+		m.LockToken = ""
 		d := &Delivery{Device: ident.id.Device, Message: m.Message, QoS: se.qos[FeatureC2D]}
 		again := m.PacketID != 0 && d.QoS > 0 // DUP is 0 with QoS 0, [MQTT-3.3.1-2]
 		if d.QoS > 0 && !again {
@@ -127,6 +135,7 @@ func (s *Service) deliver(ident *identity, reconnected bool) {
 		for range times {
 			se.link.Deliver(d, m.PacketID, again)
 			ident.counters.C2DSent++
+			s.saw(ident.id, api.SawC2DSent, m.Message.Body)
 			again = d.QoS > 0
 		}
 		var err error
@@ -181,6 +190,10 @@ func (se *Session) Complete(id uint16) error {
 
 func (s *Service) complete(ident *identity, m *c2d) error {
 	ident.counters.C2DCompleted++
+	s.saw(ident.id, api.SawC2DCompleted, m.Message.Body)
+	if err := s.tell(ident, m, api.FeedbackSuccess); err != nil {
+		return err
+	}
 	return s.remove(ident, m)
 }
 
@@ -192,11 +205,15 @@ func (s *Service) remove(ident *identity, m *c2d) error {
 // bury moves a message to the dead letters.
 func (s *Service) bury(ident *identity, m *c2d, reason string) error {
 	ident.counters.C2DDead++
+	s.saw(ident.id, api.SawC2DDead, reason, m.Message.Body)
 	ident.dead = append(ident.dead, api.DeadLetter{
 		Message: m.Message, Reason: reason, Enqueued: m.Enqueued, Dead: time.Now().UTC(), Attempts: m.Attempts,
 	})
 	if over := len(ident.dead) - maxDeadLetters; over > 0 {
 		ident.dead = slices.Delete(ident.dead, 0, over)
+	}
+	if err := s.tell(ident, m, reason); err != nil {
+		return err
 	}
 	return s.remove(ident, m)
 }
@@ -218,10 +235,10 @@ func (s *Service) releaseQueue(ident *identity) {
 func (s *Service) sweep(ident *identity) {
 	now := time.Now()
 	for _, m := range slices.Clone(ident.queue) {
-		if m.Expires.After(now) || m.PacketID != 0 && m.Locked.After(now) {
+		if m.Expires.After(now) || m.isInHand(now) {
 			continue
 		}
-		if err := s.bury(ident, m, "Expired"); err != nil {
+		if err := s.bury(ident, m, api.FeedbackExpired); err != nil {
 			s.log.Error("remove cloud-to-device message", "device", ident.id.String(), "err", err)
 		}
 	}
@@ -234,7 +251,7 @@ func (s *Service) arm(ident *identity) {
 	now := time.Now()
 	for _, m := range ident.queue {
 		at := m.Expires
-		if m.PacketID != 0 && m.Locked.After(now) && (ident.live != nil || m.Locked.After(at)) {
+		if m.isInHand(now) && (ident.live != nil || m.Locked.After(at)) {
 			at = m.Locked // then it is sent again, or buried
 		}
 		if next.IsZero() || at.Before(next) {
@@ -266,7 +283,7 @@ func (s *Service) PurgeC2D(device string) (int, error) {
 	}
 	n := len(ident.queue)
 	for _, m := range slices.Clone(ident.queue) {
-		if err := s.bury(ident, m, "Purged"); err != nil {
+		if err := s.bury(ident, m, api.FeedbackPurged); err != nil {
 			return 0, err
 		}
 	}

@@ -4,9 +4,18 @@
 //
 // # Usage
 //
-// Open makes a Service. A device front authenticates with AuthenticateDevice,
-// attaches a Link, and then speaks through the Session; a service front
+// Open makes a Service. A device front authenticates with AuthenticateDevice or
+// AuthenticateCertificate, attaches a Link, and then speaks through the Session, or
+// without one (HTTPS) through Receive, Settle and SendTelemetry; a service front
 // authenticates with AuthenticateService and calls the Service's methods.
+//
+// A service front for AMQP can stand beside REST without a change here: the token
+// that a client puts to $cbs goes to AuthenticateService with the link's address
+// as the path; a transfer to /messages/devicebound is SendC2D, its disposition the
+// *api.Error; a receiver of /messages/serviceBound/feedback takes ReceiveFeedback
+// and settles by SettleFeedback, with the lock as the delivery's tag; a receiver of
+// a partition reads by ReadMessages, from a sequence number or a time. What such a
+// front adds is its own: frames, links, credit.
 //
 // # Concurrency
 //

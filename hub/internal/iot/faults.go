@@ -30,6 +30,9 @@ func (s *Service) AddFault(f api.Fault) (api.Fault, error) {
 	if err := checkFault(&f); err != nil {
 		return api.Fault{}, err
 	}
+	if s.storage != nil && !s.storage.IsOwn() && (f.Name == api.FaultStorageStatus || f.Name == api.FaultStorageDelay) {
+		return api.Fault{}, api.Refuse(api.CodeArgumentInvalid, "fault %s: uploads go to another storage account, where this hub can break nothing", f.Name)
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
@@ -40,23 +43,9 @@ func (s *Service) AddFault(f api.Fault) (api.Fault, error) {
 	if f.Duration > 0 {
 		f.Expires = time.Now().UTC().Add(time.Duration(f.Duration))
 	}
-	if f.Name == api.FaultCut {
-		cut := 0
-		for id, ident := range s.identities {
-			if se := ident.live; se != nil && matches(f.Device, id) {
-				if f.Mode == "black-hole" {
-					se.link.Silence(time.Duration(f.Duration))
-				} else {
-					se.link.Drop("fault: cut")
-				}
-				s.detach(se)
-				cut++
-			}
-		}
-		if f.Count == 0 && f.Duration == 0 { // a single cut
-			f.Struck = cut
-			return f, nil
-		}
+	if struck, once, err := s.strikeNow(f); once || err != nil {
+		f.Struck = struck
+		return f, err
 	}
 	added := &fault{Fault: f}
 	if f.Duration > 0 {
@@ -67,12 +56,103 @@ func (s *Service) AddFault(f api.Fault) (api.Fault, error) {
 	return f, nil
 }
 
+// strikeNow does what of a fault happens at its beginning, and counts whom it
+// hit. once says that this was all of it.
+func (s *Service) strikeNow(f api.Fault) (struck int, once bool, err error) {
+	var act func(ident *identity) (bool, error)
+	switch f.Name {
+	case api.FaultCut:
+		act = func(ident *identity) (bool, error) { return s.cut(ident, f), nil }
+	case api.FaultExpireTokens:
+		act = func(ident *identity) (bool, error) { return s.expireToken(ident), nil }
+	case api.FaultJumpVersion:
+		act = func(ident *identity) (bool, error) { return true, s.jumpVersion(ident, int64(f.Code)) }
+	default:
+		return 0, false, nil
+	}
+	if f.Name == api.FaultJumpVersion && f.Device != "" {
+		if _, err := s.find(api.ParseID(f.Device)); err != nil {
+			return 0, true, err // nothing else would say so: it never comes
+		}
+	}
+	for id, ident := range s.identities {
+		if !matches(f.Device, id) {
+			continue
+		}
+		hit, err := act(ident)
+		if err != nil {
+			return struck, true, err
+		}
+		if hit {
+			struck++
+			s.saw(id, api.SawFault, f.Name)
+		}
+	}
+	return struck, f.Count == 0 && f.Duration == 0, nil
+}
+
+func (s *Service) cut(ident *identity, f api.Fault) bool {
+	se := ident.live
+	if se == nil {
+		return false
+	}
+	if f.Mode == "black-hole" {
+		se.link.Silence(time.Duration(f.Duration))
+	} else {
+		se.link.Drop("fault: cut")
+	}
+	s.detach(se)
+	return true
+}
+
+// expireToken ends the token of a live session, if it began with one.
+func (s *Service) expireToken(ident *identity) bool {
+	se := ident.live
+	if se == nil || se.cred.token == "" {
+		return false
+	}
+	ident.expired = append(ident.expired, se.cred.token)
+	if over := len(ident.expired) - maxExpired; over > 0 {
+		ident.expired = slices.Delete(ident.expired, 0, over)
+	}
+	se.link.Drop("fault: the token expired")
+	s.detach(se)
+	return true
+}
+
+// jumpVersion moves the version of the desired properties, to 1 at least.
+func (s *Service) jumpVersion(ident *identity, by int64) error {
+	next := ident.twin
+	next.Desired.Version = max(next.Desired.Version+by, 1)
+	next.ETag = s.newETag()
+	return s.setTwin(ident, next)
+}
+
+// codedFaults are those that take a code.
+func codedFaults() []string {
+	return []string{api.FaultConnack, api.FaultTwinStatus, api.FaultHTTPStatus, api.FaultJumpVersion, api.FaultProvisioningStatus, api.FaultStorageStatus}
+}
+
+// delayedFaults are those that take a delay.
+func delayedFaults() []string {
+	return []string{api.FaultDelayPuback, api.FaultSlowReads, api.FaultProvisioningStatus, api.FaultStorageDelay, api.FaultShortSAS}
+}
+
 func checkFault(f *api.Fault) error {
 	bad := func(format string, args ...any) error {
 		return api.Refuse(api.CodeArgumentInvalid, "fault %s: %s", f.Name, fmt.Sprintf(format, args...))
 	}
 	if f.Count < 0 || f.Duration < 0 || f.Delay < 0 {
 		return bad("count, duration and delay must not be negative")
+	}
+	if f.Code != 0 && !slices.Contains(codedFaults(), f.Name) {
+		return bad("it takes no code")
+	}
+	if f.Delay != 0 && !slices.Contains(delayedFaults(), f.Name) {
+		return bad("it takes no delay")
+	}
+	if f.Mode != "" && f.Name != api.FaultCut {
+		return bad("it takes no mode")
 	}
 	switch f.Name {
 	case api.FaultCut:
@@ -96,7 +176,24 @@ func checkFault(f *api.Fault) error {
 		if f.Code < 100 || f.Code > 599 {
 			return bad("code must be 100 to 599, not %d", f.Code)
 		}
-	case api.FaultDelayPuback:
+	case api.FaultHTTPStatus, api.FaultStorageStatus, api.FaultProvisioningStatus:
+		if f.Code == 0 {
+			f.Code = 503
+			if f.Name == api.FaultProvisioningStatus {
+				f.Code = 429
+			}
+		}
+		if f.Code < 400 || f.Code > 599 {
+			return bad("code must be 400 to 599, not %d", f.Code)
+		}
+	case api.FaultJumpVersion:
+		if f.Code == 0 {
+			f.Code = 100
+		}
+		if f.Count != 0 || f.Duration != 0 {
+			return bad("it happens at once, and has neither count nor duration")
+		}
+	case api.FaultDelayPuback, api.FaultSlowReads, api.FaultStorageDelay, api.FaultShortSAS:
 		if f.Delay == 0 {
 			return bad("delay is missing")
 		}
@@ -152,15 +249,34 @@ func (s *Service) StrikeAll(name string) (api.Fault, bool) {
 	return s.Strike(name, api.ID{})
 }
 
+// StrikeBlob is Strike for a request to the blob endpoint, which knows no
+// identity: a fault of a device hits what lies below its name.
+func (s *Service) StrikeBlob(name, blob string) (api.Fault, bool) {
+	if !s.faulty.Load() {
+		return api.Fault{}, false
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	device, _, _ := strings.Cut(blob, "/")
+	return s.strikeWhere(name, api.ID{Device: device}, func(target string) bool { return target == "" || strings.HasPrefix(blob, target+"/") })
+}
+
 func (s *Service) strike(name string, id api.ID) (api.Fault, bool) {
+	return s.strikeWhere(name, id, func(target string) bool { return matches(target, id) })
+}
+
+// strikeWhere is strike for faults whose target fits; id is whom the observers are
+// told of.
+func (s *Service) strikeWhere(name string, id api.ID, hits func(target string) bool) (api.Fault, bool) {
 	for i, f := range s.faults {
-		if f.Name != name || !matches(f.Device, id) {
+		if f.Name != name || !hits(f.Device) {
 			continue
 		}
 		if !f.Expires.IsZero() && !time.Now().Before(f.Expires) {
 			continue // over: its timer has yet to take it away
 		}
 		f.Struck++
+		s.saw(id, api.SawFault, name)
 		hit := f.Fault
 		if f.Count > 0 && f.Struck >= f.Count {
 			f.stop()

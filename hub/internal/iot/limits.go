@@ -13,6 +13,11 @@ const (
 	c2dLock     = 60 * time.Second
 	c2dTTL      = time.Hour
 	maxC2DTTL   = 48 * time.Hour
+	// the real hub's defaults; both can be set there
+	maxDeliveries = 10
+	feedbackTTL   = time.Hour
+	feedbackLock  = 60 * time.Second
+	feedbackBatch = 64 // "a maximum of 64 messages in a batch"
 
 	// https://learn.microsoft.com/azure/iot-hub/iot-hub-devguide-direct-methods
 	maxMethodPayload     = 128 << 10
@@ -30,12 +35,28 @@ const (
 	minInteger    = -4503599627370496
 	maxInteger    = 4503599627370495
 
+	// https://learn.microsoft.com/azure/iot-hub/iot-hub-devguide-file-upload and
+	// https://learn.microsoft.com/azure/iot-hub/iot-hub-devguide-quotas-throttling
+	maxActiveUploads   = 10        // per device
+	defaultUploadLife  = time.Hour // of an address
+	notificationTTL    = time.Hour
+	notificationLock   = 60 * time.Second
+	maxNotificationTry = 10
+	maxBlobName        = 1024 // characters, the device's name included
+
 	// ours: percent-encoded they must fit into an MQTT topic of 65535 bytes
 	maxC2DProperties = 16 << 10
 	maxMethodName    = 1 << 10
 
 	maxIDLength    = 128
 	maxMessageID   = 128
-	maxDeadLetters = 100 // ours: kept per device, in memory
-	maxCalls       = 100 // ours: direct methods in flight per identity; the hub's own number is not published
+	maxFeedback    = 10_000 // ours: the oldest goes
+	maxExpired     = 100    // ours: tokens of an identity that a fault has ended
+	maxDeadLetters = 100    // ours: kept per device, in memory
+	maxCalls       = 100    // ours, unless told otherwise: direct methods in flight per identity; the hub's own number is not published
+
+	// ours
+	maxNotifications   = 10_000 // file notifications that wait
+	maxExpiredUploads  = 10     // per identity: those of which a completion is told apart from one that never was
+	storagePreparation = 20 * time.Second
 )

@@ -99,7 +99,7 @@ func (s *Service) tryMethod(id api.ID, r api.MethodRequest) (*call, string, <-ch
 			inFlight++
 		}
 	}
-	if inFlight >= maxCalls {
+	if inFlight >= s.cfg.Unsettled.MethodsInFlight {
 		return nil, "", nil, api.Refuse(api.CodeThrottled, "device %s has %d direct methods in flight", id, inFlight)
 	}
 	s.nextCall++
@@ -107,6 +107,7 @@ func (s *Service) tryMethod(id api.ID, r api.MethodRequest) (*call, string, <-ch
 	c := &call{ident: ident, answer: make(chan api.MethodResponse, 1)}
 	s.calls[rid] = c
 	ident.counters.MethodsSent++
+	s.saw(id, api.SawMethod, r.MethodName, []byte(r.Payload))
 	if _, swallowed := s.strike(api.FaultMethodBlackHole, id); !swallowed {
 		se.link.Method(rid, r.MethodName, r.Payload)
 	}
@@ -156,5 +157,6 @@ func (se *Session) Answer(rid string, status int, payload []byte) {
 	}
 	delete(s.calls, rid)
 	se.ident.counters.MethodsAnswered++
+	s.saw(se.ident.id, api.SawAnswer, status, payload)
 	c.answer <- api.MethodResponse{Status: status, Payload: append(json.RawMessage(nil), payload...)}
 }

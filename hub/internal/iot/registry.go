@@ -32,6 +32,9 @@ func (s *Service) PutDevice(d api.Device, match Match) (api.Device, error) {
 	if err := checkKeys(d.Authentication.SymmetricKey); err != nil {
 		return api.Device{}, err
 	}
+	if err := checkThumbprints(d.Authentication.X509Thumbprint); err != nil {
+		return api.Device{}, err
+	}
 	switch d.Status {
 	case "", api.Enabled, api.Disabled:
 	default:
@@ -66,20 +69,17 @@ func (s *Service) PutDevice(d api.Device, match Match) (api.Device, error) {
 		ident.twin.ETag = s.newETag()
 	}
 	old := ident.device
+	auth, err := mergeAuthentication(old.Authentication, d.Authentication)
+	if err != nil {
+		return api.Device{}, err
+	}
 	merged := &ident.device
 	merged.Capabilities, merged.ManagedBy = d.Capabilities, d.ManagedBy
 	merged.StatusReason, merged.DeviceScope, merged.ParentScopes = d.StatusReason, d.DeviceScope, d.ParentScopes
 	if d.Status != "" && d.Status != merged.Status {
 		merged.Status, merged.StatusUpdatedTime = d.Status, now
 	}
-	merged.Authentication.Type = cmp.Or(d.Authentication.Type, merged.Authentication.Type, "sas")
-	merged.Authentication.X509Thumbprint = d.Authentication.X509Thumbprint
-	if keys, given := &merged.Authentication.SymmetricKey, d.Authentication.SymmetricKey; merged.Authentication.Type == "sas" {
-		keys.PrimaryKey = cmp.Or(given.PrimaryKey, keys.PrimaryKey, randomKey())
-		keys.SecondaryKey = cmp.Or(given.SecondaryKey, keys.SecondaryKey, randomKey())
-	} else {
-		*keys = api.SymmetricKey{}
-	}
+	merged.Authentication = auth
 	merged.ETag = s.newETag()
 	if err := s.putIdentity(ident); err != nil {
 		ident.device = old
@@ -90,6 +90,7 @@ func (s *Service) PutDevice(d api.Device, match Match) (api.Device, error) {
 			return api.Device{}, err
 		}
 		s.identities[id] = ident
+		s.emitLifecycle(ident, "create")
 	}
 	if s.disabled(ident) {
 		s.dropAll(id, "the device is disabled")
@@ -127,11 +128,15 @@ func (s *Service) DeleteDevice(id api.ID, match Match) error {
 				return err
 			}
 		}
+		if err := s.forgetUploads(ident); err != nil {
+			return err
+		}
 		for _, prefix := range []string{"session/", "twin/", "identity/"} {
 			if err := s.journal.Delete(prefix + other.String()); err != nil {
 				return err
 			}
 		}
+		s.emitLifecycle(ident, "delete")
 		if ident.sweepTimer != nil {
 			ident.sweepTimer.Stop()
 		}

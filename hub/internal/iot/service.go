@@ -1,6 +1,7 @@
 package iot
 
 import (
+	"cmp"
 	"crypto/rand"
 	"encoding/base64"
 	"encoding/binary"
@@ -26,7 +27,21 @@ type Config struct {
 	Hostnames []string      // the names that the hub answers to, its own first
 	Grace     time.Duration // how long a token is good after its end
 	Messages  msglog.Limits
-	Logger    *slog.Logger
+	// UploadLife is how long the address of a file upload is good, default an hour.
+	UploadLife time.Duration
+	Unsettled  Unsettled
+	Events     []string // of api.EventSources: those that go into the message log
+	Logger     *slog.Logger
+}
+
+// Unsettled is the part of hub.Unsettled, which explains it, that concerns the
+// hub's rules. The zero value is the likeliest answer to each question.
+type Unsettled struct {
+	RetainValue     string
+	MethodsInFlight int
+	C2DNeedsSession bool
+	ReportedETag    bool
+	RefuseReported  bool
 }
 
 // Service is the hub without its fronts.
@@ -37,15 +52,24 @@ type Service struct {
 	msgs    *msglog.Log
 	done    chan struct{} // closed by Close
 
-	mu         sync.Mutex
-	closed     bool
-	identities map[api.ID]*identity
-	policies   map[string]*policy
-	etag       uint64 // last used
-	calls      map[string]*call
-	nextCall   uint64
-	faults     []*fault
-	nextFault  int
+	mu          sync.Mutex
+	closed      bool
+	identities  map[api.ID]*identity
+	policies    map[string]*policy
+	authorities map[string]*authority
+	etag        uint64 // last used
+	calls       map[string]*call
+	nextCall    uint64
+	faults      []*fault
+	nextFault   int
+	storage     Storage
+	notes       notifications
+
+	feedback     []*feedback // oldest first
+	nextFeedback int64
+
+	connectionEvents uint64
+	observers        []*observer
 
 	faulty atomic.Bool // whether there is any fault: the telemetry path asks only this
 }
@@ -64,10 +88,14 @@ type identity struct {
 	changed    chan struct{} // closed when live or its features change
 	sweepTimer *time.Timer   // for the queue's next deadline
 	injected   []string      // message ids whose ordered faults were applied
+	expired    []string      // tokens that a fault has ended, by their digests
+	uploads    []*upload     // oldest first
 }
 
-// identityRecord, twin, storedSession and c2d are the values in the journal, at
-// identity/ID, twin/ID, session/ID and c2d/DEVICE/NUMBER.
+// identityRecord, twin, storedSession, c2d, upload and fileNote are the values in
+// the journal, at identity/ID, twin/ID, session/ID, c2d/DEVICE/NUMBER,
+// upload/CORRELATION and filenote/NUMBER; policy, authority and feedback those at
+// policy/NAME, ca/NAME and feedback/NUMBER.
 type identityRecord struct {
 	Device api.Device `json:"device"`
 }
@@ -77,12 +105,16 @@ func Open(cfg Config) (*Service, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
+	cfg.Unsettled.RetainValue = cmp.Or(cfg.Unsettled.RetainValue, "true")
+	cfg.Unsettled.MethodsInFlight = cmp.Or(cfg.Unsettled.MethodsInFlight, maxCalls)
 	s := &Service{
 		cfg: cfg, log: cfg.Logger, done: make(chan struct{}),
-		identities: map[api.ID]*identity{}, policies: map[string]*policy{}, calls: map[string]*call{},
+		identities: map[api.ID]*identity{}, policies: map[string]*policy{}, authorities: map[string]*authority{}, calls: map[string]*call{},
 		// A device may answer a call of the process before this one.
 		nextCall: uint64(mathrand.Uint32()) << 20, //nolint:gosec // apart, not secret
 	}
+	s.cfg.UploadLife = cmp.Or(cfg.UploadLife, defaultUploadLife)
+	s.notes.changed = make(chan struct{})
 	var err error
 	if s.journal, err = journal.Open(cfg.Dir); err != nil {
 		return nil, err
@@ -159,7 +191,19 @@ func (s *Service) load() error {
 	}); err != nil {
 		return err
 	}
+	if err := each("upload/", s.loadUpload); err != nil {
+		return err
+	}
+	if err := each("filenote/", s.loadFileNote); err != nil {
+		return err
+	}
 	if err := s.loadPolicies(); err != nil {
+		return err
+	}
+	if err := s.loadAuthorities(); err != nil {
+		return err
+	}
+	if err := s.loadFeedback(); err != nil {
 		return err
 	}
 	s.mu.Lock()

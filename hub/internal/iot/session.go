@@ -123,6 +123,12 @@ func (s *Service) Attach(id api.ID, link Link, clean bool, cred Credential, mode
 	ident.device.ConnectionState, ident.device.ConnectionStateUpdatedTime, ident.device.LastActivityTime = api.Connected, now, now
 	ident.counters.Connects++
 	link.Accept(present)
+	s.emitConnection(ident, api.Connected)
+	if present {
+		s.saw(id, api.SawConnected, "session present")
+	} else {
+		s.saw(id, api.SawConnected, "new session")
+	}
 	ident.signal()
 	s.deliver(ident, true)
 	return se, nil
@@ -139,20 +145,21 @@ func (s *Service) forgetSession(ident *identity, queue bool) error {
 		return nil
 	}
 	for _, m := range slices.Clone(ident.queue) {
-		if err := s.bury(ident, m, "Purged"); err != nil {
+		if err := s.bury(ident, m, api.FeedbackPurged); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// Refused counts a CONNECT that was answered with a refusal.
-func (s *Service) Refused(id api.ID) {
+// Refused counts a CONNECT that was answered with a refusal, or with nothing.
+func (s *Service) Refused(id api.ID, why string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if ident, ok := s.identities[id]; ok {
 		ident.counters.ConnectsRefused++
 	}
+	s.saw(id, api.SawRefused, why)
 }
 
 // End closes the session. The front calls it once, whatever ended it.
@@ -171,6 +178,8 @@ func (s *Service) detach(se *Session) {
 	ident.live = nil
 	ident.counters.Disconnects++
 	ident.device.ConnectionState, ident.device.ConnectionStateUpdatedTime = api.Disconnected, time.Now().UTC()
+	s.emitConnection(ident, api.Disconnected)
+	s.saw(ident.id, api.SawDisconnected)
 	if se.clean {
 		s.releaseQueue(ident)
 	}
@@ -196,8 +205,9 @@ func (se *Session) Subscribe(filters map[string]byte) error {
 	if !se.isLive() {
 		return errStale
 	}
-	for filter, qos := range filters {
-		se.add(filter, qos)
+	for _, filter := range slices.Sorted(maps.Keys(filters)) {
+		se.add(filter, filters[filter])
+		se.svc.saw(se.ident.id, api.SawSubscribed, filter)
 	}
 	se.touch()
 	return se.store()
@@ -218,6 +228,7 @@ func (se *Session) Unsubscribe(filters []string) error {
 	}
 	for _, filter := range filters {
 		delete(se.subs, filter)
+		se.svc.saw(se.ident.id, api.SawUnsubscribed, filter)
 	}
 	clear(se.features)
 	for filter, qos := range se.subs {
@@ -243,23 +254,7 @@ func (se *Session) store() error {
 // it returns nil they survive the end of the process, and PUBACK may leave. It
 // works for a session that was taken over too: the bytes had arrived.
 func (se *Session) Telemetry(records []msglog.Record) error {
-	now, bytes := time.Now().UTC(), int64(0)
-	id := se.ident.id
-	for i := range records {
-		r := &records[i]
-		r.Time, r.Device, r.Module = now, id.Device, id.Module
-		r.AuthGen, r.AuthInfo, r.Model = se.authGen, se.cred.method, se.model
-		bytes += int64(len(r.Body))
-	}
-	if err := se.svc.msgs.Append(records); err != nil {
-		return err
-	}
-	se.svc.mu.Lock()
-	defer se.svc.mu.Unlock()
-	se.ident.counters.TelemetryReceived += int64(len(records))
-	se.ident.counters.TelemetryBytes += bytes
-	se.ident.device.LastActivityTime = now
-	return nil
+	return se.svc.keep(se.ident, se.cred, se.authGen, se.model, records)
 }
 
 // Acked counts PUBACKs of telemetry.

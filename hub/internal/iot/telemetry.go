@@ -1,6 +1,7 @@
 package iot
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -10,6 +11,9 @@ import (
 	"github.com/fairlead-iot/fairlead/hub/api"
 	"github.com/fairlead-iot/fairlead/hub/internal/msglog"
 )
+
+// timeForm is how IoT Hub writes a time, in UTC.
+const timeForm = "2006-01-02T15:04:05.0000000Z"
 
 // systemNames are the system properties of a device's property bag and their
 // names at the Event Hubs endpoint.
@@ -127,7 +131,7 @@ func plainBag(bag []byte) bool {
 }
 
 // decodeRecord makes the message that a reader sees, with the hub's stamps.
-func decodeRecord(r msglog.Record) (api.Message, error) {
+func (s *Service) decodeRecord(r msglog.Record) (api.Message, error) {
 	b, err := ParseBag(string(r.Bag))
 	if err != nil {
 		return api.Message{}, fmt.Errorf("message %d: %w", r.Seq, err)
@@ -141,11 +145,11 @@ func decodeRecord(r msglog.Record) (api.Message, error) {
 	stamp("iothub-connection-module-id", r.Module)
 	stamp("iothub-connection-auth-generation-id", r.AuthGen)
 	stamp("iothub-connection-auth-method", r.AuthInfo)
-	stamp("iothub-enqueuedtime", r.Time.UTC().Format("2006-01-02T15:04:05.0000000Z"))
-	stamp("iothub-message-source", "Telemetry")
+	stamp("iothub-enqueuedtime", r.Time.UTC().Format(timeForm))
+	stamp("iothub-message-source", sourceOf(r.Flags))
 	stamp("dt-dataschema", r.Model)
 	if r.Flags&msglog.Retained != 0 {
-		b.Properties["mqtt-retain"] = "true"
+		b.Properties["mqtt-retain"] = s.cfg.Unsettled.RetainValue
 	}
 	if r.Flags&msglog.WillSent != 0 {
 		b.Properties["iothub-MessageType"] = "Will"
@@ -178,7 +182,7 @@ func (s *Service) ReadMessages(ctx context.Context, filter api.MessageFilter, f 
 		if err != nil {
 			return err
 		}
-		if err := give(r, filter, f); err != nil {
+		if err := s.give(r, filter, f); err != nil {
 			return err
 		}
 		if ctx.Err() != nil {
@@ -200,7 +204,7 @@ func (s *Service) Messages(filter api.MessageFilter) ([]api.Message, error) {
 		if err != nil {
 			return nil, err
 		}
-		if err := give(r, filter, func(m api.Message) error {
+		if err := s.give(r, filter, func(m api.Message) error {
 			all = append(all, m)
 			return nil
 		}); err != nil {
@@ -209,11 +213,14 @@ func (s *Service) Messages(filter api.MessageFilter) ([]api.Message, error) {
 	}
 }
 
-func give(r msglog.Record, filter api.MessageFilter, f func(api.Message) error) error {
+func (s *Service) give(r msglog.Record, filter api.MessageFilter, f func(api.Message) error) error {
+	if source := cmp.Or(filter.Source, api.SourceTelemetry); source != api.SourceAll && source != sourceOf(r.Flags) {
+		return nil
+	}
 	if filter.Device != "" && filter.Device != r.Device || filter.Module != "" && filter.Module != r.Module {
 		return nil
 	}
-	m, err := decodeRecord(r)
+	m, err := s.decodeRecord(r)
 	if err != nil {
 		return err
 	}

@@ -114,6 +114,11 @@ func (s *Service) changeTwin(id api.ID, p api.TwinPatch, match Match, whole bool
 	if err := s.setTwin(ident, next); err != nil {
 		return api.Twin{}, err
 	}
+	if whole {
+		s.emitTwinReplace(ident)
+	} else {
+		s.emitTwinUpdate(ident, p.Tags, desired, nil)
+	}
 	if push != nil && ident.live != nil && ident.live.features[FeatureDesired] {
 		body := maps.Clone(push)
 		body["$version"] = next.Desired.Version
@@ -123,6 +128,7 @@ func (s *Service) changeTwin(id api.ID, p api.TwinPatch, match Match, whole bool
 		}
 		ident.live.link.Desired(next.Desired.Version, text)
 		ident.counters.DesiredPushes++
+		s.saw(id, api.SawDesired, text)
 	}
 	return s.viewTwin(ident), nil
 }
@@ -146,6 +152,7 @@ func (se *Session) TwinDocument() ([]byte, error) {
 		return nil, errStale
 	}
 	se.ident.counters.TwinGets++
+	s.saw(se.ident.id, api.SawTwinGet)
 	se.touch()
 	return json.Marshal(map[string]any{"desired": se.ident.twin.Desired.forDevice(), "reported": se.ident.twin.Reported.forDevice()})
 }
@@ -169,7 +176,7 @@ func (se *Session) Report(patch []byte, onVersion int64) (int64, error) {
 	ident := se.ident
 	se.touch()
 	if onVersion != 0 && onVersion != ident.twin.Reported.Version {
-		return 0, api.Refuse(api.CodeDeviceVersionMismatch, "Precondition failed: version did not match, existingVersion:%d newVersion:%d", ident.twin.Reported.Version, onVersion)
+		return 0, api.Refuse(api.CodePreconditionFailed, "Precondition failed: version did not match, existingVersion:%d newVersion:%d", ident.twin.Reported.Version, onVersion)
 	}
 	next := ident.twin
 	next.Reported = next.Reported.patch(tree, time.Now(), false)
@@ -177,17 +184,28 @@ func (se *Session) Report(patch []byte, onVersion int64) (int64, error) {
 		return 0, err
 	}
 	next.Version++
+	if s.cfg.Unsettled.ReportedETag {
+		next.ETag = s.newETag()
+	}
 	if err := s.setTwin(ident, next); err != nil {
 		return 0, err
 	}
+	s.emitTwinUpdate(ident, nil, nil, tree)
 	ident.counters.ReportedPatches++
+	s.saw(ident.id, api.SawReported, patch)
 	return next.Reported.Version, nil
 }
 
 // DecodeTwinPatch reads what of a twin the service may write. Other members of a
 // twin may stand there, as they do when a client sends back what it got; but
-// reported belongs to the device: a patch that has it alone changes nothing.
-func DecodeTwinPatch(data []byte) (api.TwinPatch, error) {
+// reported belongs to the device: a patch that has it alone changes nothing, or
+// is refused where Unsettled says so.
+func (s *Service) DecodeTwinPatch(data []byte) (api.TwinPatch, error) {
+	return decodeTwinPatch(data, s.cfg.Unsettled.RefuseReported)
+}
+
+// decodeTwinPatch is DecodeTwinPatch where that is decided.
+func decodeTwinPatch(data []byte, refuseReported bool) (api.TwinPatch, error) {
 	whole, err := DecodeObject(data)
 	if err != nil {
 		return api.TwinPatch{}, err
@@ -203,6 +221,9 @@ func DecodeTwinPatch(data []byte) (api.TwinPatch, error) {
 		halves, ok := properties.(map[string]any)
 		if !ok {
 			return api.TwinPatch{}, api.Refuse(api.CodeArgumentInvalid, "properties must be an object")
+		}
+		if _, there := halves["reported"]; there && refuseReported {
+			return api.TwinPatch{}, api.Refuse(api.CodeArgumentInvalid, "properties.reported belongs to the device; leave it out of the patch")
 		}
 		if desired, there := halves["desired"]; there && desired != nil {
 			p.Properties = &api.TwinPatchProperties{}

@@ -25,8 +25,9 @@ type conn struct {
 	f      *Front
 	nc     net.Conn
 	id     api.ID
-	sess   *iot.Session // nil before CONNECT
-	events string       // the identity's telemetry topic
+	sess   *iot.Session // nil before CONNECT, and for the provisioning service
+	prov   *provisioning
+	events string // the identity's telemetry topic
 	will   *mqttwire.Will
 	idle   time.Duration // reading deadline, 0 before CONNECT
 	expiry *time.Timer   // of the credential
@@ -46,6 +47,7 @@ type conn struct {
 	silent  bool      // neither read nor written: a black hole
 	reason  string    // why it ends: the first one
 	timers  []*time.Timer
+	wake    chan struct{} // closed by drop while the reader waits in slowDown
 }
 
 var _ iot.Link = (*conn)(nil)
@@ -83,6 +85,9 @@ func (f *Front) serve(nc net.Conn) {
 	if c.expiry != nil {
 		c.expiry.Stop()
 	}
+	if c.prov != nil {
+		c.prov.within.Stop()
+	}
 	if c.sess != nil {
 		c.sendWill()
 		c.sess.End()
@@ -92,9 +97,12 @@ func (f *Front) serve(nc net.Conn) {
 	<-flushed
 	_ = c.nc.Close() // it may be closed already
 	farewell.Stop()
-	if c.sess != nil {
+	switch {
+	case c.sess != nil:
 		f.log.Info("device disconnected", "device", c.id.String(), "reason", reason)
-	} else {
+	case c.prov != nil:
+		f.log.Info("device disconnected from the provisioning service", "registration", c.prov.cred.RegistrationID, "reason", reason)
+	default:
 		f.log.Info("connection ended before CONNECT was accepted", "remote", nc.RemoteAddr().String(), "reason", reason)
 	}
 	f.mu.Lock()
@@ -124,6 +132,9 @@ func (c *conn) read() error {
 		return fmt.Errorf("set deadline: %w", err)
 	}
 	for {
+		if err := c.slowDown(); err != nil {
+			return err
+		}
 		n, readErr := c.nc.Read(buf[end:])
 		end += n
 		if n > 0 && c.isSilent() {
@@ -158,7 +169,7 @@ func (c *conn) read() error {
 func (c *conn) handleAll(b []byte) (used, need int, done bool, err error) {
 	for used < len(b) {
 		limit := packetLimit
-		if c.sess == nil {
+		if !c.begun() {
 			limit = connectLimit
 			if mqttwire.Type(b[used]>>4) != mqttwire.Connect {
 				return used, 0, false, fmt.Errorf("first packet has type %d", b[used]>>4) // whoever this is may wait for an answer
@@ -176,12 +187,15 @@ func (c *conn) handleAll(b []byte) (used, need int, done bool, err error) {
 			return used, 0, done, err
 		}
 		used += total
-		if c.sess == nil { // a black hole: what follows falls into it
+		if !c.begun() { // a black hole: what follows falls into it
 			return len(b), 0, false, nil
 		}
 	}
 	return used, 0, false, nil
 }
+
+// begun reports whether CONNECT was accepted.
+func (c *conn) begun() bool { return c.sess != nil || c.prov != nil }
 
 // extend moves the reading deadline: any traffic counts.
 func (c *conn) extend() error {
@@ -208,11 +222,14 @@ func (c *conn) isSilent() bool {
 // handle acts on one packet; true after DISCONNECT.
 func (c *conn) handle(frame []byte) (bool, error) {
 	p, err := mqttwire.Decode(frame)
-	if c.sess == nil {
+	if !c.begun() {
 		return false, c.handleFirst(p, err)
 	}
 	if err != nil {
 		return false, err
+	}
+	if c.prov != nil {
+		return c.prov.handle(p)
 	}
 	switch p.Type {
 	case mqttwire.Publish:
@@ -257,7 +274,7 @@ func (c *conn) handleFirst(p mqttwire.Packet, err error) error {
 	c.id = api.ParseID(in.ClientID)
 	svc := c.f.svc
 	if fault, hit := svc.Strike(api.FaultCut, c.id); hit {
-		svc.Refused(c.id)
+		svc.Refused(c.id, "fault: cut")
 		if fault.Mode == "black-hole" {
 			var left time.Duration // 0 is for ever
 			if !fault.Expires.IsZero() {
@@ -271,6 +288,9 @@ func (c *conn) handleFirst(p mqttwire.Packet, err error) error {
 	if fault, hit := svc.Strike(api.FaultConnack, c.id); hit {
 		return c.refuse(byte(fault.Code), errors.New("fault: connack"))
 	}
+	if scope, registration, ok := c.isProvisioning(in); ok {
+		return c.connectProvisioning(in, scope, registration)
+	}
 	u, err := parseUser(in.Username, in.ClientID)
 	if err != nil {
 		return c.refuse(codeUnauthorized, err)
@@ -278,7 +298,7 @@ func (c *conn) handleFirst(p mqttwire.Packet, err error) error {
 	if !svc.AnswersTo(u.host) {
 		return c.refuse(codeUnauthorized, fmt.Errorf("the user name is for hub %q", u.host))
 	}
-	cred, err := svc.AuthenticateDevice(c.id, string(in.Password), time.Now())
+	cred, err := c.authenticate(in.Password)
 	if err != nil {
 		return c.refuse(c.codeOf(err, codeUnauthorized), err)
 	}
@@ -305,13 +325,25 @@ func (c *conn) accept(in *mqttwire.ConnectInfo, u user, cred iot.Credential) err
 		return c.refuse(c.codeOf(err, codeUnavailable), err)
 	}
 	c.sess, c.will = sess, in.Will
-	c.idle = maxKeepAlive
-	if in.KeepAlive > 0 {
-		c.idle = min(time.Duration(in.KeepAlive)*time.Second*3/2, maxKeepAlive)
+	c.idle = c.idleOf(in.KeepAlive)
+	if !cred.Expiry.IsZero() {
+		c.expiry = time.AfterFunc(time.Until(cred.Expiry.Add(c.f.svc.Grace())), func() { c.Drop("the token expired") })
 	}
-	c.expiry = time.AfterFunc(time.Until(cred.Expiry.Add(c.f.svc.Grace())), func() { c.Drop("the token expired") })
 	c.f.log.Info("device connected", "device", c.id.String(), "clean", in.Clean, "session_present", c.present, "keep_alive", in.KeepAlive)
 	return nil
+}
+
+// idleOf is how long the hub waits for any packet, by the keep-alive interval of
+// CONNECT in seconds.
+func (c *conn) idleOf(keepAlive uint16) time.Duration {
+	switch {
+	case keepAlive > 0:
+		return min(time.Duration(keepAlive)*time.Second*3/2, maxKeepAlive)
+	case c.f.cfg.KeepAliveOff:
+		return forever
+	default:
+		return maxKeepAlive
+	}
 }
 
 // codeOf is the CONNACK code for an error, which has one of its own or is otherwise.
@@ -328,7 +360,7 @@ func (c *conn) codeOf(err error, otherwise byte) byte {
 
 // refuse answers CONNECT with a code, then ends the connection.
 func (c *conn) refuse(code byte, why error) error {
-	c.f.svc.Refused(c.id)
+	c.f.svc.Refused(c.id, fmt.Sprintf("code %d: %v", code, why))
 	c.send(0, func(out []byte) []byte { return mqttwire.AppendConnack(out, false, code) })
 	return fmt.Errorf("CONNECT of %q refused with code %d: %w", c.id, code, why)
 }
@@ -355,6 +387,9 @@ func (c *conn) handlePublish(p mqttwire.Packet) error {
 		bag := p.Topic[min(n+1, len(p.Topic)):]
 		if err := iot.CheckMessage(bag, p.Payload); err != nil {
 			return err
+		}
+		if _, hit := c.f.svc.Strike(api.FaultQuota, c.id); hit {
+			return errors.New("fault: quota")
 		}
 		mute := c.sess.Injected(bag)
 		c.queueTelemetry(bag, p, p.QoS > 0 && !mute)
@@ -403,10 +438,8 @@ func (c *conn) handleTwin(rest string, do func(version int64) (body []byte, vers
 		return nil
 	}
 	status, body := 200, []byte(nil)
-	if fault, hit := c.f.svc.Strike(api.FaultTwinStatus, c.id); hit {
-		version = 0
-		status = fault.Code
-		body = iot.NewErrorBody(&api.Error{Code: fault.Code*1000 + 1, Message: "fault: twin-status"}).JSON()
+	if refused := c.twinFault(); refused != nil {
+		status, version, body = refused.HTTPStatus, 0, iot.NewErrorBody(refused).JSON()
 	} else if body, version, err = do(version); err != nil {
 		refused := iot.AsError(err)
 		if refused.Code == api.CodeServerError {
@@ -418,6 +451,17 @@ func (c *conn) handleTwin(rest string, do func(version int64) (body []byte, vers
 	}
 	if c.sess.Subscribed(iot.FeatureTwinResponses) {
 		c.publish(twinAnswerTopic(status, rid, version), body, 0, false, 0)
+	}
+	return nil
+}
+
+// twinFault is what a fault answers a twin request with, nil for none.
+func (c *conn) twinFault() *api.Error {
+	if fault, hit := c.f.svc.Strike(api.FaultTwinStatus, c.id); hit {
+		return &api.Error{HTTPStatus: fault.Code, Code: fault.Code*1000 + 1, Message: "fault: twin-status"}
+	}
+	if _, hit := c.f.svc.Strike(api.FaultThrottle, c.id); hit {
+		return api.Refuse(api.CodeThrottled, "The request has been throttled. Wait 10 seconds and try again. Operation type: fault")
 	}
 	return nil
 }

@@ -1,5 +1,6 @@
 // Package mqttfront is the hub's MQTT 3.1.1 front: TCP and WebSocket connections
-// of devices and modules, translated for package iot.
+// of devices and modules, translated for package iot, and of devices that
+// provision themselves, for package dps. The user name of CONNECT tells which.
 //
 // # Usage
 //
@@ -18,7 +19,8 @@
 // # Expected behaviour of the other side
 //
 // The topics and rules of
-// https://learn.microsoft.com/azure/iot/iot-mqtt-connect-to-iot-hub. Whatever
+// https://learn.microsoft.com/azure/iot/iot-mqtt-connect-to-iot-hub, and of
+// https://learn.microsoft.com/azure/iot/iot-mqtt-connect-to-iot-dps. Whatever
 // breaks them ends the connection, since "AMQP returns errors, MQTT terminates".
 //
 // # Debugging

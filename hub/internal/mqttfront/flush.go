@@ -197,6 +197,40 @@ func (c *conn) drop(reason string) {
 	c.gone = true
 	bareClose(c.nc)
 	c.work.Broadcast()
+	if c.wake != nil {
+		close(c.wake)
+		c.wake = nil
+	}
+}
+
+// slowDown waits before a read, where a fault says so.
+func (c *conn) slowDown() error {
+	if c.sess == nil {
+		return nil
+	}
+	fault, hit := c.f.svc.Strike(api.FaultSlowReads, c.id)
+	if !hit {
+		return nil
+	}
+	c.mu.Lock()
+	if c.gone {
+		c.mu.Unlock()
+		return errGone
+	}
+	wake := make(chan struct{})
+	c.wake = wake
+	c.mu.Unlock()
+	timer := time.NewTimer(time.Duration(fault.Delay))
+	defer timer.Stop()
+	select {
+	case <-wake:
+		return errGone
+	case <-timer.C:
+	}
+	c.mu.Lock()
+	c.wake = nil
+	c.mu.Unlock()
+	return c.extend() // the device is not to blame
 }
 
 // Silence leaves the connection open and neither reads nor writes it, for that long, or for ever if d is 0.

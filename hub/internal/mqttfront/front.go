@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/fairlead-iot/fairlead/hub/api"
+	"github.com/fairlead-iot/fairlead/hub/internal/dps"
 	"github.com/fairlead-iot/fairlead/hub/internal/iot"
 )
 
@@ -18,6 +19,9 @@ const (
 	// "1.5 × client keepalive, at most 29.45 minutes", which is 1767 s:
 	// https://learn.microsoft.com/azure/iot/iot-mqtt-connect-to-iot-hub#default-keep-alive-time-out
 	maxKeepAlive = 1767 * time.Second
+
+	// forever is longer than any session.
+	forever = 100 * 365 * 24 * time.Hour
 
 	connectLimit = 128 << 10 // bytes of a CONNECT, the will included
 	packetLimit  = iot.MaxMessage + (64 << 10) + 16
@@ -43,8 +47,12 @@ const (
 // Config of a Front.
 type Config struct {
 	Service *iot.Service
+	// Provisioning is the provisioning service at the same ports, nil for none.
+	Provisioning *dps.Service
 	// DisabledCode is the CONNACK code for a disabled device, 0 for 3.
 	DisabledCode byte
+	// KeepAliveOff lets a client that asks for no keep-alive stay for ever.
+	KeepAliveOff bool
 	Logger       *slog.Logger
 }
 

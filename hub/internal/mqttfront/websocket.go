@@ -1,6 +1,7 @@
 package mqttfront
 
 import (
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -36,6 +37,9 @@ func (f *Front) ServeWebSocket(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	nc := &wsConn{ws: ws}
+	if r.TLS != nil {
+		nc.chain = r.TLS.PeerCertificates
+	}
 	if f.refuse(nc) {
 		return
 	}
@@ -50,8 +54,9 @@ func (f *Front) ServeWebSocket(w http.ResponseWriter, r *http.Request) {
 // wsConn is a net.Conn over the binary messages of a WebSocket. Messages and MQTT
 // packets need not align, [MQTT-6.0.0-2]. One reader and one writer at a time.
 type wsConn struct {
-	ws  *websocket.Conn
-	cur io.Reader // the message that is being read
+	ws    *websocket.Conn
+	cur   io.Reader           // the message that is being read
+	chain []*x509.Certificate // what the client showed in the TLS handshake
 }
 
 var _ net.Conn = (*wsConn)(nil)

@@ -30,6 +30,11 @@ type Flags byte
 const (
 	Retained Flags = 1 << iota // PUBLISH with RETAIN
 	WillSent                   // a will of a connection that ended badly
+	// Not telemetry, but the hub's own: a twin that changed, an identity that was
+	// created or deleted, one that connected or disconnected.
+	TwinChange
+	Lifecycle
+	ConnectionState
 )
 
 // errCorrupt is a record that does not match its checksum, or is cut short.

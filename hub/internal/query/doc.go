@@ -1,10 +1,13 @@
 // Package query reads and evaluates the part of IoT Hub's query language that
 // people use on twins.
 //
-//	SELECT * | path [AS name], … | COUNT() [AS name] FROM devices | devices.modules [WHERE condition]
+//	SELECT [TOP n] * | path [AS name], … | aggregate [AS name], … FROM devices | devices.modules
+//	[WHERE condition] [GROUP BY path, …]
 //
+// Aggregates are COUNT(), SUM, AVG, MIN and MAX of a path; they may stand beside
+// paths of GROUP BY.
 // Conditions have = != <> < <= > >= IN NIN AND OR NOT and the functions
-// is_defined, STARTSWITH and ENDSWITH. GROUP BY and jobs are refused with a clear
+// is_defined, STARTSWITH and ENDSWITH. Jobs are refused with a clear
 // word. https://learn.microsoft.com/azure/iot-hub/iot-hub-devguide-query-language
 //
 // # Usage

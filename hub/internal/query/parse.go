@@ -4,6 +4,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -74,10 +76,9 @@ func scan(in string) ([]token, error) {
 			out = append(out, token{word, in[start:i]})
 		default:
 			s := in[i : i+1]
-			if i+1 < len(in) && strings.Contains("!= <> <= >=", in[i:i+2]) && c != '=' && c != ' ' {
-				s = in[i : i+2]
-			}
-			if !strings.Contains("!= <> <= >= = ( ) [ ] , *", s) || s == "!" {
+			if two := in[i:min(i+2, len(in))]; slices.Contains([]string{"!=", "<>", "<=", ">="}, two) {
+				s = two
+			} else if !strings.Contains("=<>()[],*", s) {
 				return nil, fmt.Errorf("unexpected %q", s)
 			}
 			out = append(out, token{symbol, s})
@@ -154,6 +155,13 @@ func (p *parser) query() (*Query, error) {
 	if !p.keyword("SELECT") {
 		return nil, errors.New("a query begins with SELECT")
 	}
+	if p.keyword("TOP") {
+		n := p.next()
+		var err error
+		if q.Top, err = strconv.Atoi(n.text); err != nil || n.kind != num || q.Top < 1 {
+			return nil, errors.New("TOP wants a number above 0")
+		}
+	}
 	if err := p.columns(q); err != nil {
 		return nil, err
 	}
@@ -173,10 +181,31 @@ func (p *parser) query() (*Query, error) {
 			return nil, err
 		}
 	}
-	if p.tokens[p.at].kind != end {
-		return nil, errors.New("this hub knows SELECT, FROM and WHERE, and nothing after them")
+	if p.keyword("GROUP") {
+		if err := p.groupBy(q); err != nil {
+			return nil, err
+		}
 	}
-	return q, nil
+	if p.tokens[p.at].kind != end {
+		return nil, errors.New("this hub knows SELECT, FROM, WHERE and GROUP BY, and nothing after them")
+	}
+	return q, q.checkGroup()
+}
+
+func (p *parser) groupBy(q *Query) error {
+	if !p.keyword("BY") {
+		return errors.New("GROUP wants BY")
+	}
+	for {
+		t := p.next()
+		if t.kind != word {
+			return errors.New("GROUP BY wants a path")
+		}
+		q.group = append(q.group, strings.Split(t.text, "."))
+		if !p.symbol(",") {
+			return nil
+		}
+	}
 }
 
 func (p *parser) columns(q *Query) error {
@@ -186,15 +215,14 @@ func (p *parser) columns(q *Query) error {
 	for {
 		t := p.next()
 		if t.kind != word {
-			return errors.New("a column is a path, * or COUNT()")
+			return errors.New("a column is a path, * or an aggregate")
 		}
 		c := column{path: strings.Split(t.text, "."), name: t.text[strings.LastIndexByte(t.text, '.')+1:]}
-		counts := p.symbol("(")
-		if counts {
-			if !strings.EqualFold(t.text, "COUNT") || !p.symbol(")") {
-				return errors.New("the only aggregate that this hub knows is COUNT()")
+		if p.symbol("(") {
+			var err error
+			if c, err = p.aggregate(t.text, len(q.columns)); err != nil {
+				return err
 			}
-			c.name = "$1"
 		}
 		if p.keyword("AS") {
 			name := p.next()
@@ -203,19 +231,31 @@ func (p *parser) columns(q *Query) error {
 			}
 			c.name = name.text
 		}
-		if counts {
-			q.count = c.name
-		} else {
-			q.columns = append(q.columns, c)
-		}
+		q.columns = append(q.columns, c)
 		if !p.symbol(",") {
-			break
+			return nil
 		}
 	}
-	if q.count != "" && q.columns != nil {
-		return errors.New("COUNT() beside columns needs GROUP BY, which this hub does not know")
+}
+
+// aggregate reads what follows the parenthesis of COUNT(), SUM(path) …. Without
+// AS it has the number of its column for a name.
+func (p *parser) aggregate(name string, before int) (column, error) {
+	c := column{name: fmt.Sprintf("$%d", before+1), function: strings.ToLower(name)}
+	if !isAggregate(name) {
+		return c, fmt.Errorf("no aggregate %s; there are COUNT(), SUM, AVG, MIN and MAX", name)
 	}
-	return nil
+	if c.function != "count" {
+		t := p.next()
+		if t.kind != word {
+			return c, fmt.Errorf("%s wants a path", name)
+		}
+		c.path = strings.Split(t.text, ".")
+	}
+	if !p.symbol(")") {
+		return c, fmt.Errorf("%s( is not closed", name)
+	}
+	return c, nil
 }
 
 func (p *parser) or() (node, error) {

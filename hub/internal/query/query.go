@@ -10,18 +10,21 @@ import (
 type Query struct {
 	// Modules says that it is about modules, not devices.
 	Modules bool
+	// Top bounds the number of results, 0 for no bound.
+	Top     int
 	columns []column // nil for *
-	count   string   // the name of COUNT(), "" for none
 	where   node     // nil for all
+	group   [][]string
 }
 
 type column struct {
-	path []string
-	name string
+	path     []string // nil for COUNT()
+	name     string
+	function string // an aggregate in lower case, "" for the value itself
 }
 
 // IsRaw reports whether results are columns and not whole twins.
-func (q *Query) IsRaw() bool { return q.columns != nil || q.count != "" }
+func (q *Query) IsRaw() bool { return q.columns != nil }
 
 // Match reports whether a twin meets the condition. doc is its JSON, decoded with
 // json.Number or float64.
@@ -29,10 +32,11 @@ func (q *Query) Match(doc map[string]any) bool {
 	return q.where == nil || q.where.eval(doc) == yes
 }
 
-// Results makes the answer's items of the twins that matched.
+// Results makes the answer's items of the twins that matched: one for each twin,
+// or for each group. It leaves Top to the caller.
 func (q *Query) Results(docs []map[string]any) []map[string]any {
-	if q.count != "" {
-		return []map[string]any{{q.count: len(docs)}}
+	if q.IsGrouped() {
+		return q.grouped(docs)
 	}
 	if q.columns == nil {
 		return docs

@@ -28,6 +28,9 @@ func TestMatch(t *testing.T) {
 		"deviceId <> 'dev1'":                           false,
 		"tags.floor >= 3 AND tags.floor < 4":           true,
 		"tags.floor > 3 OR status='enabled'":           true,
+		"tags.floor > 3":                               false,
+		"tags.floor < 3":                               false,
+		"tags.floor>2":                                 true,
 		"NOT tags.floor = 4":                           true,
 		"NOT (tags.floor = 3)":                         false,
 		"tags.none = 3":                                false,
@@ -69,9 +72,11 @@ func TestResults(t *testing.T) {
 		want any
 		raw  bool
 	}{
-		"SELECT deviceId, tags.site AS place, tags.none FROM devices": {[]map[string]any{{"deviceId": "dev1", "place": "north"}}, true},
-		"SELECT COUNT() AS n FROM devices":                            {[]map[string]any{{"n": 1}}, true},
-		"SELECT * FROM devices.modules":                               {[]map[string]any{document(t)}, false},
+		"SELECT deviceId, tags.site AS place, tags.none FROM devices":                     {[]map[string]any{{"deviceId": "dev1", "place": "north"}}, true},
+		"SELECT COUNT() AS n FROM devices":                                                {[]map[string]any{{"n": 1}}, true},
+		"SELECT COUNT(), MAX(tags.floor) AS top, AVG(tags.none) FROM devices":             {[]map[string]any{{"$1": 1, "top": 3.0}}, true},
+		"SELECT TOP 5 tags.site, COUNT() AS n FROM devices GROUP BY tags.site, tags.none": {[]map[string]any{{"site": "north", "n": 1}}, true},
+		"SELECT * FROM devices.modules":                                                   {[]map[string]any{document(t)}, false},
 	}
 	for text, tt := range tests {
 		q, err := Parse(text)
@@ -84,11 +89,41 @@ func TestResults(t *testing.T) {
 	}
 }
 
+func TestGroups(t *testing.T) {
+	var docs []map[string]any
+	for _, text := range []string{`{"s":"a","n":1}`, `{"s":"b","n":2.5}`, `{"s":"a","n":3}`, `{"n":"text"}`, `{"s":null,"n":4}`} {
+		var doc map[string]any
+		if err := json.Unmarshal([]byte(text), &doc); err != nil {
+			t.Fatal(err)
+		}
+		docs = append(docs, doc)
+	}
+	q, err := Parse("SELECT s, COUNT() AS n, SUM(n) AS sum, AVG(n) AS avg, MIN(n) AS min, MAX(n) AS max FROM devices GROUP BY s")
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []map[string]any{
+		{"s": "a", "n": 2, "sum": 4.0, "avg": 2.0, "min": 1.0, "max": 3.0},
+		{"s": "b", "n": 1, "sum": 2.5, "avg": 2.5, "min": 2.5, "max": 2.5},
+		{"n": 2, "sum": 4.0, "avg": 4.0, "min": 4.0, "max": 4.0},
+	}
+	if diff := cmp.Diff(want, q.Results(docs)); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	if q, err = Parse("SELECT COUNT() AS n FROM devices"); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff([]map[string]any{{"n": 0}}, q.Results(nil)); diff != "" {
+		t.Errorf("of nothing (-want +got):\n%s", diff)
+	}
+}
+
 func TestParseErrors(t *testing.T) {
 	for _, text := range []string{
 		"", "SELECT", "DELETE FROM devices", "SELECT * FROM devices.jobs", "SELECT * FROM devices WHERE", "SELECT * FROM devices WHERE a =",
 		"SELECT * FROM devices WHERE (a = 1", "SELECT * FROM devices WHERE a = 'x", "SELECT * FROM devices WHERE a ! 1",
-		"SELECT * FROM devices GROUP BY a", "SELECT AVG(a) FROM devices", "SELECT COUNT(), a FROM devices", "SELECT * FROM devices WHERE sqrt(a) = 1",
+		"SELECT * FROM devices GROUP BY a", "SELECT AVG() FROM devices", "SELECT MEDIAN(a) FROM devices", "SELECT SUM(a FROM devices",
+		"SELECT a FROM devices GROUP BY b", "SELECT a FROM devices GROUP a", "SELECT a FROM devices GROUP BY", "SELECT TOP a FROM devices", "SELECT TOP 0 a FROM devices", "SELECT COUNT(), a FROM devices", "SELECT * FROM devices WHERE sqrt(a) = 1",
 		"SELECT * FROM devices WHERE a IN (1)", "SELECT * FROM devices WHERE a IN [1 2]", "SELECT * FROM devices WHERE is_defined(a, b)",
 	} {
 		if q, err := Parse(text); err == nil {

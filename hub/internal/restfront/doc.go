@@ -1,6 +1,7 @@
 // Package restfront is the hub's HTTPS front: the part of IoT Hub's service REST
-// API that people use, below /fairlead our own additions, and the door for
-// WebSocket.
+// API that people use, what devices have over HTTPS, uploads among it, below
+// /fairlead our own additions, and the door for WebSocket. The blobs themselves are
+// package blob's.
 //
 // # Usage
 //
@@ -13,8 +14,9 @@
 //
 // # Expected behaviour of the other side
 //
-// Every request carries a service SAS in Authorization; api-version is not looked
-// at. Bodies are at most 1 MiB.
+// A request carries a service's SAS in Authorization, or on the device's routes the
+// device's, or a client certificate; api-version is not looked at. Bodies are at
+// most 1 MiB.
 //
 // # Debugging
 //

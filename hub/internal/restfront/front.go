@@ -1,6 +1,7 @@
 package restfront
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -25,11 +26,15 @@ const maxBody = 1 << 20
 type Config struct {
 	Service *iot.Service
 	MQTT    *mqttfront.Front
-	Logger  *slog.Logger
+	// QueryPage is how many results a query gives unless asked for another number;
+	// 0 for the default.
+	QueryPage int
+	Logger    *slog.Logger
 }
 
 // Front is the HTTPS front.
 type Front struct {
+	cfg  Config
 	svc  *iot.Service
 	mqtt *mqttfront.Front
 	log  *slog.Logger
@@ -40,7 +45,8 @@ var _ http.Handler = (*Front)(nil)
 
 // New makes a front.
 func New(cfg Config) *Front {
-	f := &Front{svc: cfg.Service, mqtt: cfg.MQTT, log: cfg.Logger, mux: http.NewServeMux()}
+	cfg.QueryPage = cmp.Or(cfg.QueryPage, defaultPage)
+	f := &Front{cfg: cfg, svc: cfg.Service, mqtt: cfg.MQTT, log: cfg.Logger, mux: http.NewServeMux()}
 	f.mux.HandleFunc(mqttfront.WebSocketPath, f.serveWebSocket)
 
 	const registry = iot.RegistryRead | iot.RegistryWrite
@@ -65,14 +71,51 @@ func New(cfg Config) *Front {
 	}
 	f.route("GET /statistics/devices", iot.RegistryRead, f.deviceStatistics)
 	f.route("GET /statistics/service", iot.ServiceConnect, f.serviceStatistics)
+	f.feedbackRoutes()
+	f.deviceRoutes()
+	f.fileRoutes()
 	f.ownRoutes()
+	f.mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+		f.writeError(w, r, api.Refuse(api.CodeNoSuchRoute, "this hub has no %s %s; docs/hub.md says what it models", r.Method, r.URL.Path))
+	})
 	return f
 }
 
 // ServeHTTP implements http.Handler.
 func (f *Front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	f.log.Debug("request", "method", r.Method, "path", r.URL.Path, "remote", r.RemoteAddr)
+	if err := f.fault(r); err != nil {
+		f.writeError(w, r, err)
+		return
+	}
 	f.mux.ServeHTTP(w, r)
+}
+
+// fault is what a fault answers a request with, nil for none. Our own routes are
+// spared: a fault must remain removable.
+func (f *Front) fault(r *http.Request) error {
+	parts := strings.Split(strings.TrimPrefix(r.URL.Path, "/"), "/")
+	if parts[0] == "fairlead" {
+		return nil
+	}
+	var id api.ID
+	if len(parts) > 1 && (parts[0] == "devices" || parts[0] == "twins") {
+		id.Device = parts[1]
+		if len(parts) > 3 && parts[2] == "modules" {
+			id.Module = parts[3]
+		}
+	}
+	if fault, hit := f.svc.Strike(api.FaultHTTPStatus, id); hit {
+		name := strings.ReplaceAll(http.StatusText(fault.Code), " ", "")
+		return &api.Error{HTTPStatus: fault.Code, Code: fault.Code * 1000, Name: name, Message: "fault: http-status"}
+	}
+	if r.URL.Path == mqttfront.WebSocketPath {
+		return nil
+	}
+	if _, hit := f.svc.Strike(api.FaultThrottle, id); hit {
+		return api.Refuse(api.CodeThrottled, "The request has been throttled. Wait 10 seconds and try again. Operation type: fault")
+	}
+	return nil
 }
 
 // serveWebSocket chooses by subprotocol; AMQP (AMQPWSB10) shares the path.
@@ -115,6 +158,12 @@ type tagged struct {
 	etag  string
 }
 
+// withStatus is a result that is not 200.
+type withStatus struct {
+	value  any
+	status int
+}
+
 // listed is a query's page.
 type listed struct {
 	value        any
@@ -123,10 +172,16 @@ type listed struct {
 }
 
 func (f *Front) write(w http.ResponseWriter, result any) {
+	status := http.StatusOK
 	switch v := result.(type) {
 	case nil:
 		w.WriteHeader(http.StatusNoContent)
 		return
+	case received:
+		v.write(w)
+		return
+	case withStatus:
+		result, status = v.value, v.status
 	case tagged:
 		w.Header().Set("ETag", strconv.Quote(v.etag))
 		result = v.value
@@ -145,17 +200,16 @@ func (f *Front) write(w http.ResponseWriter, result any) {
 	}
 	w.Header().Set("Content-Type", "application/json; charset=utf-8")
 	w.Header().Set("Content-Length", strconv.Itoa(len(body)))
+	w.WriteHeader(status)
 	_, _ = w.Write(body) // the client may be gone
 }
 
 // writeError writes a refusal in the envelope that IoT Hub uses for it: modules
 // have one of their own, methods put that one into the other as text.
 func (f *Front) writeError(w http.ResponseWriter, r *http.Request, err error) {
-	if r.Context().Err() != nil {
-		return // nobody is there to read it
-	}
 	e := iot.AsError(err)
-	if e.Code == api.CodeServerError {
+	// A context that has ended is no trouble of ours. Whoever stalled may still read the answer.
+	if e.Code == api.CodeServerError && r.Context().Err() == nil {
 		f.log.Error("answer request", "method", r.Method, "path", r.URL.Path, "err", err)
 	}
 	now, tracking := time.Now().UTC(), iot.TrackingID()

@@ -4,7 +4,9 @@ import (
 	"context"
 	"encoding/json"
 	"net/http"
+	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/fairlead-iot/fairlead/hub/api"
@@ -21,6 +23,9 @@ func (f *Front) ownRoutes() {
 	f.route("GET /fairlead/faults", iot.ServiceConnect, f.listFaults)
 	f.route("POST /fairlead/faults", iot.ServiceConnect, f.addFault)
 	f.route("DELETE /fairlead/faults/{fault}", iot.ServiceConnect, f.removeFault)
+	f.route("GET /fairlead/cas", iot.RegistryRead, f.listCAs)
+	f.route("PUT /fairlead/cas/{name}", iot.RegistryRead|iot.RegistryWrite, f.addCA)
+	f.route("DELETE /fairlead/cas/{name}", iot.RegistryRead|iot.RegistryWrite, f.removeCA)
 	f.mux.HandleFunc("GET /fairlead/messages", f.monitor)
 }
 
@@ -58,6 +63,23 @@ func (f *Front) removeFault(r *http.Request) (any, error) {
 	return nil, f.svc.RemoveFault(r.PathValue("fault"))
 }
 
+func (f *Front) listCAs(*http.Request) (any, error) { return f.svc.CAs(), nil }
+
+// addCA takes {"certificate": PEM}.
+func (f *Front) addCA(r *http.Request) (any, error) {
+	var in struct {
+		Certificate string `json:"certificate"`
+	}
+	if err := decode(r, &in); err != nil {
+		return nil, err
+	}
+	return f.svc.AddCA(r.PathValue("name"), []byte(in.Certificate), time.Now())
+}
+
+func (f *Front) removeCA(r *http.Request) (any, error) {
+	return nil, f.svc.RemoveCA(r.PathValue("name"))
+}
+
 // monitor streams device-to-cloud messages, a JSON object a line. follow=false
 // ends with what is there. Without since and from it begins with what comes.
 func (f *Front) monitor(w http.ResponseWriter, r *http.Request) {
@@ -65,8 +87,12 @@ func (f *Front) monitor(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	q := r.URL.Query()
-	filter := api.MessageFilter{Device: q.Get("device"), Module: q.Get("module"), From: f.svc.NextSequence()}
+	filter := api.MessageFilter{Source: q.Get("source"), Device: q.Get("device"), Module: q.Get("module"), From: f.svc.NextSequence()}
 	follow := q.Get("follow") != "false"
+	if known := append(api.EventSources(), "", api.SourceTelemetry, api.SourceAll); !slices.Contains(known, filter.Source) {
+		f.writeError(w, r, api.Refuse(api.CodeArgumentInvalid, "source %q is none of %s, %s, %s", filter.Source, api.SourceTelemetry, strings.Join(api.EventSources(), ", "), api.SourceAll))
+		return
+	}
 	if text := q.Get("since"); text != "" {
 		since, err := time.Parse(time.RFC3339Nano, text)
 		if err != nil {

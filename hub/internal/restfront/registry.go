@@ -1,6 +1,7 @@
 package restfront
 
 import (
+	"encoding/json"
 	"net/http"
 	"strconv"
 	"strings"
@@ -61,10 +62,15 @@ func (f *Front) purge(r *http.Request) (any, error) {
 	return map[string]any{"totalMessagesPurged": n, "deviceId": id, "moduleId": nil}, err
 }
 
+// bulkItem is an identity with what is to be done with it. Its etag is the
+// device's, TwinETag the twin's.
 type bulkItem struct {
 	api.Device
-	ID         string `json:"id"`
-	ImportMode string `json:"importMode"`
+	ID         string          `json:"id"`
+	ImportMode string          `json:"importMode"`
+	TwinETag   string          `json:"twinETag"`
+	Tags       json.RawMessage `json:"tags"`
+	Properties json.RawMessage `json:"properties"`
 }
 
 type bulkError struct {
@@ -92,21 +98,26 @@ func (f *Front) bulk(r *http.Request) (any, error) {
 	for _, item := range items {
 		d := item.Device
 		d.DeviceID = item.ID
-		if err := f.bulkOne(d, item.ImportMode); err != nil {
+		if err := f.bulkOne(d, item); err != nil {
 			e := iot.AsError(err)
 			result.IsSuccessful = false
 			result.Errors = append(result.Errors, bulkError{d.DeviceID, d.ModuleID, e.Name, e.Message})
 		}
 	}
+	if !result.IsSuccessful {
+		return withStatus{result, http.StatusBadRequest}, nil
+	}
 	return result, nil
 }
 
-func (f *Front) bulkOne(d api.Device, mode string) error {
+func (f *Front) bulkOne(d api.Device, item bulkItem) error {
 	etag := iot.Match(strconv.Quote(d.ETag))
 	var err error
-	switch strings.ToLower(mode) {
+	switch strings.ToLower(item.ImportMode) {
 	case "", "create":
-		_, err = f.svc.PutDevice(d, "")
+		if _, err = f.svc.PutDevice(d, ""); err == nil {
+			err = f.bulkTwin(d.ID(), item, "*")
+		}
 	case "update":
 		_, err = f.svc.PutDevice(d, "*")
 	case "updateifmatchetag":
@@ -115,10 +126,38 @@ func (f *Front) bulkOne(d api.Device, mode string) error {
 		err = f.svc.DeleteDevice(d.ID(), "*")
 	case "deleteifmatchetag":
 		err = f.svc.DeleteDevice(d.ID(), etag)
+	case "updatetwin":
+		err = f.bulkTwin(d.ID(), item, "*")
+	case "updatetwinifmatchetag":
+		err = f.bulkTwin(d.ID(), item, iot.Match(strconv.Quote(item.TwinETag)))
 	default:
-		err = api.Refuse(api.CodeArgumentInvalid, "import mode %q", mode)
+		err = api.Refuse(api.CodeArgumentInvalid, "importMode %q is none of create, update, updateIfMatchETag, delete, deleteIfMatchETag, updateTwin, updateTwinIfMatchETag", item.ImportMode)
 	}
 	return err
+}
+
+// bulkTwin merges the twin's part of an item, if it has one.
+func (f *Front) bulkTwin(id api.ID, item bulkItem, match iot.Match) error {
+	if item.Tags == nil && item.Properties == nil {
+		return nil
+	}
+	text, err := json.Marshal(map[string]json.RawMessage{"tags": orNull(item.Tags), "properties": orNull(item.Properties)})
+	if err != nil {
+		return err
+	}
+	patch, err := f.svc.DecodeTwinPatch(text)
+	if err != nil {
+		return err
+	}
+	_, err = f.svc.PatchTwin(id, patch, match)
+	return err
+}
+
+func orNull(text json.RawMessage) json.RawMessage {
+	if text == nil {
+		return json.RawMessage("null")
+	}
+	return text
 }
 
 func (f *Front) deviceStatistics(*http.Request) (any, error) {

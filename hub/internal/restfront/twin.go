@@ -19,7 +19,7 @@ func (f *Front) changeTwin(change func(api.ID, api.TwinPatch, iot.Match) (api.Tw
 		if err != nil {
 			return nil, err
 		}
-		p, err := iot.DecodeTwinPatch(data)
+		p, err := f.svc.DecodeTwinPatch(data)
 		if err != nil {
 			return nil, err
 		}

@@ -4,16 +4,25 @@
 'use strict';
 const fs = require('fs');
 const readline = require('readline');
-const { Client, Message } = require('azure-iot-device');
-const protocols = { mqtt: require('azure-iot-device-mqtt').Mqtt, mqttws: require('azure-iot-device-mqtt').MqttWs };
+const { Readable } = require('stream');
+const { Client, ModuleClient, Message } = require('azure-iot-device');
+const { NoRetry } = require('azure-iot-common');
+const { Mqtt, MqttWs } = require('azure-iot-device-mqtt');
+const { Http } = require('azure-iot-device-http');
+const protocols = { mqtt: Mqtt, mqttws: MqttWs, http: Http };
 
 let client, twin;
+let verdict = 'complete'; // or reject, abandon
 const say = (line) => process.stdout.write(JSON.stringify(line) + '\n');
 
 const commands = {
-  async connect({ connectionString, protocol, ca, filters }) {
-    client = Client.fromConnectionString(connectionString, protocols[protocol]);
-    if (ca) await client.setOptions({ ca: fs.readFileSync(ca, 'utf8') });
+  async connect({ connectionString, protocol, ca, cert, key }) {
+    const kind = /;ModuleId=/.test(connectionString) ? ModuleClient : Client;
+    client = kind.fromConnectionString(connectionString, protocols[protocol]);
+    const files = Object.entries({ ca, cert, key }).filter(([, file]) => file);
+    if (files.length > 0) { // at once: a second call makes the SDK forget the first
+      await client.setOptions(Object.fromEntries(files.map(([name, file]) => [name, fs.readFileSync(file, 'utf8')])));
+    }
     client.on('error', (err) => say({ event: 'error', error: String(err) }));
     client.on('connect', () => say({ event: 'connect' }));
     client.on('disconnect', (err) => say({ event: 'disconnect', error: String(err) }));
@@ -23,11 +32,12 @@ const commands = {
         const p = m.properties.getItem(i);
         properties[p.key] = p.value;
       }
-      client.complete(m, (err) => say({
+      client[verdict](m, (err) => say({
         event: 'message', body: m.getData().toString(), messageId: m.messageId, correlationId: m.correlationId,
         contentType: m.contentType, properties, error: err ? String(err) : undefined,
       }));
     });
+    if (protocol === 'http') await client.setOptions({ http: { receivePolicy: { interval: 1 } } });
     await client.open();
   },
   async send({ body, messageId, properties }) {
@@ -47,8 +57,21 @@ const commands = {
   async sendBatch({ bodies }) {
     await Promise.all(bodies.map((b) => client.sendEvent(new Message(b))));
   },
+  async noRetry() {
+    client.setRetryPolicy(new NoRetry());
+  },
+  async output({ name, body }) {
+    await client.sendOutputEvent(name, new Message(body));
+  },
+  async settle({ by }) {
+    verdict = by;
+  },
+  async batch({ bodies }) {
+    await client.sendEventBatch(bodies.map((b) => new Message(b)));
+  },
   async method({ name, status }) {
-    client.onDeviceMethod(name, (request, response) => {
+    const on = (client.onDeviceMethod || client.onMethod).bind(client);
+    on(name, (request, response) => {
       response.send(status, { name: request.methodName, echo: request.payload }, (err) => {
         if (err) say({ event: 'error', error: String(err) });
       });
@@ -65,6 +88,10 @@ const commands = {
   },
   report({ patch }) {
     return new Promise((resolve, reject) => twin.properties.reported.update(patch, (err) => (err ? reject(err) : resolve())));
+  },
+  async upload({ name, body }) {
+    const content = Buffer.from(body);
+    await client.uploadToBlob(name, Readable.from([content]), content.length);
   },
   async close() {
     await client.close();
