@@ -6,7 +6,7 @@ LINT       = $(GO) tool -modfile=tools/lint/go.mod golangci-lint
 PLATFORMS  = linux/amd64 linux/arm64 linux/arm darwin/amd64 darwin/arm64 windows/amd64
 
 .DEFAULT_GOAL := help
-.PHONY: help build cross demo test race sim faults interop lint fmt generate fuzz bench bench-hub check
+.PHONY: help build cross demo test race sim faults interop live lint fmt generate fuzz bench bench-hub check
 
 help: ## show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,6 +38,9 @@ faults: ## the built program killed, stopped and cut off (two minutes)
 
 interop: ## against others' programs: mosquitto, Microsoft's SDKs
 	$(GO) test -tags interop ./internal/interop
+
+live: ## against the hub of Azure's that FAIRLEAD_LIVE_SERVICE_CS names (docs/azure.md)
+	$(GO) test -count=1 -v -timeout 40m -tags live -run '^TestLive$$' ./internal/live
 
 lint: ## formatting, vet, staticcheck and the linters of .golangci.yml, go.mod
 	$(LINT) run

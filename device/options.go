@@ -145,8 +145,11 @@ func (o *Options) client(id Identity, source CredentialSource) (*Client, error) 
 	})
 }
 
-// parseID takes a module's id off its device's.
+// parseID takes a module's id off its device's. What has a slash and no module keeps it, and is refused for that.
 func parseID(hostname, id string) Identity {
 	deviceID, moduleID, _ := strings.Cut(id, "/")
+	if moduleID == "" {
+		deviceID = id
+	}
 	return Identity{Hostname: hostname, DeviceID: deviceID, ModuleID: moduleID}
 }

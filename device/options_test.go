@@ -137,6 +137,11 @@ func TestOptionsThatCannotWorkAreRefused(t *testing.T) {
 			}
 		})
 	}
+	for _, id := range []string{"", "d/", "/m", "d/m/x", "a b"} {
+		if _, err := device.FromSymmetricKey("Q0FOQVJZ", "h.net", id); !errors.Is(err, device.ErrInvalid) {
+			t.Errorf("the id %q: %v", id, err)
+		}
+	}
 	if _, err := device.FromSymmetricKey("not base64!", "h.net", "d"); !errors.Is(err, device.ErrInvalid) || strings.Contains(err.Error(), "not base64!") {
 		t.Errorf("a key that is none: %v", err)
 	}

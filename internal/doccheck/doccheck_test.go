@@ -150,25 +150,42 @@ func TestQuotationsAreTrue(t *testing.T) {
 	}
 }
 
-func TestTheConfigurationInTheReadmeIsRight(t *testing.T) {
-	_, text, _ := strings.Cut(read(t, "README.md"), "<<'END'\n")
-	text, _, found := strings.Cut(text, "\nEND\n")
-	if !found {
-		t.Fatal("README.md has no configuration between <<'END' and END")
-	}
+// loadText reads a configuration that a document shows.
+func loadText(t *testing.T, document, text string) *config.Config {
+	t.Helper()
 	file := filepath.Join(t.TempDir(), "fairlead.yaml")
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	c, err := config.Load(file, config.Options{})
 	if err != nil {
-		t.Fatal(err)
+		t.Fatalf("the configuration in %s: %v", document, err)
 	}
 	if problems := c.Unsupported(); len(problems) > 0 {
-		t.Errorf("run would refuse it: %v", problems)
+		t.Errorf("run would refuse the configuration in %s: %v", document, problems)
 	}
-	if len(c.Plugins) != 2 {
+	return c
+}
+
+func TestTheConfigurationInTheReadmeIsRight(t *testing.T) {
+	_, text, _ := strings.Cut(read(t, "README.md"), "<<'END'\n")
+	text, _, found := strings.Cut(text, "\nEND\n")
+	if !found {
+		t.Fatal("README.md has no configuration between <<'END' and END")
+	}
+	if c := loadText(t, "README.md", text); len(c.Plugins) != 2 {
 		t.Errorf("it has %d plugins, and is to show two", len(c.Plugins))
+	}
+}
+
+func TestTheConfigurationForAzureIsRight(t *testing.T) {
+	_, text, _ := strings.Cut(read(t, "docs/azure.md"), "```yaml\n")
+	text, _, found := strings.Cut(text, "\n```\n")
+	if !found {
+		t.Fatal("docs/azure.md has no configuration")
+	}
+	if c := loadText(t, "docs/azure.md", text); len(c.Plugins) != 1 {
+		t.Errorf("it has %d plugins, and is to show one", len(c.Plugins))
 	}
 }
 

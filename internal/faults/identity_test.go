@@ -44,5 +44,63 @@ func TestOfTwoRuntimesWithOneIdentityOneGivesWayAndSaysWhy(t *testing.T) {
 		t.Errorf("the next attempt is made in %v s already: the two would throw each other out for ever", waiting.Connection.NextAttempt)
 	}
 	t.Logf("after %v one waits %v s: %s", took.Round(time.Millisecond), waiting.Connection.NextAttempt, waiting.Connection.Reason)
+	text := w.must("status", "--socket", w.path("state", "fairlead.sock")) + w.must("status", "--socket", w.path("state2", "fairlead.sock"))
+	if !strings.Contains(text, "another client uses this identity") {
+		t.Errorf("status does not say it to people: %s", text)
+	}
+
+	// From now on they swap at most twice a minute: the one that waits tries, and is thrown out.
+	const minute = 60 * time.Second
+	type look struct {
+		at       time.Time
+		sessions int
+	}
+	var looks []look
+	ended := time.Now().Add(2*minute + 30*time.Second)
+	eventually(t, 4*minute, "two and a half minutes", func() bool {
+		l := look{at: time.Now()}
+		all := states()
+		for _, s := range all {
+			l.sessions += s.Counters.Sessions
+		}
+		if len(all) == 2 {
+			looks = append(looks, l)
+		}
+		time.Sleep(2 * time.Second) // between two looks
+		return time.Now().After(ended)
+	})
+	most := 0
+	for i, from := range looks {
+		for _, to := range looks[i:] {
+			if to.at.Sub(from.at) <= minute {
+				most = max(most, to.sessions-from.sessions)
+			}
+		}
+	}
+	if most > 2 {
+		t.Errorf("%d swaps within a minute: want at most 2", most)
+	}
+	last := looks[len(looks)-1]
+	if last.sessions == looks[0].sessions {
+		t.Error("the one that waits never tried again")
+	}
+	t.Logf("%d swaps in %v, at most %d within a minute", last.sessions-looks[0].sessions, last.at.Sub(looks[0].at).Round(time.Second), most)
 	second.kill(t)
+}
+
+// On one machine it is the state directory that two runtimes must not share.
+func TestASecondRuntimeWithTheSameStateDirectoryExits3(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.configure(numbers("{rate: 0}"), "")
+	w.run()
+	_, stderr, code := w.cli("run", "-c", w.path("fairlead.yaml"))
+	if code != 3 || !strings.Contains(stderr, w.path("state")) {
+		t.Errorf("the second exits %d: %s", code, stderr)
+	}
+	if s := w.mustStatus(); s.Connection.State != "connected" || s.Counters.Losses != 0 {
+		t.Errorf("the first did not go on unmoved: %+v", s)
+	}
+	w.runtime.kill(t) // a power cut leaves nothing that is in the way
+	w.run()
 }

@@ -154,7 +154,7 @@ func TestTheBytesAreThoseOfMicrosoftsSDK(t *testing.T) {
 		t.Fatal(err)
 	}
 	host := fmt.Sprintf("HostName=localhost:%d", r.port)
-	theirs := startNodeDevice(t)
+	theirs := startNode(t, "device.js")
 	theirs.must("connect", map[string]any{"connectionString": strings.Replace(h.AddDevice("node"), "HostName=localhost", host, 1), "protocol": "mqtt", "ca": ca})
 	ours, err := device.FromConnectionString(strings.Replace(h.AddDevice("ours"), "HostName=localhost", host, 1), func(o *device.Options) {
 		o.ServerVerificationCert = r.ca

@@ -15,7 +15,8 @@
 // nothing: they are the clients that users have. node/device.js and node/service.js do what the test tells them, a JSON
 // object a line, so that each step is compared with what the hub saw of it; node/provision.js is told which devices to be and
 // says what became of them; node/provisioning_service.js asserts by itself. Once the hub is the built program, under a name
-// as Azure's, and killed in between.
+// as Azure's, and killed in between. bytes_test.go has the device's SDK and our client do the same through a recorder, and
+// compares what they sent; docs/parity.md lists what differs on purpose.
 //
 // Files are uploaded by the device's SDK, and by Azure's storage clients for Node and Go, to the hub's own blob endpoint and
 // to Azurite. Azurite is Microsoft's emulator of storage: it checks signatures and block lists as Azure does. It runs with
