@@ -4,7 +4,9 @@ import (
 	"context"
 	"net"
 	"net/http"
+	"time"
 
+	"github.com/fairlead-iot/fairlead/hub/internal/iot"
 	"github.com/fairlead-iot/fairlead/hub/internal/lobby"
 	"github.com/fairlead-iot/fairlead/hub/internal/mqttfront"
 )
@@ -25,5 +27,6 @@ func greeted(next http.Handler) http.Handler {
 			lobby.Leave(nc)
 		}
 		next.ServeHTTP(w, r)
+		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(iot.RefusedWithin)) // a WebSocket is over: it needs none
 	})
 }

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/fairlead-iot/fairlead/hub/api"
 	"github.com/fairlead-iot/fairlead/hub/hubtest"
 	"github.com/fairlead-iot/fairlead/hub/internal/iot"
 )
@@ -189,6 +190,19 @@ func TestKnownOnesLeaveTheirPlaces(t *testing.T) {
 		for _, r := range raws {
 			_ = r.NetConn().Close()
 		}
+	})
+}
+
+// Who is held in a black hole takes no place: it may stay there when the fault is over.
+func TestABlackHoleIsNoLobby(t *testing.T) {
+	bubble(t, func(t *testing.T, h *hubtest.Hub) {
+		remove := h.Fault(api.Fault{Name: api.FaultCut, Mode: "black-hole"})
+		for range iot.MaxStrangers + 1 {
+			dialPort(t, h, h.MQTTAddr())
+		}
+		remove()
+		d := connect(t, h, options{id: "dev1"})
+		d.Disconnect(0)
 	})
 }
 

@@ -12,6 +12,7 @@ import (
 	"github.com/fairlead-iot/fairlead/hub/api"
 	"github.com/fairlead-iot/fairlead/hub/internal/dps"
 	"github.com/fairlead-iot/fairlead/hub/internal/iot"
+	"github.com/fairlead-iot/fairlead/hub/internal/lobby"
 )
 
 // Limits of the front. Those of IoT Hub name their source.
@@ -135,6 +136,7 @@ func (f *Front) hold(nc net.Conn, fault api.Fault) {
 		return
 	}
 	f.held[nc] = struct{}{}
+	lobby.Leave(rawConn(nc)) // it may stay for long
 	if fault.Expires.IsZero() {
 		return
 	}

@@ -239,9 +239,7 @@ func (f *Front) writeError(w http.ResponseWriter, r *http.Request, err error) {
 	w.Header().Set("iothub-errorcode", e.Name)
 	w.Header().Set("x-ms-request-id", tracking)
 	w.Header().Set("Content-Type", "application/json; charset=utf-8")
-	// The rest of the request is read before the next one. Who is refused does not
-	// hold the connection with it, nor by asking again.
-	_ = http.NewResponseController(w).SetReadDeadline(now.Add(iot.RefusedWithin)) // a recorder of tests has none
+	// Who is refused does not hold a connection by asking again.
 	if e.HTTPStatus == http.StatusUnauthorized || e.Code == api.CodeNoSuchRoute {
 		w.Header().Set("Connection", "close")
 	}
