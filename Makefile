@@ -6,10 +6,10 @@ LINT       = $(GO) tool -modfile=tools/lint/go.mod golangci-lint
 PLATFORMS  = linux/amd64 linux/arm64 linux/arm darwin/amd64 darwin/arm64 windows/amd64
 
 .DEFAULT_GOAL := help
-.PHONY: help build cross demo test race sim faults interop live lint fmt generate fuzz bench check
+.PHONY: help build cross demo test race sim faults interop live lint fmt generate fuzz bench bench-hub check
 
 help: ## show this
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 build: ## build bin/fairlead
 	$(BUILD) -o bin/fairlead ./cmd/runtime
@@ -54,9 +54,11 @@ generate: ## generate code again (proto)
 	$(GO) generate ./...
 
 T ?= 10s
-fuzz: ## each fuzz target for T (10s)
-	@for pkg in $$($(GO) list ./...); do \
-	  for f in $$($(GO) test -list '^Fuzz' $$pkg 2>/dev/null | grep '^Fuzz'); do \
+P ?= ./...
+F ?= Fuzz
+fuzz: ## each fuzz target for T (10s); P=./package F=FuzzName for one
+	@for pkg in $$($(GO) list $(P)); do \
+	  for f in $$($(GO) test -list '^$(F)' $$pkg 2>/dev/null | grep '^Fuzz'); do \
 	    echo "fuzzing $$pkg $$f for $(T)"; $(GO) test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(T) -fuzzminimizetime 100x $$pkg || exit 1; \
 	  done; \
 	done
@@ -64,6 +66,9 @@ fuzz: ## each fuzz target for T (10s)
 R ?= 7
 bench: ## the figures of docs/benchmarks.md beside a peer's, R rounds (7; five minutes), ONLY some
 	$(GO) test -count=1 -timeout 60m -run '^TestFigures$$' -v ./internal/bench -figures -rounds $(R) $(if $(ONLY),-only $(ONLY))
+
+bench-hub: ## the hub's figures of docs/benchmarks-hub.md beside mosquitto's, R rounds (7; five minutes)
+	$(GO) test -count=1 -timeout 60m -run '^TestFigures$$' -v ./internal/bench/hubload -figures -rounds $(R)
 
 check: ## what CI runs
 	./.ci/run

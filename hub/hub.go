@@ -22,6 +22,7 @@ import (
 	"github.com/fairlead-iot/fairlead/hub/internal/dps"
 	"github.com/fairlead-iot/fairlead/hub/internal/dpsfront"
 	"github.com/fairlead-iot/fairlead/hub/internal/iot"
+	"github.com/fairlead-iot/fairlead/hub/internal/lobby"
 	"github.com/fairlead-iot/fairlead/hub/internal/mqttfront"
 	"github.com/fairlead-iot/fairlead/hub/internal/msglog"
 	"github.com/fairlead-iot/fairlead/hub/internal/pki"
@@ -228,13 +229,16 @@ func (h *Hub) Start() error {
 		return errors.Join(fmt.Errorf("listen for HTTPS: %w", err), h.mqttL.Close())
 	}
 	h.started = true
+	h.mqttL, h.httpsL = lobby.Listen(h.mqttL, iot.MaxStrangers), lobby.Listen(h.httpsL, iot.MaxStrangers)
 	h.http = &http.Server{
-		Handler: h.withBlobs(boundBodies(dpsfront.New(dpsfront.Config{
+		Handler: greeted(h.withBlobs(boundBodies(dpsfront.New(dpsfront.Config{
 			Provisioning: h.dps, Hub: h.svc, Logger: h.log,
 			Next: restfront.New(restfront.Config{Service: h.svc, MQTT: h.mqtt, QueryPage: h.cfg.Unsettled.QueryPage, Logger: h.log}),
-		}))),
-		ReadHeaderTimeout: 30 * time.Second,
+		})))),
+		ReadHeaderTimeout: iot.ConnectWithin / 2, // of the TLS handshake too
+		MaxHeaderBytes:    iot.MaxHeader,
 		IdleTimeout:       2 * time.Minute,
+		ConnContext:       withConn,
 		ErrorLog:          slog.NewLogLogger(h.log.Handler(), slog.LevelDebug), // such as handshakes of clients that do not trust the CA
 	}
 	h.serving.Go(func() {

@@ -20,6 +20,9 @@
 // what it tests. The plugin is internal/faults/numbers: it sends consecutive numbers and writes down each that was
 // accepted, so that a test can compare that list with what the hub has.
 //
+// The hub itself is killed too, under a load of all kinds of writes, by a small client of REST and MQTT that is made here;
+// -hub-seed and -hub-kills choose the moments.
+//
 // # Debugging
 //
 // A failing test prints the logs of its hub and its runtime. -keep leaves the directories in place and says where they

@@ -30,6 +30,8 @@ type world struct {
 		MQTT   string `json:"mqtt"`
 		HTTPS  string `json:"https"`
 		CAFile string `json:"ca_file"`
+		// Service is a connection string of the service side.
+		Service string `json:"service_connection_string"`
 	}
 }
 
@@ -66,15 +68,27 @@ func (w *world) startHub(mqttPort, httpsPort string) {
 	if err := os.Remove(file); err != nil && !errors.Is(err, os.ErrNotExist) {
 		w.t.Fatal(err)
 	}
-	w.hub = start(w.t, w.dir, "hub", "hub", "serve", "--dir", w.path("hub"), "--mqtt-port", mqttPort, "--https-port", httpsPort, "--ready-file", file)
+	w.hub = w.launchHub(mqttPort, httpsPort)
 	eventually(w.t, 20*time.Second, "the hub's ready file", func() bool {
 		text, err := os.ReadFile(file)
 		return err == nil && json.Unmarshal(text, &w.ready) == nil
 	})
 }
 
+// launchHub starts the hub, and does not wait.
+func (w *world) launchHub(mqttPort, httpsPort string) *process {
+	w.t.Helper()
+	return start(w.t, w.dir, "hub", "hub", "serve", "--dir", w.path("hub"), "--mqtt-port", mqttPort, "--https-port", httpsPort, "--ready-file", w.path("ready.json"))
+}
+
 // restartHub starts the hub again where it was.
 func (w *world) restartHub() {
+	w.t.Helper()
+	w.startHub(w.ports())
+}
+
+// ports are those where the hub is, or was.
+func (w *world) ports() (mqtt, https string) {
 	w.t.Helper()
 	port := func(addr string) string {
 		_, p, err := net.SplitHostPort(addr)
@@ -83,7 +97,7 @@ func (w *world) restartHub() {
 		}
 		return p
 	}
-	w.startHub(port(w.ready.MQTT), port(w.ready.HTTPS))
+	return port(w.ready.MQTT), port(w.ready.HTTPS)
 }
 
 // configure writes the configuration; plugins is the YAML below "plugins:", more the YAML of further sections.

@@ -60,3 +60,25 @@ const (
 	maxExpiredUploads  = 10     // per identity: those of which a completion is told apart from one that never was
 	storagePreparation = 20 * time.Second
 )
+
+// Limits of a connection that has not proved who it is. They are ours: what such a
+// connection costs, in memory and in time, must not be up to it. docs/hub.md lists
+// them.
+const (
+	// ConnectWithin bounds everything up to CONNECT, TLS included, or from the upgrade
+	// to WebSocket to CONNECT, however the bytes come. Over HTTPS the TLS handshake has
+	// half of it, and so has a request's header.
+	ConnectWithin = 30 * time.Second
+	// MaxConnect bounds a CONNECT in bytes: a will of 64 KiB, which MQTT cannot pass,
+	// and the rest. The space is taken as the bytes come.
+	MaxConnect = 80 << 10
+	// MaxHeader bounds the header of a request in bytes; properties of telemetry over
+	// HTTPS stand there.
+	MaxHeader = 64 << 10
+	// MaxStrangers is how many such connections may be open at a time at each port.
+	// Further ones wait to be accepted.
+	MaxStrangers = 512
+	// RefusedWithin is how long the rest of a request is waited for that was answered
+	// before all of it was read.
+	RefusedWithin = 5 * time.Second
+)

@@ -1,6 +1,7 @@
 package mqttfront
 
 import (
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/fairlead-iot/fairlead/hub/api"
 	"github.com/fairlead-iot/fairlead/hub/internal/iot"
+	"github.com/fairlead-iot/fairlead/hub/internal/lobby"
 	"github.com/fairlead-iot/fairlead/hub/internal/mqttwire"
 	"github.com/fairlead-iot/fairlead/hub/internal/msglog"
 )
@@ -38,16 +40,18 @@ type conn struct {
 	records []msglog.Record
 	acks    []ack
 
-	mu      sync.Mutex
-	work    sync.Cond // signalled when there is something for the flusher
-	out     []byte    // packets, whole, for the flusher
-	acked   int       // how many PUBACKs of telemetry are in out
-	closing bool      // the flusher writes what is there, then ends
-	gone    bool      // the socket is closed: nothing more is written
-	silent  bool      // neither read nor written: a black hole
-	reason  string    // why it ends: the first one
-	timers  []*time.Timer
-	wake    chan struct{} // closed by drop while the reader waits in slowDown
+	mu       sync.Mutex
+	flushing bool      // a flusher runs
+	done     sync.Cond // signalled when the flusher has ended
+	out      []byte    // packets, whole, for the flusher
+	spare    []byte    // that out was before
+	acked    int       // how many PUBACKs of telemetry are in out
+	closing  bool      // nothing is added to out any more
+	gone     bool      // the socket is closed: nothing more is written
+	silent   bool      // neither read nor written: a black hole
+	reason   string    // why it ends: the first one
+	timers   []*time.Timer
+	wake     chan struct{} // closed by drop while the reader waits in slowDown
 }
 
 var _ iot.Link = (*conn)(nil)
@@ -55,7 +59,7 @@ var _ iot.Link = (*conn)(nil)
 // serve runs a connection to its end.
 func (f *Front) serve(nc net.Conn) {
 	c := &conn{f: f, nc: nc}
-	c.work.L = &c.mu
+	c.done.L = &c.mu
 	f.mu.Lock()
 	if f.closed {
 		f.mu.Unlock()
@@ -65,12 +69,10 @@ func (f *Front) serve(nc net.Conn) {
 	f.conns[c] = struct{}{}
 	f.mu.Unlock()
 
-	flushed := make(chan struct{})
-	go func() {
-		defer close(flushed)
-		c.flush()
-	}()
-	err := c.read()
+	err := c.handshake()
+	if err == nil {
+		err = c.read()
+	}
 	c.mu.Lock()
 	c.closing = true
 	if c.reason == "" {
@@ -80,7 +82,6 @@ func (f *Front) serve(nc net.Conn) {
 	for _, t := range c.timers {
 		t.Stop()
 	}
-	c.work.Signal()
 	c.mu.Unlock()
 	if c.expiry != nil {
 		c.expiry.Stop()
@@ -94,7 +95,7 @@ func (f *Front) serve(nc net.Conn) {
 	}
 	// Who does not read its last packets does not hold the connection for long.
 	farewell := time.AfterFunc(farewellWithin, func() { c.Drop("") })
-	<-flushed
+	c.flushed()
 	_ = c.nc.Close() // it may be closed already
 	farewell.Stop()
 	switch {
@@ -123,14 +124,31 @@ func reasonOf(err error) string {
 	}
 }
 
+// handshake begins the time within which CONNECT must come, and carries out that of
+// TLS. It does so on a goroutine of its own: the stack that it needs is several
+// times what the connection needs for the rest of its life.
+func (c *conn) handshake() error {
+	if err := c.nc.SetDeadline(time.Now().Add(iot.ConnectWithin)); err != nil {
+		return fmt.Errorf("set deadline: %w", err)
+	}
+	t, ok := c.nc.(*tls.Conn)
+	if !ok {
+		return nil
+	}
+	ended := make(chan error)
+	go func() { ended <- t.Handshake() }() //nolint:noctx // it has a deadline, and Drop closes the socket
+	if err := <-ended; err != nil {
+		return fmt.Errorf("TLS handshake: %w", err)
+	}
+	return nil
+}
+
 // read parses and handles packets until the connection ends; nil after
 // DISCONNECT.
 func (c *conn) read() error {
 	buf := make([]byte, minBuffer)
-	start, end := 0, 0
-	if err := c.nc.SetReadDeadline(time.Now().Add(connectWithin)); err != nil {
-		return fmt.Errorf("set deadline: %w", err)
-	}
+	end, quiet := 0, 0 // quiet counts reads that brought little, one after the other
+	stranger := true
 	for {
 		if err := c.slowDown(); err != nil {
 			return err
@@ -138,10 +156,10 @@ func (c *conn) read() error {
 		n, readErr := c.nc.Read(buf[end:])
 		end += n
 		if n > 0 && c.isSilent() {
-			start, end = 0, 0
+			end = 0
 			continue
 		}
-		used, need, done, err := c.handleAll(buf[start:end])
+		used, need, done, err := c.handleAll(buf[:end])
 		if keepErr := c.keep(); err == nil { // what came before the error counts
 			err = keepErr
 		}
@@ -151,16 +169,39 @@ func (c *conn) read() error {
 		if readErr != nil {
 			return readErr
 		}
-		start += used
+		if stranger && c.idle != 0 && (c.prov == nil || c.prov.proved) {
+			stranger = false
+			lobby.Leave(rawConn(c.nc))
+		}
 		full := end == len(buf)
-		end = copy(buf, buf[start:end])
-		start = 0
-		if want := max(need, min(2*len(buf), maxBuffer)); need > len(buf) || full && want > len(buf) {
-			buf = append(make([]byte, 0, want), buf[:end]...)[:want]
+		if quiet++; n > len(buf)/8 {
+			quiet = 0
+		}
+		end = copy(buf, buf[used:end])
+		if size := c.bufferSize(len(buf), need, full, end == 0 && quiet >= quietReads); size != len(buf) {
+			buf = append(make([]byte, 0, size), buf[:end]...)[:size]
 		}
 		if err := c.extend(); err != nil {
 			return err
 		}
+	}
+}
+
+// bufferSize is how large the reading buffer shall be: as the load wants it, and
+// small again when that is over. need is the length of the packet that is under
+// way, where it is known; full says that the last read filled the buffer.
+func (c *conn) bufferSize(size, need int, full, rests bool) int {
+	switch {
+	case c.idle == 0 && full: // a stranger's word is not enough: as the bytes come
+		return min(2*size, iot.MaxConnect)
+	case c.idle != 0 && need > size:
+		return need
+	case c.idle != 0 && full:
+		return max(size, min(2*size, maxBuffer))
+	case rests:
+		return minBuffer
+	default:
+		return size
 	}
 }
 
@@ -170,7 +211,7 @@ func (c *conn) handleAll(b []byte) (used, need int, done bool, err error) {
 	for used < len(b) {
 		limit := packetLimit
 		if !c.begun() {
-			limit = connectLimit
+			limit = iot.MaxConnect
 			if mqttwire.Type(b[used]>>4) != mqttwire.Connect {
 				return used, 0, false, fmt.Errorf("first packet has type %d", b[used]>>4) // whoever this is may wait for an answer
 			}
@@ -280,6 +321,7 @@ func (c *conn) handleFirst(p mqttwire.Packet, err error) error {
 			if !fault.Expires.IsZero() {
 				left = max(time.Until(fault.Expires), 1)
 			}
+			lobby.Leave(rawConn(c.nc)) // the fault may last
 			c.Silence(left)
 			return nil
 		}

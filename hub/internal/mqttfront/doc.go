@@ -9,12 +9,12 @@
 //
 // # Concurrency
 //
-// Each connection has a reader, which parses and acts, and a flusher, which
-// writes. The telemetry that one read brings goes to the message log with one
-// write, then its PUBACKs to the flusher, which writes all that has collected.
-// So batches grow with the load, and at rest a message waits for nobody. The
-// reader never waits for the flusher: what a client does not read collects up to
-// a bound, then the client is dropped.
+// Each connection has a reader, which parses and acts, and, while there is
+// something to write, a flusher. The telemetry that one read brings goes to the
+// message log with one write, then its PUBACKs to the flusher, which writes all
+// that has collected. So batches grow with the load, and at rest a message waits
+// for nobody. The reader never waits for the flusher: what a client does not read
+// collects up to a bound, then the client is dropped.
 //
 // # Expected behaviour of the other side
 //

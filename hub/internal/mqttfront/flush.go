@@ -34,7 +34,10 @@ func (c *conn) send(acked int, add func([]byte) []byte) {
 		c.drop("the client does not read: too much waits for it")
 		return
 	}
-	c.work.Signal()
+	if !c.flushing && len(c.out) > 0 {
+		c.flushing = true
+		go c.flush()
+	}
 }
 
 func (c *conn) publish(topic string, payload []byte, qos byte, again bool, id uint16) {
@@ -110,31 +113,42 @@ func (c *conn) later(d time.Duration, id uint16) {
 	}))
 }
 
-// flush writes packets until the connection ends.
+// flush writes packets until none is left; send begins it again. A connection at
+// rest has no flusher: its stack would be a good part of what the connection costs.
 func (c *conn) flush() {
-	var spare []byte
 	for {
-		c.mu.Lock()
-		for len(c.out) == 0 && !c.closing && !c.gone {
-			c.work.Wait()
-		}
-		c.mu.Unlock()
 		// Let others add what they have in hand: larger batches, fewer writes.
 		runtime.Gosched()
 		c.mu.Lock()
 		batch, acked := c.out, c.acked
-		c.out, c.acked = spare[:0], 0
-		end := c.gone || len(batch) == 0
-		c.mu.Unlock()
-		if end {
+		if len(batch) == 0 || c.gone {
+			c.flushing = false
+			if cap(c.spare) > minBuffer {
+				c.spare = nil
+			}
+			c.done.Signal()
+			c.mu.Unlock()
 			return
 		}
+		c.out, c.acked, c.spare = c.spare[:0], 0, nil
+		c.mu.Unlock()
 		if c.write(batch) && acked > 0 {
 			c.sess.Acked(acked)
 		}
-		if spare = batch; cap(spare) > 2*maxBuffer {
-			spare = nil
+		if cap(batch) <= 2*maxBuffer {
+			c.mu.Lock()
+			c.spare = batch
+			c.mu.Unlock()
 		}
+	}
+}
+
+// flushed waits until what was sent has been written, or given up.
+func (c *conn) flushed() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for c.flushing {
+		c.done.Wait()
 	}
 }
 
@@ -196,7 +210,6 @@ func (c *conn) drop(reason string) {
 	}
 	c.gone = true
 	bareClose(c.nc)
-	c.work.Broadcast()
 	if c.wake != nil {
 		close(c.wake)
 		c.wake = nil

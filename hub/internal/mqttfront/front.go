@@ -12,6 +12,7 @@ import (
 	"github.com/fairlead-iot/fairlead/hub/api"
 	"github.com/fairlead-iot/fairlead/hub/internal/dps"
 	"github.com/fairlead-iot/fairlead/hub/internal/iot"
+	"github.com/fairlead-iot/fairlead/hub/internal/lobby"
 )
 
 // Limits of the front. Those of IoT Hub name their source.
@@ -23,17 +24,15 @@ const (
 	// forever is longer than any session.
 	forever = 100 * 365 * 24 * time.Hour
 
-	connectLimit = 128 << 10 // bytes of a CONNECT, the will included
-	packetLimit  = iot.MaxMessage + (64 << 10) + 16
-	// connectWithin bounds TLS handshake and CONNECT together.
-	connectWithin = 30 * time.Second
+	packetLimit = iot.MaxMessage + (64 << 10) + 16
 	// writeWithin is how long a client may leave its socket unread.
 	writeWithin = 30 * time.Second
 	// farewellWithin is the same for the last packets before the hub closes.
 	farewellWithin = 5 * time.Second
 	outLimit       = 8 << 20 // bytes waiting for a client that does not read; then it is dropped
-	minBuffer      = 4 << 10
+	minBuffer      = 1 << 10 // of a connection at rest
 	maxBuffer      = 64 << 10
+	quietReads     = 8 // that brought little: the load is over
 )
 
 // Return codes of CONNACK, MQTT 3.1.1 section 3.2.2.3.
@@ -137,6 +136,7 @@ func (f *Front) hold(nc net.Conn, fault api.Fault) {
 		return
 	}
 	f.held[nc] = struct{}{}
+	lobby.Leave(rawConn(nc)) // it may stay for long
 	if fault.Expires.IsZero() {
 		return
 	}
@@ -185,4 +185,12 @@ func bareClose(nc net.Conn) {
 	default:
 		_ = nc.Close() // as above
 	}
+}
+
+// rawConn is what is below WebSocket.
+func rawConn(nc net.Conn) net.Conn {
+	if c, ok := nc.(*wsConn); ok {
+		return c.ws.NetConn()
+	}
+	return nc
 }

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/gorilla/websocket"
+
+	"github.com/fairlead-iot/fairlead/hub/internal/iot"
 )
 
 // WebSocketPath is where devices upgrade; the subprotocol says what they speak.
@@ -24,13 +26,14 @@ const Subprotocol = "mqtt"
 // the connection to its end.
 func (f *Front) ServeWebSocket(w http.ResponseWriter, r *http.Request) {
 	upgrader := websocket.Upgrader{
-		HandshakeTimeout: connectWithin,
+		HandshakeTimeout: iot.ConnectWithin,
 		ReadBufferSize:   minBuffer,
 		WriteBufferSize:  minBuffer,
 		WriteBufferPool:  &sync.Pool{},
 		Subprotocols:     []string{Subprotocol},
 		CheckOrigin:      func(*http.Request) bool { return true }, // devices send any; credentials decide
 	}
+	w.Header().Set("Connection", "close") // if it is refused: a stranger has one try
 	ws, err := upgrader.Upgrade(w, r, nil)
 	if err != nil {
 		f.log.Debug("upgrade to WebSocket", "remote", r.RemoteAddr, "err", err)

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"strings"
 	"unicode/utf8"
 )
 
@@ -193,6 +194,9 @@ func decodeConnect(r *reader) (*ConnectInfo, error) {
 		w := &Will{QoS: willQoS, Retain: willRetain}
 		if w.Topic, err = r.text("will topic"); err != nil {
 			return nil, err
+		}
+		if w.Topic == "" || strings.ContainsAny(w.Topic, "#+") { // [MQTT-3.3.2-2], [MQTT-4.7.3-1]
+			return nil, fmt.Errorf("%w: will topic empty or with a wildcard", ErrMalformed)
 		}
 		payload, err := r.bytes("will message")
 		if err != nil {

@@ -31,6 +31,8 @@ func TestDecode(t *testing.T) {
 		"level 5":                      {[]byte("\x10\x0d\x00\x04MQTT\x05\x02\x00\x3c\x00\x01a"), Packet{}, ErrProtocol},
 		"reserved connect flag":        {[]byte("\x10\x0d\x00\x04MQTT\x04\x03\x00\x3c\x00\x01a"), Packet{}, ErrMalformed},
 		"will flags without a will":    {[]byte("\x10\x0d\x00\x04MQTT\x04\x22\x00\x3c\x00\x01a"), Packet{}, ErrMalformed},
+		"will topic with a wildcard":   {[]byte("\x10\x13\x00\x04MQTT\x04\x06\x00\x3c\x00\x01a\x00\x01#\x00\x01x"), Packet{}, ErrMalformed},
+		"empty will topic":             {[]byte("\x10\x12\x00\x04MQTT\x04\x06\x00\x3c\x00\x01a\x00\x00\x00\x01x"), Packet{}, ErrMalformed},
 		"password without a user name": {[]byte("\x10\x10\x00\x04MQTT\x04\x42\x00\x3c\x00\x01a\x00\x01p"), Packet{}, ErrMalformed},
 		"QoS 3":                        {[]byte("\x36\x05\x00\x01t\x00\x07"), Packet{}, ErrMalformed},
 		"DUP with QoS 0":               {[]byte("\x38\x03\x00\x01t"), Packet{}, ErrMalformed},

@@ -110,6 +110,42 @@ func TestTornOrDamagedEndIsCutOff(t *testing.T) {
 	}
 }
 
+// The same where the torn record, or the torn header, is that of a new segment: the older one stays whole, and numbers go
+// on from it.
+func TestTornNewSegmentIsCutOff(t *testing.T) {
+	dir := t.TempDir()
+	limits := Limits{SegmentBytes: 60}
+	l := open(t, dir, limits)
+	add(t, l, start, "one", "two")
+	add(t, l, start, "three", "torn away")
+	if len(l.segments) != 2 {
+		t.Fatalf("%d segments, want 2", len(l.segments))
+	}
+	name := l.segments[1].name
+	whole, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, first, err := parseRecord(whole[fileHeader:])
+	if err != nil {
+		t.Fatal(err)
+	}
+	for cut := range len(whole) {
+		if err := os.WriteFile(name, whole[:cut], 0o600); err != nil {
+			t.Fatal(err)
+		}
+		again := open(t, dir, limits)
+		add(t, again, start, "next")
+		want := []string{"1 dev1 a=1 one", "2 dev1 a=1 two", "3 dev1 a=1 next"}
+		if cut >= fileHeader+first {
+			want = []string{"1 dev1 a=1 one", "2 dev1 a=1 two", "3 dev1 a=1 three", "4 dev1 a=1 next"}
+		}
+		if diff := cmp.Diff(want, read(t, again, 0, time.Time{})); diff != "" {
+			t.Fatalf("cut at %d of %d (-want +got):\n%s", cut, len(whole), diff)
+		}
+	}
+}
+
 func TestOldSegmentsGo(t *testing.T) {
 	for name, dir := range map[string]string{"memory": "", "disk": t.TempDir()} {
 		t.Run(name, func(t *testing.T) {

@@ -124,6 +124,7 @@ func (f *Front) serveWebSocket(w http.ResponseWriter, r *http.Request) {
 		f.mqtt.ServeWebSocket(w, r)
 		return
 	}
+	w.Header().Set("Connection", "close") // a stranger has one try
 	http.Error(w, "no subprotocol that the hub speaks; it speaks "+mqttfront.Subprotocol, http.StatusBadRequest)
 }
 
@@ -238,6 +239,10 @@ func (f *Front) writeError(w http.ResponseWriter, r *http.Request, err error) {
 	w.Header().Set("iothub-errorcode", e.Name)
 	w.Header().Set("x-ms-request-id", tracking)
 	w.Header().Set("Content-Type", "application/json; charset=utf-8")
+	// Who is refused does not hold a connection by asking again.
+	if e.HTTPStatus == http.StatusUnauthorized || e.Code == api.CodeNoSuchRoute {
+		w.Header().Set("Connection", "close")
+	}
 	w.WriteHeader(e.HTTPStatus)
 	_, _ = w.Write(text) // the client may be gone
 }
