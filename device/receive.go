@@ -24,8 +24,8 @@ type MethodRequest struct {
 	done   bool
 }
 
-// Done is closed when an answer comes too late: the method's limit (25 s) is over, or the client shut down. The hub has
-// been told so already.
+// Done is closed when the call is over: it has been answered, or an answer comes too late, since the method's limit (25 s)
+// is over or the client was shut down. In that case the hub has been told so already.
 func (r *MethodRequest) Done() <-chan struct{} { return r.call.Done() }
 
 // Respond answers the call with a status and a result, which is marshalled to JSON. nil means that the answer was handed
