@@ -24,25 +24,29 @@ func (m *Machine) credentialChanged(now Instant) {
 func (m *Machine) isBetter(now Instant, ev CredentialFetched) bool {
 	cur := &m.cur
 	switch {
-	case m.next.forced:
-		return true
+	case m.next.forced, !ev.Given && !ev.Fixed:
+		return true // one that was made just now is newer by nature
 	case ev.Doubtful:
 		return false
 	case ev.Life == 0 || cur.until == never:
 		return true
 	}
-	// The same end, seen twice by a clock that is slewed, differs a little.
-	slack := time.Second + max(0, cur.until.Sub(now))/50
-	return now.Add(ev.Life) > cur.until.Add(slack)
+	return now.Add(ev.Life) > cur.until.Add(m.slew(now))
 }
 
-// keepCredential ends a renewal that would change nothing, and goes on with the session.
-func (m *Machine) keepCredential(now Instant) {
+// slew is by how much the same end differs, seen twice by a clock that is slewed.
+func (m *Machine) slew(now Instant) time.Duration {
+	return 100*time.Millisecond + max(0, m.cur.until.Sub(now))/50
+}
+
+// keepCredential ends a renewal that would change nothing, and goes on with the session: beyond the credential's end if
+// there is no other credential to be had.
+func (m *Machine) keepCredential(now Instant, ev CredentialFetched) {
 	m.hangUp(&m.next, "")
 	rest := m.cur.until.Sub(now)
 	m.renewAt = now.Add(max(time.Second, m.lim.RenewMin, min(rest/8, m.lim.RecheckMax)))
-	if m.cur.stale {
-		return
+	if m.cur.stale || !ev.Doubtful && now.Add(ev.Life) < m.cur.until.Add(-m.slew(now)) {
+		return // said before; or another one, which ends sooner
 	}
 	m.cur.stale = true
 	text := "the credential has ended"

@@ -59,11 +59,12 @@ type (
 	// Ticked: the machine's Deadline has come. Also any other moment: a tick changes nothing that is not due.
 	Ticked struct{}
 	// CredentialFetched completes FetchCredential. Life is how long the credential lasts from now; 0 is for ever. Given
-	// is Credential's; Doubtful says that it has ended by this device's clock, or has not begun.
+	// is Credential's; Fixed says that it was read, not made for this attempt, as certificates are: asking again may give
+	// the same. Doubtful says that it has ended by this device's clock, or has not begun.
 	CredentialFetched struct {
-		Epoch           Epoch
-		Life            time.Duration
-		Given, Doubtful bool
+		Epoch                  Epoch
+		Life                   time.Duration
+		Given, Fixed, Doubtful bool
 	}
 	// CredentialFailed completes FetchCredential.
 	CredentialFailed struct {
@@ -253,7 +254,7 @@ func (f Fault) pairs() []any {
 func (Started) String() string { return "started" }
 func (Ticked) String() string  { return "ticked" }
 func (e CredentialFetched) String() string {
-	return line("credential-fetched", "epoch", e.Epoch, "life", e.Life, "given", e.Given, "doubtful", e.Doubtful)
+	return line("credential-fetched", "epoch", e.Epoch, "life", e.Life, "given", e.Given, "fixed", e.Fixed, "doubtful", e.Doubtful)
 }
 
 func (e CredentialFailed) String() string {

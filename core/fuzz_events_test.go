@@ -165,7 +165,7 @@ func (c *chaos) completion() Event {
 	order, isBad := c.orders[c.n(len(c.orders))], c.n(5) == 0
 	switch o := order.(type) {
 	case FetchCredential:
-		return CredentialFetched{o.Epoch, []time.Duration{0, time.Minute, time.Hour}[c.n(3)], c.n(4) == 0, c.n(4) == 0}
+		return CredentialFetched{o.Epoch, []time.Duration{0, time.Minute, time.Hour}[c.n(3)], c.n(4) == 0, c.n(4) == 0, c.n(4) == 0}
 	case Open:
 		if isBad {
 			return OpenFailed{o.Epoch, c.aFault()}
@@ -204,7 +204,7 @@ func (c *chaos) event() Event {
 	case 0:
 		return Started{}
 	case 1, 2:
-		return CredentialFetched{c.anEpoch(), []time.Duration{-time.Hour, 0, 1, time.Second, time.Hour}[c.n(5)], c.n(3) == 0, c.n(3) == 0}
+		return CredentialFetched{c.anEpoch(), []time.Duration{-time.Hour, 0, 1, time.Second, time.Hour}[c.n(5)], c.n(3) == 0, c.n(3) == 0, c.n(3) == 0}
 	case 3:
 		return CredentialFailed{c.anEpoch(), c.aFault()}
 	case 4, 5:

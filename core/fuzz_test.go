@@ -174,10 +174,10 @@ func (w *world) answer(isGood bool) {
 			w.feed([]CredentialFetched{
 				{Epoch: o.Epoch},
 				{Epoch: o.Epoch, Life: time.Minute},
-				{Epoch: o.Epoch, Life: time.Hour},
+				{Epoch: o.Epoch, Life: time.Hour, Fixed: true},
 				{Epoch: o.Epoch, Life: time.Minute, Given: true},
 				{Epoch: o.Epoch, Given: true, Doubtful: true},
-				{Epoch: o.Epoch, Doubtful: true},
+				{Epoch: o.Epoch, Fixed: true, Doubtful: true},
 			}[w.choose(6)])
 		} else {
 			w.feed(CredentialFailed{Epoch: o.Epoch, Fault: w.fault()})

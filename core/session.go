@@ -153,7 +153,7 @@ func (m *Machine) credentialFetched(now Instant, ev CredentialFetched) {
 		return
 	}
 	if a == &m.next && !m.isBetter(now, ev) {
-		m.keepCredential(now)
+		m.keepCredential(now, ev)
 		return
 	}
 	m.noteGiven(now, ev)

@@ -69,7 +69,7 @@ func (e *Engine) fetchCredential(ctx context.Context, epoch core.Epoch) {
 		a.mu.Unlock()
 		e.inbox.run(func() core.Event {
 			e.noteDoubt(ctx, c.Doubt)
-			return core.CredentialFetched{Epoch: epoch, Life: c.Life, Given: c.Given, Doubtful: c.Doubt != "" && c.Life == 0}
+			return core.CredentialFetched{Epoch: epoch, Life: c.Life, Given: c.Given, Fixed: len(c.Certificate) > 0, Doubtful: c.Doubt != "" && c.Life == 0}
 		})
 		return nil
 	})
