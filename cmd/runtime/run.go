@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"runtime"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -18,6 +19,9 @@ import (
 	"github.com/fairlead-iot/fairlead/internal/trim"
 	"github.com/fairlead-iot/fairlead/plugins/host"
 )
+
+// startWithin is how long a start makes use of all CPUs.
+const startWithin = 2 * time.Second
 
 func newRunCommand() *cobra.Command {
 	var flags configFlags
@@ -39,8 +43,9 @@ GOMAXPROCS changes it for the runtime, plugins.NAME.env for a plugin.`,
 				return err
 			}
 			if os.Getenv(host.MaxProcsKey) == "" {
-				// With more, each message wakes further threads to look for work that is done before they look.
-				runtime.GOMAXPROCS(1)
+				// With more, each message wakes further threads to look for work that is done before they look. Only the
+				// start has work for several.
+				defer time.AfterFunc(startWithin, func() { runtime.GOMAXPROCS(1) }).Stop()
 			}
 			go trim.Watch(cmd.Context())
 			rt, err := assemble(c, newLogger(cmd.ErrOrStderr(), c.Log))
