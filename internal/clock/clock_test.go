@@ -6,17 +6,20 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 )
 
 // system is a wall clock that somebody sets; it stands still unless the bubble's time moves.
-type system struct{ shift time.Duration }
+type system struct{ shift atomic.Int64 } // Watch reads it from a goroutine of its own
 
-func (s *system) now() time.Time { return time.Now().Add(s.shift) }
+func (s *system) now() time.Time { return time.Now().Add(time.Duration(s.shift.Load())) }
 
-func (s *system) set(at time.Time) { s.shift = time.Until(at) }
+func (s *system) set(at time.Time) { s.shift.Store(int64(time.Until(at))) }
+
+func (s *system) move(by time.Duration) { s.shift.Add(int64(by)) }
 
 var built = time.Date(2026, 3, 1, 0, 0, 0, 0, time.UTC)
 
@@ -102,7 +105,7 @@ func TestJumpsAreSeenAndSlewsAreNot(t *testing.T) {
 		for _, by := range []time.Duration{time.Second, -time.Second, 26 * 365 * 24 * time.Hour, -2 * time.Hour, 365 * 24 * time.Hour, 31 * time.Second} {
 			time.Sleep(look + time.Second)
 			synctest.Wait()
-			s.shift += by
+			s.move(by)
 		}
 		time.Sleep(look + time.Second)
 		cancel()
