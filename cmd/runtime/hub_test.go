@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -21,8 +22,27 @@ import (
 )
 
 // runHub carries out a hub command line with the program's own rules for exit codes.
+// lockedBuffer takes what the log and the command write at the same time, as the file does that stderr is.
+type lockedBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *lockedBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *lockedBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
 func runHub(ctx context.Context, args ...string) (stdout, stderr string, code int) {
-	var out, errs bytes.Buffer
+	var out bytes.Buffer
+	var errs lockedBuffer
 	cmd := newHubCommand()
 	cmd.SilenceErrors, cmd.SilenceUsage = true, true
 	usageArgs(cmd)
@@ -31,7 +51,7 @@ func runHub(ctx context.Context, args ...string) (stdout, stderr string, code in
 	cmd.SetErr(&errs)
 	err := cmd.ExecuteContext(ctx)
 	if err != nil {
-		errs.WriteString(err.Error())
+		errs.Write([]byte(err.Error()))
 	}
 	return out.String(), errs.String(), exitCode(err)
 }
