@@ -42,8 +42,8 @@ func TestBodiesThatStallAreGivenUp(t *testing.T) {
 			"at no route":           {"POST /nowhere HTTP/1.1\r\nContent-Length: 100\r\n", "404 Not Found", soon},
 			"where none is wanted":  {"GET /devices/dev1 HTTP/1.1\r\nContent-Length: 100\r\n", "401 Unauthorized", soon},
 			"a device":              {"POST /devices/dev1/messages/events HTTP/1.1\r\nAuthorization: " + d.token + "\r\nContent-Length: 100\r\n", "400 Bad Request", time.Minute + soon},
-			"a device to provision": {"PUT /0ne/registrations/dev1/register HTTP/1.1\r\nContent-Length: 100\r\n", "400 Bad Request", time.Minute},
-			"a service's":           {"PUT /enrollments/dev1 HTTP/1.1\r\nContent-Length: 100\r\n", "401 Unauthorized", time.Minute},
+			"a device to provision": {"PUT /0ne/registrations/dev1/register HTTP/1.1\r\nContent-Length: 100\r\n", "400 Bad Request", time.Minute + soon},
+			"a service's":           {"PUT /enrollments/dev1 HTTP/1.1\r\nContent-Length: 100\r\n", "401 Unauthorized", soon},
 		} {
 			c := dialHTTPS(t, h)
 			began := time.Now()
