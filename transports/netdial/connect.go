@@ -136,7 +136,7 @@ func (h *headerReader) response() (*connectResponse, error) {
 				continue
 			}
 		}
-		resp.header(strings.ToLower(strings.TrimSpace(name)), strings.TrimSpace(value))
+		resp.header(strings.ToLower(strings.TrimSpace(name)), strings.TrimSpace(strings.Map(noControl, value)))
 	}
 }
 
@@ -226,6 +226,14 @@ func skipChunks(from io.Reader) bool {
 			return true
 		}
 	}
+}
+
+// noControl drops what must not get into a header that is sent back, as a nonce is.
+func noControl(r rune) rune {
+	if r != '\t' && (r < ' ' || r == 0x7f) {
+		return -1
+	}
+	return r
 }
 
 // printable cuts text to what can be shown in a line.

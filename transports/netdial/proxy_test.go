@@ -125,6 +125,22 @@ func hubBehind(t *testing.T) (port int, trust netdial.TLSConfig) {
 	return port, netdial.TLSConfig{ServerVerificationCert: authority.PEM}
 }
 
+// script answers one request after the other, on whatever connection, and notes what each said of the user.
+func script(requests *[]string, answers ...string) func(int, *http.Request) (string, bool) {
+	var mu sync.Mutex
+	n := 0
+	return func(_ int, req *http.Request) (string, bool) {
+		mu.Lock()
+		defer mu.Unlock()
+		if requests != nil {
+			*requests = append(*requests, req.Header.Get("Proxy-Authorization"))
+		}
+		answer := answers[min(n, len(answers)-1)]
+		n++
+		return answer, strings.Contains(answer, " 200 ")
+	}
+}
+
 const established = "HTTP/1.1 200 Connection established\r\n\r\n"
 
 // proxied makes a dialer to a hub that only the proxy knows how to reach.
@@ -179,4 +195,3 @@ func TestThePasswordIsShownToWhomAsksForItAndThenAtOnce(t *testing.T) {
 		t.Errorf("%d requests over %d connections, want 3 over 2: the first of each without a password, then with it: %q", len(requests), p.conns.Load(), requests)
 	}
 }
-

@@ -23,6 +23,8 @@ const (
 	schemeNTLM   = "ntlm"
 )
 
+const maxOffersShown = 6
+
 // spoken are the schemes that are spoken here, best first: Digest and NTLM do not show the password to who listens.
 var spoken = []string{schemeDigest, schemeNTLM, schemeBasic}
 
@@ -99,7 +101,7 @@ func (a *proxyAuth) challenged(line string, values []string) error {
 	offers := parseChallenges(values)
 	var names []string
 	for _, c := range offers {
-		if !slices.Contains(names, c.scheme) {
+		if !slices.Contains(names, c.scheme) && len(names) < maxOffersShown {
 			names = append(names, printable(c.scheme, 20))
 		}
 	}

@@ -91,6 +91,9 @@ func (d *Dialer) dialProxy(ctx context.Context) (net.Conn, error) {
 		if shaking.Err() != nil {
 			err = context.Cause(shaking)
 		}
+		if isCut(err) {
+			err = fmt.Errorf("it ends the connection: does it speak TLS, as proxy_type HTTPS says? %w", err)
+		}
 		_, err = Classify(PhaseTLS, err, d.cfg.Proxy.Addr, d.now())
 		return nil, fmt.Errorf("tls: %w", err)
 	}
