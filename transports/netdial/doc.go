@@ -21,15 +21,17 @@
 // once.
 //
 // A proxy's error is of phase proxy and kind Blocked, whatever it is: another route may do without the proxy, and the
-// device's own credential is not in doubt. One that refuses or misses the user's name has RetryAfter of a minute, since
-// such names are often accounts that too many tries lock: the next route is tried at once, this one no sooner. A password
+// device's own credential is not in doubt. One that refuses or misses the user's name has RetryAfter of a minute, twice as
+// much each time, since such names are often accounts that too many tries lock: the next route is tried at once, this one
+// no sooner. A password
 // is sent only after the proxy asked for it, in the best scheme that it offers: Digest, NTLM, Basic; later at once in
 // the one that served. What other clients do (Negotiate with Kerberos, PAC) is not done here.
 //
 // # Concurrency
 //
-// A Dialer may be used from any goroutine. It keeps three things from one dial to the next: TLS sessions to resume,
-// whether the path swallowed a large ClientHello, and the scheme in which the proxy took the password. IP addresses are never kept: a hub that fails over changes its address.
+// A Dialer may be used from any goroutine. It keeps a few things from one dial to the next: TLS sessions to resume,
+// whether the path swallowed a large ClientHello, the scheme in which the proxy took the password, and how often it refused
+// that. IP addresses are never kept: a hub that fails over changes its address.
 //
 // # Expected behaviour of the other side
 //

@@ -72,6 +72,8 @@ type Dialer struct {
 	small atomic.Bool
 	// proxyScheme is the one in which the proxy took the user's name and password last.
 	proxyScheme atomic.Pointer[string]
+	// proxyRefusals counts how often in a row it refused who asks.
+	proxyRefusals atomic.Int64
 
 	mu       sync.Mutex
 	sessions tls.ClientSessionCache // of the identity below

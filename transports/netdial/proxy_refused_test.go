@@ -102,6 +102,27 @@ func TestARefusedPasswordIsNotShownUnaskedAgain(t *testing.T) {
 	}
 }
 
+// Each refusal in a row doubles the wait; a tunnel begins anew.
+func TestAProxyThatRefusesTheUserIsSparedMoreAndMore(t *testing.T) {
+	port, trust := hubBehind(t)
+	const no = "HTTP/1.1 407 x\r\n" + basic + "Connection: close\r\n\r\n"
+	var answers []string
+	for range 7 {
+		answers = append(answers, no, no) // asked without the password, then with it
+	}
+	d := proxied(t, connectProxy(t, nil, port, script(nil, append(answers, established, no)...)).config(netdial.ProxyHTTP, "gw", "pw"), trust)
+	for i, want := range []time.Duration{1, 2, 4, 8, 16, 16, 16, 0, 1} {
+		if want == 0 {
+			dialed(t, d)
+			continue
+		}
+		_, err := d.Dial(t.Context(), core.Credential{})
+		if e, ok := errors.AsType[*core.Error](err); !ok || e.RetryAfter != want*time.Minute {
+			t.Errorf("refusal %d: %v, want a wait of %d minutes", i, err, want)
+		}
+	}
+}
+
 func TestSOCKSProxiesRefuseInWords(t *testing.T) {
 	for _, c := range []struct {
 		name   string

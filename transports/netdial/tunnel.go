@@ -22,9 +22,10 @@ const (
 	// maxAsked is how often CONNECT is sent for one tunnel: once, once with NTLM's first message, once with the answer,
 	// and once more where a nonce is stale or a connection turned out to be closed.
 	maxAsked = 4
-	// refusedUserWait is the least wait before the same proxy is asked again after it refused who asks: often the name is
-	// an account of the company's, which too many tries lock.
+	// refusedUserWait is the least wait before the same proxy is asked again after it refused who asks, and doubles with
+	// each refusal in a row up to refusedUserMax: often the name is an account of the company's, which too many tries lock.
 	refusedUserWait = time.Minute
+	refusedUserMax  = 16 * time.Minute
 )
 
 const statusProxyAuth = 407
@@ -33,7 +34,7 @@ const statusProxyAuth = 407
 type proxyRefusal struct {
 	status int // of HTTP; 0 with SOCKS
 	text   string
-	wait   time.Duration // before it is asked again; 0 is the usual
+	user   bool // it is about who asks
 }
 
 func (e *proxyRefusal) Error() string { return e.text }
@@ -53,11 +54,9 @@ func (d *Dialer) tunnel(ctx context.Context, t target) (net.Conn, error) {
 		conn, err = d.httpTunnel(dialing, t)
 	}
 	if err != nil {
-		if refusal, ok := errors.AsType[*proxyRefusal](err); ok && refusal.status == statusProxyAuth {
-			d.proxyScheme.Store(nil)
-		}
 		return nil, d.failProxy(ctx, err)
 	}
+	d.proxyRefusals.Store(0)
 	return conn, nil
 }
 
@@ -69,7 +68,12 @@ func (d *Dialer) failProxy(ctx context.Context, err error) error {
 	if cause := context.Cause(ctx); cause != nil && !errors.Is(cause, context.DeadlineExceeded) {
 		e.Kind, e.Err = core.Transient, cause // cancelled by the caller
 	} else if refusal, ok := errors.AsType[*proxyRefusal](err); ok {
-		e.Status, e.RetryAfter = refusal.status, refusal.wait
+		e.Status = refusal.status
+		if refusal.user {
+			d.proxyScheme.Store(nil)
+			before := min(d.proxyRefusals.Add(1)-1, 10)
+			e.RetryAfter = min(refusedUserWait<<before, refusedUserMax)
+		}
 	}
 	return e
 }
