@@ -33,6 +33,8 @@ type RegistrarConfig struct {
 	// UserAgent names the program: "fairlead/1.2 (linux; arm64)".
 	UserAgent string
 	TLS       netdial.TLSConfig
+	// Proxy, if set, is the only way to the service.
+	Proxy netdial.Proxy
 	// DialContext, if set, takes the place of DNS and TCP; Open that of TLS as well, as in Config.
 	DialContext netdial.ContextDialer
 	Open        Opener
@@ -96,7 +98,7 @@ func NewRegistrar(cfg RegistrarConfig) (*Registrar, error) {
 	// The session is the hub's, with other names and topics.
 	t, err := New(Config{
 		Identity: core.Identity{Hostname: cfg.Host, DeviceID: cfg.RegistrationID}, UserAgent: cfg.UserAgent,
-		Port: cfg.Port, Address: cfg.Address, TLS: cfg.TLS, DialContext: cfg.DialContext, Open: cfg.Open, Now: cfg.Now, Logger: cfg.Logger,
+		Port: cfg.Port, Address: cfg.Address, TLS: cfg.TLS, Proxy: cfg.Proxy, DialContext: cfg.DialContext, Open: cfg.Open, Now: cfg.Now, Logger: cfg.Logger,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("make registrar: %w", err)

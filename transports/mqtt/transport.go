@@ -36,6 +36,8 @@ type Config struct {
 	Port    int
 	Address string
 	TLS     netdial.TLSConfig
+	// Proxy, if set, is the only way to the hub.
+	Proxy netdial.Proxy
 	// DialContext, if set, takes the place of DNS and TCP.
 	DialContext netdial.ContextDialer
 	// Now is the wall clock against which certificates are checked; nil is time.Now.
@@ -44,7 +46,7 @@ type Config struct {
 	Logger *slog.Logger
 
 	// Name is the route's name; "" is "mqtt". Open, if set, takes the place of TCP and TLS: then Port, Address, TLS,
-	// DialContext and Now are not used.
+	// Proxy, DialContext and Now are not used.
 	Name string
 	Open Opener
 }
@@ -97,7 +99,7 @@ func New(cfg Config) (*Transport, error) {
 			cfg.Port = port
 		}
 		dialer, err := netdial.New(netdial.Config{
-			Host: host, Port: cfg.Port, Address: cfg.Address, TLS: cfg.TLS,
+			Host: host, Port: cfg.Port, Address: cfg.Address, TLS: cfg.TLS, Proxy: cfg.Proxy,
 			UserTimeout: t.silence(), DialContext: cfg.DialContext, Now: cfg.Now,
 		})
 		if err != nil {
