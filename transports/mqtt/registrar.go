@@ -77,9 +77,8 @@ func NewRegistrar(cfg RegistrarConfig) (*Registrar, error) {
 	if err := CheckRegistration(cfg.IDScope, cfg.RegistrationID); err != nil {
 		return nil, fmt.Errorf("make registrar: %w", err)
 	}
-	if cfg.Host == "" {
-		cfg.Host = DefaultProvisioningHost
-	}
+	connection := cfg.Transport()
+	cfg.Host = connection.Identity.Hostname
 	if cfg.UserAgent == "" {
 		cfg.UserAgent = defaultUserAgent()
 	}
@@ -91,16 +90,24 @@ func NewRegistrar(cfg RegistrarConfig) (*Registrar, error) {
 		return nil, fmt.Errorf("make registrar: payload: %w: %w", err, core.ErrInvalid)
 	}
 	// The session is the hub's, with other names and topics.
-	t, err := New(Config{
-		Identity: core.Identity{Hostname: cfg.Host, DeviceID: cfg.RegistrationID}, UserAgent: cfg.UserAgent,
-		Port: cfg.Port, Address: cfg.Address, TLS: cfg.TLS, DialContext: cfg.DialContext, Open: cfg.Open, Now: cfg.Now, Logger: cfg.Logger,
-	})
+	t, err := New(connection)
 	if err != nil {
 		return nil, fmt.Errorf("make registrar: %w", err)
 	}
 	t.username = registrationUsername(cfg.IDScope, cfg.RegistrationID, cfg.UserAgent)
 	t.topics = topics{provisioning: true}
 	return &Registrar{t: t, what: "register " + cfg.RegistrationID + " at " + cfg.Host, body: body}, nil
+}
+
+// Transport returns the configuration of the connection to the provisioning service.
+func (cfg RegistrarConfig) Transport() Config {
+	if cfg.Host == "" {
+		cfg.Host = DefaultProvisioningHost
+	}
+	return Config{
+		Identity: core.Identity{Hostname: cfg.Host, DeviceID: cfg.RegistrationID}, UserAgent: cfg.UserAgent,
+		Port: cfg.Port, Address: cfg.Address, TLS: cfg.TLS, DialContext: cfg.DialContext, Open: cfg.Open, Now: cfg.Now, Logger: cfg.Logger,
+	}
 }
 
 // Register registers the device, and waits until the service has assigned it to a hub: as long as the service asks for
