@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"regexp"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/fairlead-iot/fairlead/core"
@@ -44,18 +45,20 @@ type RegistrarConfig struct {
 // registrationIDPattern: "a case-insensitive string (up to 128 characters long) of alphanumeric characters plus the
 // special characters: '-', '.', '_', ':'. The last character must be alphanumeric or dash".
 // https://learn.microsoft.com/azure/iot-dps/concepts-service#registration-id
-var registrationIDPattern = regexp.MustCompile(`^[A-Za-z0-9._:-]{0,127}[A-Za-z0-9-]$`)
+var registrationIDPattern = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[A-Za-z0-9._:-]*[A-Za-z0-9-]$`) })
 
 // idScopePattern is wider than what the service hands out; a slash or a space would change the user name's meaning.
-var idScopePattern = regexp.MustCompile(`^[A-Za-z0-9._-]{1,128}$`)
+var idScopePattern = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[A-Za-z0-9._-]+$`) })
+
+const registrationIDMax = 128 // bytes, of the id scope too
 
 // CheckRegistration refuses an id scope or a registration id that the provisioning service cannot have. Its error wraps
 // core.ErrInvalid.
 func CheckRegistration(idScope, registrationID string) error {
 	switch {
-	case !idScopePattern.MatchString(idScope):
+	case len(idScope) > registrationIDMax || !idScopePattern().MatchString(idScope):
 		return fmt.Errorf("id scope %.40q: %w: copy it from the provisioning service's overview, as in 0ne00000000", idScope, core.ErrInvalid)
-	case !registrationIDPattern.MatchString(registrationID):
+	case len(registrationID) > registrationIDMax || !registrationIDPattern().MatchString(registrationID):
 		return fmt.Errorf("registration id %.140q: %w: it has up to 128 letters, digits and - . _ : and ends with a letter, a digit or -",
 			registrationID, core.ErrInvalid)
 	}
