@@ -116,13 +116,20 @@ func (cfg RegistrarConfig) Transport() Config {
 // Register registers the device, and waits until the service has assigned it to a hub: as long as the service asks for
 // with retry-after, but no longer than 90 s. It implements core.Registrar.
 func (r *Registrar) Register(ctx context.Context, c core.Credential) (core.Registration, error) {
+	reg, _, err := r.try(ctx, c)
+	return reg, err
+}
+
+// try registers. The kind is that of the error, where it failed; that a way is blocked says nothing of the routes to the
+// hub, and the error does not say so either.
+func (r *Registrar) try(ctx context.Context, c core.Credential) (core.Registration, core.Kind, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, registrationTimeout, errRegistrationTimeout)
 	defer cancel()
 	reg, err := r.register(ctx, c)
 	if err != nil {
-		return core.Registration{}, r.fail(err)
+		return core.Registration{}, core.KindOf(err), r.fail(err)
 	}
-	return reg, nil
+	return reg, core.Transient, nil
 }
 
 var errRegistrationTimeout = fmt.Errorf("the provisioning service assigned no hub within %v", registrationTimeout)
