@@ -84,6 +84,8 @@ type provisioner struct {
 	tries    int      // questions that came soon after one another
 	askedAt  time.Time
 	next     time.Time // not before then
+	proven   proven
+	tried    []byte // the certificate that the service was asked about last
 }
 
 // assigned is what belongs to an assignment.
@@ -165,6 +167,15 @@ func (p *provisioner) Credential(ctx context.Context) (core.Credential, error) {
 			p.log.WarnContext(ctx, "the provisioning service did not help; the last assignment stays", "why_asked", why, "hub", p.identity().Hostname, "error", err)
 		}
 	}
+	c, err := p.atHub(ctx)
+	if err != nil || !p.isUnknown(c) {
+		return c, err
+	}
+	return p.introduce(ctx, c)
+}
+
+// atHub returns a credential for the hub that the device is assigned to.
+func (p *provisioner) atHub(ctx context.Context) (core.Credential, error) {
 	p.mu.Lock()
 	now := p.now
 	p.mu.Unlock()
@@ -216,6 +227,7 @@ func (p *provisioner) ask(ctx context.Context, why string) error {
 	}
 	p.mu.Lock()
 	p.asked, p.refusals, p.failures = true, 0, 0
+	p.proven.certificate = leafOf(proof)
 	p.mu.Unlock()
 	p.log.InfoContext(ctx, "assigned", "hub", r.State.AssignedHub, "device", r.State.DeviceID, "substatus", r.State.Substatus, "before", old.Hostname, "why_asked", why)
 	if p.cfg.Keep != nil {
@@ -303,5 +315,8 @@ type link struct {
 func (l *link) Connect(ctx context.Context, c core.Credential, h core.Handler) (core.Session, error) {
 	s, err := l.Link.Connect(ctx, c, h)
 	l.p.outcome(ctx, err)
+	if err == nil {
+		l.p.prove(c)
+	}
 	return s, err
 }
