@@ -60,13 +60,14 @@ func (p *provisioner) introduce(ctx context.Context, c core.Credential) (core.Cr
 		p.mu.Lock()
 		tries, next := p.tries, p.next
 		p.mu.Unlock()
-		err := p.ask(ctx, "the certificate was replaced")
+		began := time.Now()
+		proof, err := p.ask(ctx, "the certificate was replaced")
 		if err == nil {
 			// It was no sign of trouble: the next question may come when it would have come.
 			p.mu.Lock()
 			p.tries, p.next = tries, next
 			p.mu.Unlock()
-			return p.atHub(ctx)
+			return p.introduced(ctx, proof, began)
 		}
 		p.log.WarnContext(ctx, "the provisioning service does not take the new certificate; the one before it is used while it is valid", "hub", c.Identity.Hostname, "error", err)
 	}
@@ -81,6 +82,19 @@ func (p *provisioner) introduce(ctx context.Context, c core.Credential) (core.Cr
 		old.credential.Life = left
 	}
 	return old.credential, nil
+}
+
+// introduced returns the certificate that has just been registered: by now another one may have been put in its place.
+func (p *provisioner) introduced(ctx context.Context, proof core.Credential, began time.Time) (core.Credential, error) {
+	c, err := p.atHub(ctx)
+	if err == nil && !p.isUnknown(c) {
+		return c, nil
+	}
+	proof.Identity = p.identity()
+	if proof.Life > 0 {
+		proof.Life = max(proof.Life-time.Since(began), time.Millisecond) // 0 would be without end
+	}
+	return proof, nil
 }
 
 // mayIntroduce reports whether the service is to be asked now: at once about each certificate, and then at its usual pace.

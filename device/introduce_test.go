@@ -66,8 +66,8 @@ func TestAProvisionedDevicesCertificateIsIntroducedBeforeItIsShown(t *testing.T)
 				h.Fault(api.Fault{Name: api.FaultProvisioningStatus, Code: 503, Count: 1})
 			}
 			replace()
-			time.Sleep(3 * time.Minute)
 		}
+		time.Sleep(3 * time.Minute)
 		stop()
 		n := counters(t, c)
 		if n.Renewals != 3 || n.Losses != 0 || n.Sessions != 4 {

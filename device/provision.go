@@ -159,7 +159,7 @@ func (p *provisioner) Credential(ctx context.Context) (core.Credential, error) {
 	p.asking.Lock()
 	defer p.asking.Unlock()
 	if why := p.due(time.Now()); why != "" {
-		err := p.ask(ctx, why)
+		_, err := p.ask(ctx, why)
 		if err != nil && p.identity() == (core.Identity{}) {
 			return core.Credential{}, err
 		}
@@ -209,21 +209,21 @@ func (p *provisioner) due(now time.Time) string {
 	return why
 }
 
-// ask asks the service and takes over what it says.
-func (p *provisioner) ask(ctx context.Context, why string) error {
+// ask asks the service and takes over what it says. It returns what the device proved itself by.
+func (p *provisioner) ask(ctx context.Context, why string) (core.Credential, error) {
 	p.pace(time.Now())
 	p.log.DebugContext(ctx, "ask the provisioning service", "why", why)
 	proof, err := p.cfg.Proof.Credential(ctx)
 	if err != nil {
-		return fmt.Errorf("prove the identity to the provisioning service: %w", err)
+		return proof, fmt.Errorf("prove the identity to the provisioning service: %w", err)
 	}
 	r, err := p.cfg.Registrar.Register(ctx, proof)
 	if err != nil {
-		return err
+		return proof, err
 	}
 	old := p.identity()
 	if err := p.adopt(r.State.AssignedHub, r.State.DeviceID); err != nil {
-		return &core.Error{Op: "take over what the provisioning service says", Kind: core.Fatal, Err: err}
+		return proof, &core.Error{Op: "take over what the provisioning service says", Kind: core.Fatal, Err: err}
 	}
 	p.mu.Lock()
 	p.asked, p.refusals, p.failures = true, 0, 0
@@ -235,7 +235,7 @@ func (p *provisioner) ask(ctx context.Context, why string) error {
 			p.log.ErrorContext(ctx, "the assignment cannot be kept: a restart has to ask again", "error", err)
 		}
 	}
-	return nil
+	return proof, nil
 }
 
 // pace puts the next question off, the longer the more there were.
