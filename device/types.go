@@ -68,4 +68,6 @@ var (
 	ErrInvalid = core.ErrInvalid
 	// ErrService: the hub answered with an error; the *Error has its status and tracking id.
 	ErrService = core.ErrService
+	// ErrUnsupported: this client, its identity or its routes cannot do that.
+	ErrUnsupported = core.ErrUnsupported
 )
