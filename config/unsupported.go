@@ -13,12 +13,6 @@ func (c *Config) Unsupported() []Problem {
 		if t.Use != "mqtt" {
 			add(itemKey("transports", i)+".use", "MQTT over WebSocket")
 		}
-		if t.Proxy.Mode != ProxyNone {
-			add(itemKey("transports", i)+".proxy_options", "a proxy")
-		}
-	}
-	if c.Uploads.Proxy.Mode != ProxyNone {
-		add("uploads", "a proxy for uploads")
 	}
 	o := &c.Outbox
 	if o.Mode == "disk" {

@@ -137,6 +137,14 @@ func configProblem(c *config.Config, key string, err error) error {
 	return usageError(&config.Error{Problems: []config.Problem{c.Problem(key, "%v", err)}})
 }
 
+// problemsOf returns the problems of the configuration that an error holds.
+func problemsOf(err error) []config.Problem {
+	if e, ok := errors.AsType[*config.Error](err); ok {
+		return e.Problems
+	}
+	return nil
+}
+
 // userAgent is what the hub is told of this program.
 func userAgent() string {
 	v := readVersion()
@@ -170,9 +178,13 @@ func makeTransports(c *config.Config, identity core.Identity, edgeCA []byte, now
 	trust.Ciphers = ciphers
 	var out []core.Transport
 	for i, t := range c.Transports {
+		proxy, err := routeProxy(c, i)
+		if err != nil {
+			return nil, err
+		}
 		m, err := mqtt.New(mqtt.Config{
 			Identity: identity, ProductInfo: c.Device.ProductInfo, UserAgent: userAgent(), KeepAlive: c.Connection.KeepAlive,
-			Port: t.Port, Address: t.Address, TLS: trust, Now: now, Logger: log,
+			Port: t.Port, Address: t.Address, TLS: trust, Proxy: proxy, Now: now, Logger: log,
 		})
 		if err != nil {
 			return nil, configProblem(c, fmt.Sprintf("transports[%d]", i), err)

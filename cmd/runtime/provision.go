@@ -75,6 +75,9 @@ func (rt *running) provisioning() (*device.Provisioning, error) {
 		}
 		cfg.TLS = netdial.TLSConfig{ExtraCA: text}
 	}
+	if cfg.Proxy, err = routeProxy(c, 0); err != nil { // the way to the hub is the way to the service
+		return nil, err
+	}
 	registrar, err := mqtt.NewRegistrar(cfg)
 	if err != nil {
 		return nil, configProblem(c, key, err)
