@@ -31,6 +31,8 @@ type running struct {
 	// metrics are those of the plugins.
 	metrics *metrics
 	clock   *clock.Clock
+	// proof are the files by which the device proves who it is.
+	proof *proofFiles
 	// token is the SAS token that the device was started with, where it has one.
 	token core.Secret
 	// failed gets the first plugin that cannot be started at all.
@@ -49,7 +51,7 @@ func assemble(c *config.Config, log *slog.Logger) (_ *running, err error) {
 	for _, text := range host.Limitations() {
 		log.Debug("plugins on this system", "limitation", text)
 	}
-	rt := &running{cfg: c, log: log, metrics: newMetrics(), failed: make(chan config.Problem, 1)}
+	rt := &running{cfg: c, log: log, metrics: newMetrics(), proof: filesOf(&c.Device), failed: make(chan config.Problem, 1)}
 	if err := os.MkdirAll(c.StateDir, 0o700); err != nil {
 		return nil, configProblem(c, "state_dir", fmt.Errorf("make the state directory: %w", err))
 	}
@@ -93,7 +95,7 @@ func assemble(c *config.Config, log *slog.Logger) (_ *running, err error) {
 }
 
 // credential makes the identity and the source of its credentials.
-func credential(c *config.Config, now func() time.Time) (core.Identity, core.CredentialSource, error) {
+func credential(c *config.Config, now func() time.Time, log *slog.Logger) (core.Identity, core.CredentialSource, error) {
 	switch {
 	case c.Device.X509 != nil:
 		return x509Credential(c, now)
@@ -101,16 +103,12 @@ func credential(c *config.Config, now func() time.Time) (core.Identity, core.Cre
 		return tokenCredential(c, now)
 	}
 	var identity core.Identity
-	var key core.Secret
+	var read func() (core.Secret, error)
 	var position string
 	if sk := c.Device.SymmetricKey; sk != nil {
-		position = "device.symmetric_key"
+		position = "device.symmetric_key.key"
 		identity = core.Identity{Hostname: sk.Hostname, DeviceID: sk.DeviceID}
-		secret, err := sk.Key.Resolve()
-		if err != nil {
-			return identity, nil, configProblem(c, position+".key", err)
-		}
-		key = secret
+		read = sk.Key.Resolve
 	} else {
 		position = "device.connection_string"
 		text, err := c.Device.ConnectionString.Resolve()
@@ -121,12 +119,14 @@ func credential(c *config.Config, now func() time.Time) (core.Identity, core.Cre
 		if err != nil {
 			return identity, nil, configProblem(c, position, err)
 		}
-		identity, key = cs.Identity, cs.Key
+		identity, read = cs.Identity, rereadConnectionString(c.Device.ConnectionString, cs.Identity)
 	}
 	if c.Device.GatewayHostname != "" {
 		identity.Gateway = c.Device.GatewayHostname
 	}
-	source, err := credentials.NewSharedKey(identity, key, c.Device.SASTokenTTL, now)
+	source, err := newRereadKey(log, read, func(key core.Secret) (core.CredentialSource, error) {
+		return credentials.NewSharedKey(identity, key, c.Device.SASTokenTTL, now)
+	})
 	if err != nil {
 		return identity, nil, configProblem(c, position, err)
 	}
@@ -233,6 +233,7 @@ func (rt *running) serve(ctx context.Context) error {
 	defer watching.Wait()
 	watching.Go(func() { rt.clock.Watch(serving, rt.clockJumped) })
 	watching.Go(func() { rt.keepTime(serving) })
+	watching.Go(func() { rt.watchProof(serving) })
 	var cause error
 	select {
 	case <-ctx.Done():

@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"log/slog"
 	"path/filepath"
 	"time"
 
@@ -29,7 +30,7 @@ func (rt *running) identify(cfg *device.Config) (err error) {
 	case c.Device.EdgeEnvironment:
 		cfg.Identity, cfg.Credentials, edgeCA, err = edge(c, now)
 	default:
-		cfg.Identity, cfg.Credentials, err = credential(c, now)
+		cfg.Identity, cfg.Credentials, err = credential(c, now, rt.log)
 	}
 	if err != nil {
 		return err
@@ -37,7 +38,7 @@ func (rt *running) identify(cfg *device.Config) (err error) {
 	if given, ok := cfg.Credentials.(*credentials.GivenToken); ok {
 		rt.token = given.Token()
 	}
-	cfg.Credentials = doubting(cfg.Credentials, rt.clock)
+	cfg.Credentials = doubting(rt.proof.noting(cfg.Credentials), rt.clock)
 	cfg.Transports, err = makeTransports(c, cfg.Identity, edgeCA, now, rt.log)
 	return err
 }
@@ -55,7 +56,7 @@ func (rt *running) provisioning() (*device.Provisioning, error) {
 	const key = "device.provisioning"
 	c, log, now := rt.cfg, rt.log, rt.clock.Now
 	p := c.Device.Provisioning
-	proof, atHub, err := registrationProof(c, now)
+	proof, atHub, err := registrationProof(c, now, log)
 	if err != nil {
 		return nil, err
 	}
@@ -80,13 +81,13 @@ func (rt *running) provisioning() (*device.Provisioning, error) {
 		return nil, configProblem(c, key, err)
 	}
 	out := &device.Provisioning{
-		Registrar: registrar, Proof: proof, Gateway: c.Device.GatewayHostname, Logger: log,
+		Registrar: registrar, Proof: rt.proof.noting(proof), Gateway: c.Device.GatewayHostname, Logger: log,
 		Credentials: func(id core.Identity) (core.CredentialSource, error) {
 			source, err := atHub(id)
 			if err != nil {
 				return nil, err
 			}
-			return doubting(source, rt.clock), nil
+			return doubting(rt.proof.noting(source), rt.clock), nil
 		},
 		Transports: func(id core.Identity) ([]core.Transport, error) { return makeTransports(c, id, nil, now, log) },
 		Keep: store.Assignments{
@@ -110,7 +111,7 @@ func (rt *running) provisioning() (*device.Provisioning, error) {
 
 // registrationProof makes the source of what proves the identity to the provisioning service, and what makes such a
 // source for a hub: the same key, or the same certificate.
-func registrationProof(c *config.Config, now func() time.Time) (proof core.CredentialSource, atHub func(core.Identity) (core.CredentialSource, error), err error) {
+func registrationProof(c *config.Config, now func() time.Time, log *slog.Logger) (proof core.CredentialSource, atHub func(core.Identity) (core.CredentialSource, error), err error) {
 	p, ttl := c.Device.Provisioning, c.Device.SASTokenTTL
 	if x := p.X509; x != nil {
 		if proof, err = credentials.NewX509(certificateOf(x.CertFile, x.KeyFile, x.PassPhrase), now); err != nil {
@@ -118,22 +119,17 @@ func registrationProof(c *config.Config, now func() time.Time) (proof core.Crede
 		}
 		return proof, func(core.Identity) (core.CredentialSource, error) { return proof, nil }, nil
 	}
-	position, source := "device.provisioning.symmetric_key", p.SymmetricKey
-	if !p.GroupSymmetricKey.IsZero() {
-		position, source = "device.provisioning.group_symmetric_key", p.GroupSymmetricKey
-	}
-	secret, err := source.Resolve()
-	if err == nil && !p.GroupSymmetricKey.IsZero() {
-		secret, err = credentials.DeriveKey(secret, p.RegistrationID)
-	}
-	if err == nil {
-		proof, err = credentials.NewRegistrationKey(p.IDScope, p.RegistrationID, secret, ttl, now)
-	}
+	position, read := registrationKey(p)
+	proof, err = newRereadKey(log, read, func(key core.Secret) (core.CredentialSource, error) {
+		return credentials.NewRegistrationKey(p.IDScope, p.RegistrationID, key, ttl, now)
+	})
 	if err != nil {
 		return nil, nil, configProblem(c, position, err)
 	}
 	return proof, func(id core.Identity) (core.CredentialSource, error) {
-		return credentials.NewSharedKey(id, secret, ttl, now)
+		return newRereadKey(log, read, func(key core.Secret) (core.CredentialSource, error) {
+			return credentials.NewSharedKey(id, key, ttl, now)
+		})
 	}, nil
 }
 
