@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"log/slog"
@@ -38,7 +39,14 @@ func (rt *running) identify(cfg *device.Config) (err error) {
 	if given, ok := cfg.Credentials.(*credentials.GivenToken); ok {
 		rt.token = given.Token()
 	}
-	cfg.Credentials = doubting(rt.proof.noting(cfg.Credentials), rt.clock)
+	cfg.Credentials = rt.doubting(rt.proof.noting(cfg.Credentials))
+	trust, err := hubTrust(c, edgeCA)
+	if err != nil {
+		return err
+	}
+	if rt.date, err = rt.newDateAsker(cfg.Identity.ConnectHost(), trust, c.Transports[0].Address, cmp.Or(c.Transports[0].Port, mqtt.DefaultPort)); err != nil {
+		return err
+	}
 	cfg.Transports, err = makeTransports(c, cfg.Identity, edgeCA, now, rt.log)
 	return err
 }
@@ -76,18 +84,21 @@ func (rt *running) provisioning() (*device.Provisioning, error) {
 		}
 		cfg.TLS = netdial.TLSConfig{ExtraCA: text}
 	}
+	if rt.date, err = rt.newDateAsker(p.Host, cfg.TLS, p.Address, cmp.Or(p.Port, mqtt.DefaultPort)); err != nil {
+		return nil, configProblem(c, key, err)
+	}
 	registrar, err := mqtt.NewRegistrar(cfg)
 	if err != nil {
 		return nil, configProblem(c, key, err)
 	}
 	out := &device.Provisioning{
-		Registrar: registrar, Proof: rt.proof.noting(proof), Gateway: c.Device.GatewayHostname, Logger: log,
+		Registrar: registrar, Proof: rt.doubting(rt.proof.noting(proof)), Gateway: c.Device.GatewayHostname, Logger: log,
 		Credentials: func(id core.Identity) (core.CredentialSource, error) {
 			source, err := atHub(id)
 			if err != nil {
 				return nil, err
 			}
-			return doubting(rt.proof.noting(source), rt.clock), nil
+			return rt.doubting(rt.proof.noting(source)), nil
 		},
 		Transports: func(id core.Identity) ([]core.Transport, error) { return makeTransports(c, id, nil, now, log) },
 		Keep: store.Assignments{

@@ -53,6 +53,9 @@ type Config struct {
 	DialContext ContextDialer
 	// Now is the wall clock for the validity of certificates; nil is time.Now.
 	Now func() time.Time
+	// Learn, if set, is told by whom a clock is behind: a moment that has passed, since the server's certificate, which is
+	// good otherwise, is valid from then on. It is called by Dial.
+	Learn func(passed time.Time)
 }
 
 // Dialer opens connections to one host. Make it with New.
@@ -192,6 +195,7 @@ func (d *Dialer) handshake(ctx context.Context, raw net.Conn, cfg *tls.Config) (
 	if ctx.Err() != nil {
 		return nil, false, d.fail(ctx, PhaseTLS, context.Cause(ctx))
 	}
+	d.learn(err)
 	return nil, !heard.any.Load() && isCut(err), d.fail(ctx, PhaseTLS, err)
 }
 
