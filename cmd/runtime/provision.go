@@ -12,6 +12,7 @@ import (
 	"github.com/fairlead-iot/fairlead/core"
 	"github.com/fairlead-iot/fairlead/credentials"
 	"github.com/fairlead-iot/fairlead/device"
+	"github.com/fairlead-iot/fairlead/internal/control"
 	"github.com/fairlead-iot/fairlead/store"
 	"github.com/fairlead-iot/fairlead/transports/mqtt"
 	"github.com/fairlead-iot/fairlead/transports/netdial"
@@ -118,6 +119,25 @@ func (rt *running) provisioning() (*device.Provisioning, error) {
 		out.Routes = append(out.Routes, t.Name())
 	}
 	return out, nil
+}
+
+// provisioned is what the status says of the assignment; nil where there is none to be had.
+func (rt *running) provisioned() *control.Provisioning {
+	p, ok := rt.client.Provisioning()
+	if !ok {
+		return nil
+	}
+	c := rt.cfg.Device.Provisioning
+	out := &control.Provisioning{
+		Host: c.Host, IDScope: c.IDScope, RegistrationID: c.RegistrationID, AssignedHub: p.Hostname, DeviceID: p.DeviceID, Kept: p.Kept,
+	}
+	if !p.At.IsZero() {
+		out.Since = p.At.UTC().Format(time.RFC3339)
+	}
+	if p.Err != nil {
+		out.LastError = p.Err.Error()
+	}
+	return out
 }
 
 // registrationProof makes the source of what proves the identity to the provisioning service, and what makes such a
