@@ -29,8 +29,10 @@ const (
 type world struct {
 	t *testing.T
 	// id is what the hub calls the device, or the module; env is what the runtime's environment has besides.
-	id      string
-	env     []string
+	id  string
+	env []string
+	// secrets are the files that hold a secret by right.
+	secrets []string
 	dir     string
 	hub     *process
 	runtime *process
@@ -59,7 +61,7 @@ func newWorld(t *testing.T) *world {
 			t.Error(err)
 		}
 	})
-	w := &world{t: t, dir: dir, id: device}
+	w := &world{t: t, dir: dir, id: device, secrets: []string{"device.cs"}}
 	w.startHub("0", "0")
 	w.must("hub", "device", "add", device, "--out", w.path("device.cs"), "--dir", w.path("hub"))
 	return w
@@ -213,6 +215,7 @@ type status struct {
 		Reason   string `json:"reason"`
 	} `json:"plugins"`
 	Counters struct {
+		Attempts     int `json:"attempts"`
 		Sessions     int `json:"sessions"`
 		Losses       int `json:"losses"`
 		Renewals     int `json:"renewals"`
