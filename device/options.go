@@ -49,9 +49,10 @@ type Options struct {
 
 	// ExtraCA, PEM, is trusted beside the roots.
 	ExtraCA []byte
-	// Port is the hub's, 8883 if not set, or 443 with WebSockets; Address, if set, is dialed in place of the hub's name.
-	Port    int
-	Address string
+	// Port is the hub's, 8883 if not set, or 443 with WebSockets; HTTPSPort is the Edge hub's for InvokeMethod, 443 if not set. Address, if set, is
+	// dialed in place of the hub's name.
+	Port, HTTPSPort int
+	Address         string
 	// DialContext, if set, takes the place of DNS and TCP.
 	DialContext func(ctx context.Context, network, addr string) (net.Conn, error)
 	// UserAgent names the program to the hub, before ProductInfo; it has a default.

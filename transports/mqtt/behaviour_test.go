@@ -60,7 +60,7 @@ func TestConnackTable(t *testing.T) {
 	for _, c := range []struct {
 		code byte
 		kind core.Kind
-	}{{1, core.Fatal}, {2, core.Fatal}, {3, core.Transient}, {4, core.Unauthorized}, {5, core.Unauthorized}, {6, core.Transient}, {0x80, core.Transient}} {
+	}{{1, core.Fatal}, {2, core.Fatal}, {3, core.Unavailable}, {4, core.Unauthorized}, {5, core.Unauthorized}, {6, core.Transient}, {0x80, core.Transient}} {
 		t.Run(fmt.Sprint(c.code), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				hub := transporttest.NewFakeHub()

@@ -33,6 +33,8 @@ type RegistrarConfig struct {
 	// UserAgent names the program: "fairlead/1.2 (linux; arm64)".
 	UserAgent string
 	TLS       netdial.TLSConfig
+	// Proxy, if set, is the only way to the service.
+	Proxy netdial.Proxy
 	// DialContext, if set, takes the place of DNS and TCP; Open that of TLS as well, as in Config.
 	DialContext netdial.ContextDialer
 	Open        Opener
@@ -109,7 +111,7 @@ func (cfg RegistrarConfig) Transport() Config {
 	}
 	return Config{
 		Identity: core.Identity{Hostname: cfg.Host, DeviceID: cfg.RegistrationID}, UserAgent: cfg.UserAgent,
-		Port: cfg.Port, Address: cfg.Address, TLS: cfg.TLS, DialContext: cfg.DialContext, Open: cfg.Open, Now: cfg.Now, Logger: cfg.Logger,
+		Port: cfg.Port, Address: cfg.Address, TLS: cfg.TLS, Proxy: cfg.Proxy, DialContext: cfg.DialContext, Open: cfg.Open, Now: cfg.Now, Logger: cfg.Logger,
 	}
 }
 

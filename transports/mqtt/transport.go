@@ -37,6 +37,8 @@ type Config struct {
 	Port    int
 	Address string
 	TLS     netdial.TLSConfig
+	// Proxy, if set, is the only way to the hub.
+	Proxy netdial.Proxy
 	// DialContext, if set, takes the place of DNS and TCP.
 	DialContext netdial.ContextDialer
 	// Now is the wall clock against which certificates are checked; nil is time.Now.
@@ -44,8 +46,8 @@ type Config struct {
 	// Logger gets debug lines about what was dropped, and an error line where a message can never be sent; nil is none.
 	Logger *slog.Logger
 
-	// Name is the route's name; "" is "mqtt". Open, if set, takes the place of TCP and TLS: then Address, TLS, DialContext
-	// and Now are not used.
+	// Name is the route's name; "" is "mqtt". Open, if set, takes the place of TCP and TLS: then Address, TLS, Proxy,
+	// DialContext and Now are not used.
 	Name string
 	Open Opener
 }
@@ -123,7 +125,7 @@ func (cfg Config) Endpoint(port int) (string, int) {
 func (cfg Config) Dialer(port int) (*netdial.Dialer, error) {
 	host, port := cfg.Endpoint(port)
 	return netdial.New(netdial.Config{
-		Host: host, Port: port, Address: cfg.Address, TLS: cfg.TLS,
+		Host: host, Port: port, Address: cfg.Address, TLS: cfg.TLS, Proxy: cfg.Proxy,
 		UserTimeout: silence(cfg.KeepAlive), DialContext: cfg.DialContext, Now: cfg.Now,
 	})
 }
