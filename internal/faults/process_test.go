@@ -23,14 +23,20 @@ type process struct {
 	done chan struct{} // closed when it was reaped
 }
 
-// start is launch of the program that is tested.
+// start starts the program; see launch.
 func start(t *testing.T, dir, name string, args ...string) *process {
 	t.Helper()
-	return launch(t, dir, name, append([]string{programs.fairlead}, args...))
+	return startWith(t, dir, name, nil, args...)
+}
+
+// startWith is start with more in the environment.
+func startWith(t *testing.T, dir, name string, env []string, args ...string) *process {
+	t.Helper()
+	return launch(t, dir, name, env, append([]string{programs.fairlead}, args...))
 }
 
 // launch starts a command line; it is killed, and its log printed if the test failed, when the test ends.
-func launch(t *testing.T, dir, name string, argv []string) *process {
+func launch(t *testing.T, dir, name string, env, argv []string) *process {
 	t.Helper()
 	p := &process{name: name, log: filepath.Join(dir, name+".log"), done: make(chan struct{})}
 	log, err := os.OpenFile(p.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
@@ -39,7 +45,7 @@ func launch(t *testing.T, dir, name string, argv []string) *process {
 	}
 	defer log.Close() //nolint:errcheck // the child has its own
 	p.cmd = exec.Command(argv[0], argv[1:]...)
-	p.cmd.Stdout, p.cmd.Stderr, p.cmd.Dir, p.cmd.Env = log, log, dir, environ(dir)
+	p.cmd.Stdout, p.cmd.Stderr, p.cmd.Dir, p.cmd.Env = log, log, dir, append(environ(dir), env...)
 	if err := p.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
