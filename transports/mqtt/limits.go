@@ -30,10 +30,12 @@ const (
 
 	// readBuffer is read from the connection at once.
 	readBuffer = 16 << 10
-	// writeSoft is how much may wait for the connection before the session puts no more messages together; writeHard is
+	// The room is how much may wait for the connection before the session puts no more messages together: what the connection
+	// takes in writeAhead, as far as is known, within roomMin and roomMax. What is put together, nothing overtakes. writeHard is
 	// where paho itself has to wait. Between them is room for what must never wait: acknowledgements, pings, requests.
-	writeSoft = 128 << 10
-	writeHard = 2 << 20
+	writeAhead       = 500 * time.Millisecond
+	roomMin, roomMax = 4 << 10, 128 << 10
+	writeHard        = 2 << 20
 	// writeKeep is the largest idle buffer that is kept for later.
 	writeKeep = 512 << 10
 	// maxPacket bounds an inbound packet: 256 KiB is the hub's largest body, the rest is topic and room.
