@@ -55,8 +55,9 @@ type guard struct {
 	writing bool
 	direct  bool // paho's own goroutine is the one that writes
 	ended   bool
-	leaving int // bytes that the flusher has taken and not written yet
-	ahead   int // bytes that may wait, from roomMin to roomMax; whoever has set writing changes it
+	leaving int       // bytes that the flusher has taken and not written yet
+	ahead   int       // bytes that may wait, from roomMin to roomMax; whoever has set writing changes it
+	began   time.Time // when the chunk that is being written was begun
 
 	flusher sync.WaitGroup
 
@@ -135,6 +136,7 @@ func (g *guard) Read(p []byte) (int, error) {
 		n, err := g.Conn.Read(g.rbuf)
 		if n > 0 {
 			g.heard.Store(int64(time.Since(g.start)))
+			g.prolong()
 			kept, bad := g.filter.feed(g.rbuf[:n])
 			if len(g.filter.pubacks) > 0 {
 				g.acked(g.filter.pubacks)
@@ -214,7 +216,7 @@ func (g *guard) Write(p []byte) (int, error) {
 		return 0, errEnded
 	}
 	if !g.writing && len(g.wbuf) == 0 && len(p) <= writeChunk {
-		g.writing, g.direct = true, true
+		g.writing, g.direct, g.began = true, true, time.Now()
 		g.mu.Unlock()
 		err := g.push(p)
 		g.wrote()
@@ -296,7 +298,7 @@ func (g *guard) send() {
 			return
 		}
 		out := g.wbuf
-		g.wbuf, g.spare, g.writing, g.leaving = g.spare[:0], nil, true, len(out)
+		g.wbuf, g.spare, g.writing, g.leaving, g.began = g.spare[:0], nil, true, len(out), time.Now()
 		g.room.Broadcast()
 		g.mu.Unlock()
 		err := g.push(out)
@@ -324,7 +326,7 @@ func (g *guard) push(p []byte) error {
 		}
 		if err != nil {
 			if errors.Is(err, os.ErrDeadlineExceeded) {
-				err = fmt.Errorf("the connection accepted no bytes for %v: %w", writeTimeout, err)
+				err = fmt.Errorf("the connection accepted no bytes for %v: %w", time.Since(began).Round(time.Second), err)
 			}
 			g.abort(&core.Error{Op: "write to hub", Kind: core.Transient, Phase: phaseMQTT, Err: err})
 			return errEnded
@@ -332,12 +334,22 @@ func (g *guard) push(p []byte) error {
 		ahead := nextAhead(g.ahead, n, time.Since(began))
 		if p = p[n:]; len(p) != g.leaving || ahead != g.ahead {
 			g.mu.Lock()
-			g.ahead, g.leaving = ahead, len(p)
+			g.ahead, g.leaving, g.began = ahead, len(p), time.Now()
 			g.room.Broadcast()
 			g.mu.Unlock()
 		}
 	}
 	return nil
+}
+
+// prolong gives a write that lasts more time, since the hub was just heard: a link that has become slow first brings what
+// the kernel has in flight, and loses much of it.
+func (g *guard) prolong() {
+	g.mu.Lock()
+	defer g.mu.Unlock() // whoever writes takes it between two chunks: the deadline is not the next one's
+	if lasts := time.Since(g.began); g.writing && lasts > writeLasts && lasts < writeLimit {
+		_ = g.Conn.SetWriteDeadline(time.Now().Add(min(writeTimeout, writeLimit-lasts)))
+	}
 }
 
 // nextAhead learns from a write of n bytes how many may wait for the next ones. One that the connection takes at once tells
@@ -356,19 +368,28 @@ func nextAhead(ahead, n int, took time.Duration) int {
 	return ahead
 }
 
+// allowed is how many bytes may wait now. A write that lasts may be the first of a link that has become slow. The caller
+// holds the mutex.
+func (g *guard) allowed() int {
+	if g.writing && time.Since(g.began) > writeLasts {
+		return roomMin
+	}
+	return g.ahead
+}
+
 // isFull reports whether so much waits that messages have to wait: a ping must not queue behind minutes of telemetry on a
 // slow link.
 func (g *guard) isFull() bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return len(g.wbuf)+g.leaving >= g.ahead
+	return len(g.wbuf)+g.leaving >= g.allowed()
 }
 
 // hasRoom waits until it is not full, and reports whether the connection still lives.
 func (g *guard) hasRoom() bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	for !g.ended && len(g.wbuf)+g.leaving >= g.ahead {
+	for !g.ended && len(g.wbuf)+g.leaving >= g.allowed() {
 		g.room.Wait()
 	}
 	return !g.ended
@@ -379,7 +400,7 @@ func (g *guard) hasRoom() bool {
 func (g *guard) append(add func(out []byte, room int) []byte) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.wbuf = add(g.wbuf, g.ahead)
+	g.wbuf = add(g.wbuf, g.allowed())
 }
 
 // calm waits until paho's writer is at rest and there is room: paho's Subscribe gives up on a busy one, and never gives
@@ -387,7 +408,7 @@ func (g *guard) append(add func(out []byte, room int) []byte) {
 func (g *guard) calm() bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	for !g.ended && (g.direct || len(g.wbuf)+g.leaving >= g.ahead) {
+	for !g.ended && (g.direct || len(g.wbuf)+g.leaving >= g.allowed()) {
 		g.room.Wait()
 	}
 	return !g.ended

@@ -198,3 +198,64 @@ func TestCloseAfterALossIsQuick(t *testing.T) {
 		}
 	})
 }
+
+// A write that the connection does not take ends the session, sooner if the hub is silent as well.
+func TestAWriteMayLastLongerWhileTheHubIsHeard(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		stuck time.Duration // until the peer reads on
+		heard bool
+		ends  time.Duration // 0 if it does not
+	}{
+		{"a silent hub", time.Hour, false, writeTimeout},
+		{"a hub that only speaks", time.Hour, true, writeLimit},
+		{"a slow one that is heard", 25 * time.Second, true, 0},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				tr, err := New(Config{Identity: testIdentity, Open: openScript(func(conn net.Conn) {
+					_, _ = packets.ReadPacket(conn)
+					_, _ = conn.Write(connackOK)
+					if c.heard {
+						go func() {
+							for {
+								if _, err := conn.Write([]byte{packetPingresp << 4, 0}); err != nil {
+									return
+								}
+								time.Sleep(time.Second)
+							}
+						}()
+					}
+					time.Sleep(c.stuck)
+					_, _ = io.Copy(io.Discard, conn)
+				})})
+				if err != nil {
+					t.Fatal(err)
+				}
+				link, err := tr.Open(t.Context(), core.Credential{})
+				if err != nil {
+					t.Fatal(err)
+				}
+				s, err := link.Connect(t.Context(), core.Credential{}, core.Handler{})
+				if err != nil {
+					t.Fatal(err)
+				}
+				s.Send(1, outbound(1, 10))
+				if c.ends > 0 {
+					began := time.Now()
+					wantLost(t, s, c.ends+time.Second, "accepted no bytes for "+c.ends.String())
+					if took := time.Since(began); took < c.ends {
+						t.Errorf("it ended after %v, want %v", took, c.ends)
+					}
+				} else {
+					time.Sleep(c.stuck + time.Second)
+					if isClosed(s.Done()) {
+						t.Errorf("it ended: %v", s.Err())
+					}
+					mustClose(t, s)
+				}
+				time.Sleep(2 * time.Hour) // the script ends
+			})
+		})
+	}
+}
