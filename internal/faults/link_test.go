@@ -3,6 +3,7 @@
 package faults
 
 import (
+	"cmp"
 	"fmt"
 	"os"
 	"regexp"
@@ -64,35 +65,52 @@ type linkFault struct {
 	lasts      time.Duration
 	begin, end func(w *linkWorld)
 	flood      bool
+	use        string // the route; "" is mqtt
 }
 
 var linkFaults = []linkFault{
-	{"drop both ways", silent, silentOutage, func(w *linkWorld) { w.filter("drop", "drop") }, (*linkWorld).clear, false},
-	{"the same, briefly", brief, linkOutage / 2, func(w *linkWorld) { w.filter("drop", "drop") }, (*linkWorld).clear, false},
-	{"drop to the hub", silent, silentOutage, func(w *linkWorld) { w.filter("drop", "") }, (*linkWorld).clear, false},
-	{"drop from the hub", silent, silentOutage, func(w *linkWorld) { w.filter("", "drop") }, (*linkWorld).clear, false},
-	{"reset", told, linkOutage, func(w *linkWorld) { w.filter("meta l4proto tcp reject with tcp reset", "") }, (*linkWorld).clear, false},
+	{"drop both ways", silent, silentOutage, func(w *linkWorld) { w.filter("drop", "drop") }, (*linkWorld).clear, false, ""},
+	{"the same, briefly", brief, linkOutage / 2, func(w *linkWorld) { w.filter("drop", "drop") }, (*linkWorld).clear, false, ""},
+	{"drop to the hub", silent, silentOutage, func(w *linkWorld) { w.filter("drop", "") }, (*linkWorld).clear, false, ""},
+	{"drop from the hub", silent, silentOutage, func(w *linkWorld) { w.filter("", "drop") }, (*linkWorld).clear, false, ""},
+	{"reset", told, linkOutage, func(w *linkWorld) { w.filter("meta l4proto tcp reject with tcp reset", "") }, (*linkWorld).clear, false, ""},
 	{"10 % loss", borne, linkOutage, func(w *linkWorld) {
 		w.filter("numgen random mod 100 < 10 drop", "numgen random mod 100 < 10 drop")
-	}, (*linkWorld).clear, false},
-	{"64 kbit/s", borne, linkOutage, func(w *linkWorld) { w.shape("64kbit") }, func(w *linkWorld) { w.shape("") }, false},
-	{"the same, flooded", borne, linkOutage, func(w *linkWorld) { w.shape("64kbit") }, func(w *linkWorld) { w.shape("") }, true},
-	{"link down", silent, silentOutage, func(w *linkWorld) { w.plug("down") }, func(w *linkWorld) { w.plug("up") }, false},
+	}, (*linkWorld).clear, false, ""},
+	{"64 kbit/s", borne, linkOutage, func(w *linkWorld) { w.shape("64kbit") }, func(w *linkWorld) { w.shape("") }, false, ""},
+	{"the same, flooded", borne, linkOutage, func(w *linkWorld) { w.shape("64kbit") }, func(w *linkWorld) { w.shape("") }, true, ""},
+	{"link down", silent, silentOutage, func(w *linkWorld) { w.plug("down") }, func(w *linkWorld) { w.plug("up") }, false, ""},
 	{"reset, DNS gone", nameless, linkOutage, func(w *linkWorld) {
 		w.dns.silence(true)
 		w.resetOnce()
-	}, func(w *linkWorld) { w.dns.silence(false) }, false},
+	}, func(w *linkWorld) { w.dns.silence(false) }, false, ""},
 	{"hub moves", told, linkOutage, func(w *linkWorld) {
 		w.filter("ip daddr "+hubAddr+" meta l4proto tcp reject with tcp reset", "")
-	}, func(w *linkWorld) { w.dns.point(hubAddr2) }, false},
+	}, func(w *linkWorld) { w.dns.point(hubAddr2) }, false, ""},
 	{"hub away", told, linkOutage, func(w *linkWorld) {
 		w.hub.signal(w.t, syscall.SIGTERM)
 		if code, _ := w.hub.exit(w.t, 10*time.Second); code != 0 {
 			w.t.Errorf("the hub exited %d", code)
 		}
-	}, (*linkWorld).restart, false},
-	{"hub killed", told, 0, func(w *linkWorld) { w.hub.kill(w.t) }, (*linkWorld).restart, false},
-	{"hub stopped", silent, silentOutage, func(w *linkWorld) { w.hub.signal(w.t, syscall.SIGSTOP) }, func(w *linkWorld) { w.hub.signal(w.t, syscall.SIGCONT) }, false},
+	}, (*linkWorld).restart, false, ""},
+	{"hub killed", told, 0, func(w *linkWorld) { w.hub.kill(w.t) }, (*linkWorld).restart, false, ""},
+	{"hub stopped", silent, silentOutage, func(w *linkWorld) { w.hub.signal(w.t, syscall.SIGSTOP) }, func(w *linkWorld) { w.hub.signal(w.t, syscall.SIGCONT) }, false, ""},
+}
+
+// overWebSocket are the faults that are also tried by the other route.
+var overWebSocket = []string{"drop both ways", "reset", "hub away"}
+
+// linkCases are the faults by each route.
+func linkCases() []linkFault {
+	cases := slices.Clone(linkFaults)
+	for _, f := range linkFaults {
+		if slices.Contains(overWebSocket, f.name) {
+			f.use = "mqttws"
+			f.name += ", mqttws"
+			cases = append(cases, f)
+		}
+	}
+	return cases
 }
 
 func (w *linkWorld) clear()   { w.filter("", "") }
@@ -110,9 +128,10 @@ func (w *linkWorld) resetOnce() {
 // Each fault in a world of its own, all at once, since each lasts as long as it lasts.
 func TestLinksDoWhatLinksDoAndNothingIsLost(t *testing.T) {
 	needLinkTools(t)
-	results := make([]*linkResult, len(linkFaults))
+	cases := linkCases()
+	results := make([]*linkResult, len(cases))
 	var running sync.WaitGroup
-	for i, f := range linkFaults {
+	for i, f := range cases {
 		running.Go(func() { // not t.Parallel, which would let only as many run as there are processors
 			t.Run(f.name, func(t *testing.T) { results[i] = f.run(t) })
 		})
@@ -125,7 +144,7 @@ func TestLinksDoWhatLinksDoAndNothingIsLost(t *testing.T) {
 		if r == nil {
 			continue
 		}
-		f := linkFaults[i]
+		f := cases[i]
 		found := "-"
 		if r.found > 0 {
 			found = r.found.String()
@@ -151,7 +170,7 @@ func (f linkFault) run(t *testing.T) *linkResult {
 	if f.flood {
 		rate, window = floodRate, floodWindow
 	}
-	w.configureLink(numbers(fmt.Sprintf("{rate: %d, window: %d, report: true}", rate, window)))
+	w.configureLink(cmp.Or(f.use, "mqtt"), numbers(fmt.Sprintf("{rate: %d, window: %d, report: true}", rate, window)))
 	w.run()
 	tr := w.startTraffic()
 	healthy := time.Now()
@@ -227,11 +246,11 @@ func (f linkFault) checkSessions(t *testing.T, r *linkResult, s status) {
 }
 
 // configureLink writes a configuration that finds the hub by its name.
-func (w *linkWorld) configureLink(plugins string) {
+func (w *linkWorld) configureLink(use, plugins string) {
 	w.t.Helper()
 	w.configure(plugins, fmt.Sprintf("connection: {keep_alive: %v}", linkKeepAlive))
 	edit(w.t, w.path("fairlead.yaml"), func(s string) string {
-		return regexp.MustCompile(`(?m)^transports: .*$`).ReplaceAllString(s, "transports: [{use: mqtt}]")
+		return regexp.MustCompile(`(?m)^transports: .*$`).ReplaceAllString(s, "transports: [{use: "+use+"}]")
 	})
 }
 

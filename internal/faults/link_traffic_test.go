@@ -14,7 +14,7 @@ import (
 const (
 	callEvery    = 500 * time.Millisecond
 	desiredEvery = time.Second
-	callLimit    = 15 * time.Second
+	callLimit    = 30 * time.Second // the hub's own, where a caller does not say
 )
 
 // methodCall is a direct method call of the service side.
