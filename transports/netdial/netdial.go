@@ -110,7 +110,7 @@ func New(cfg Config) (*Dialer, error) {
 		d.dial = (&net.Dialer{
 			KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 30 * time.Second, Interval: 10 * time.Second, Count: 3},
 			ControlContext: func(_ context.Context, _, _ string, c syscall.RawConn) error {
-				return setUserTimeout(c, cfg.UserTimeout)
+				return setOptions(c, cfg.UserTimeout)
 			},
 		}).DialContext
 	}
