@@ -14,13 +14,17 @@ type backoff struct {
 	slowKind    Kind
 	cleanCloses int
 	route       int
-	routesTried int
+	// routesTried are the attempts of this round over the routes, rounds those that came to nothing, and isMild says that
+	// one of this round's failures may pass by itself. stuck counts failures in a row of a route that opens.
+	routesTried, rounds, stuck int
+	isMild                     bool
 }
 
-// outage decides when to try again after a loss or a failed attempt.
-func (m *Machine) outage(now Instant, f Fault, wasUp bool, lasted time.Duration) {
+// outage decides when to try again, and by which route, after a session was lost (at is up) or an attempt failed in a phase.
+func (m *Machine) outage(now Instant, f Fault, at phase, lasted time.Duration) {
 	m.fault = f
 	b := &m.backoff
+	wasUp := at >= up
 	if wasUp && lasted >= m.lim.Stable {
 		*b = backoff{route: b.route} // a loss is no reason to leave a route that works
 	}
@@ -56,15 +60,64 @@ func (m *Machine) outage(now Instant, f Fault, wasUp bool, lasted time.Duration)
 		m.abandonAll(outcome)
 		return
 	}
-	m.retryAt = now.Add(max(m.wait(now, f), f.RetryAfter))
+	m.retryAt = now.Add(max(m.wait(now, f, at, lasted), f.RetryAfter))
+}
+
+// givesWay reports whether a failure speaks against the route. One that does not open for whatever reason may be passed
+// by another: names are not resolved here, but a proxy resolves them; a portal shows its own certificate. That the hub
+// refuses the identity or asks for patience is no route's fault. A route that opens, and then carries nothing, must
+// fail several times, since the hub itself may be in trouble.
+func (m *Machine) givesWay(f Fault, at phase, lasted time.Duration) bool {
+	b := &m.backoff
+	switch {
+	case m.cfg.Routes == 1:
+		return false
+	case at < up && f.Kind == Blocked:
+		return true
+	case at == opening:
+		return f.Kind == Transient || f.Kind == Fatal || f.Kind == Refused
+	case at < connecting, f.Kind != Transient && f.Kind != Blocked, f.Clean:
+		return false
+	case at >= up && lasted >= m.lim.Stable:
+		b.stuck = 0
+		return false
+	}
+	b.stuck++
+	return b.stuck >= m.lim.RouteTries
 }
 
 // wait computes the time until the next attempt.
 //
 // In the embedded guidance of Azure's SDKs waits grow from 1 s; ours do so within connection_retry_interval while an
 // outage is young, since most are short, and within connection_retry_max later, so that a day costs some 250 attempts.
-func (m *Machine) wait(now Instant, f Fault) time.Duration {
+//
+// All routes together keep to that: only the first rounds over them go from one to the next at once. Later each attempt
+// has its wait, and each route its turn.
+func (m *Machine) wait(now Instant, f Fault, at phase, lasted time.Duration) time.Duration {
 	b := &m.backoff
+	isLate := false
+	if m.givesWay(f, at, lasted) {
+		isOpening := at < connecting || at < up && f.Kind == Blocked
+		b.route, b.stuck = (b.route+1)%m.cfg.Routes, 0
+		b.isMild = b.isMild || f.Kind == Transient || f.Kind == Blocked
+		switch {
+		case b.rounds >= m.lim.RouteRounds:
+			isLate = true
+		case isOpening && b.routesTried < m.cfg.Routes:
+			return 0
+		}
+		if b.routesTried >= m.cfg.Routes {
+			b.rounds++
+			b.routesTried = 0
+			if b.isMild {
+				f.Kind = Transient // one of them may get through soon
+			}
+			b.isMild = false
+		}
+	}
+	if isLate {
+		f.Kind = Transient // of several routes with several troubles none sets the pace
+	}
 	if f.Kind != b.slowKind {
 		b.slow, b.slowKind = 0, f.Kind
 	}
@@ -86,13 +139,7 @@ func (m *Machine) wait(now Instant, f Fault) time.Duration {
 		return slowly(m.lim.FatalMin)
 	case TakenOver:
 		return slowly(m.lim.TakenOverMin)
-	case Blocked:
-		if b.routesTried < m.cfg.Routes {
-			b.route = (b.route + 1) % m.cfg.Routes
-			return 0
-		}
-		b.route, b.routesTried = (b.route+1)%m.cfg.Routes, 0
-	case Transient:
+	case Blocked, Transient:
 	}
 	if b.tries == 0 {
 		return 0

@@ -258,9 +258,9 @@ var bugs = []bug{
 					return nil
 				}
 			case core.Close:
-				if len(m.held) > 0 && m.held[0] == core.FetchCredential(e) {
+				if len(m.held) > 0 && m.held[0] == (core.FetchCredential{Epoch: e.Epoch}) {
 					m.held = nil
-					m.more = append(m.more, core.Closed(e))
+					m.more = append(m.more, core.Closed{Epoch: e.Epoch})
 					return nil
 				}
 			}
@@ -320,7 +320,7 @@ var bugs = []bug{
 		effect: func(m *mutant, e core.Effect) []core.Effect {
 			if c, ok := e.(core.Close); ok && c.Epoch == m.up && len(m.held) == 0 {
 				m.held, m.until = []core.Effect{e}, m.now.Add(2*time.Second)
-				m.more = append(m.more, core.Closed(c))
+				m.more = append(m.more, core.Closed{Epoch: c.Epoch})
 				return nil
 			}
 			return []core.Effect{e}

@@ -374,7 +374,7 @@ func (w *world) execute(e core.Effect) {
 		w.fail(Plugins, "plugin %d was given up: %s", e.Plugin, e.Reason)
 	case core.Stop:
 		w.stopped = true
-	case core.Warn:
+	case core.Warn, core.RememberRoute:
 	default:
 		panic(fmt.Sprintf("an order that the world does not know: %v", e))
 	}
