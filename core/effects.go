@@ -226,7 +226,9 @@ func (e Subscribe) String() string {
 	return line("subscribe", "epoch", e.Epoch, "feature", e.Feature)
 }
 
-func (e Announce) String() string       { return line("announce", "state", e.State, "reason", e.Reason, "route", e.Route) }
+func (e Announce) String() string {
+	return line("announce", "state", e.State, "reason", e.Reason, "route", e.Route)
+}
 func (e Warn) String() string           { return line("warn", e.Fault.pairs()...) }
 func (f WantCredential) String() string { return line("want-credential", "left", f.Left) }
 func (Stop) String() string             { return "stop" }

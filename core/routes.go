@@ -84,8 +84,8 @@ func (m *Machine) planSwap(now Instant) {
 		if !m.due(now, r.probeAt) {
 			return
 		}
-		if m.cur.renewDue != never && now.Add(m.lim.ProbeRoom) > m.cur.renewDue {
-			return // the renewal has what room there is; it wakes the plan
+		if due := m.cur.renewDue; due != never && now.Add(m.lim.ProbeRoom) > due && due.Sub(m.cur.connectedAt) > m.lim.ProbeRoom {
+			return // after the renewal, which wakes the plan, there is room enough
 		}
 		if !m.isQuiet() && !m.due(now, r.probeAt.Add(m.lim.ProbePatience)) {
 			return
@@ -184,7 +184,9 @@ func (m *Machine) routeWorks(now Instant, a *attempt, wasPlanned bool) {
 	if r.probeAt == 0 {
 		m.putOffProbe(now)
 	}
-	r.probeAt = max(r.probeAt, now.Add(m.lim.Stable))
+	if !wasPlanned {
+		r.probeAt = max(r.probeAt, now.Add(m.lim.Stable))
+	}
 }
 
 // routeLost judges the route of a session that was lost.
