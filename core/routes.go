@@ -167,18 +167,29 @@ func (m *Machine) routeWorks(now Instant, a *attempt, wasPlanned bool) {
 	if a.route != m.backoff.route {
 		m.backoff.route, m.backoff.stuck = a.route, 0
 	}
-	m.causes = m.causes[:0]
 	if a.route != r.kept {
 		r.kept = a.route
 		m.emit(RememberRoute{a.route})
 	}
-	if r.chosen == a.route {
+	isRefused := false
+	switch {
+	case r.chosen == a.route:
 		m.finishAll(&r.ops, Succeeded)
-	} else if !wasPlanned {
+	case !wasPlanned && len(r.ops) > 0: // it gave way
+		isRefused = true
+		for _, c := range m.causes {
+			if c.route == r.chosen {
+				r.fault = c.fault
+			}
+		}
 		m.leaveChoice(Failed)
 	}
-	if _, ok := m.betterRoute(a.route); !ok {
-		r.fault, r.probe = Fault{}, 0
+	m.causes = m.causes[:0]
+	if _, isLesser := m.betterRoute(a.route); !isLesser {
+		r.probe = 0
+		if !isRefused { // whoever chose is told of what it failed
+			r.fault = Fault{}
+		}
 		return
 	}
 	if r.probeAt == 0 {

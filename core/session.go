@@ -46,6 +46,7 @@ const (
 	whyRenewal    = "renewal"
 	whySwap       = "another route"
 	whyDisconnect = "disconnect"
+	whyShutdown   = "shutdown"
 	whyRoute      = "another route was chosen"
 	whyNoConnack  = "no answer by the preferred route"
 )
@@ -65,6 +66,10 @@ func (m *Machine) planSession(now Instant) {
 		if next.phase != absent {
 			m.hangUp(next, "")
 		}
+		why := whyDisconnect
+		if m.finishing {
+			why = whyShutdown
+		}
 		switch cur.phase {
 		case absent, draining, closing:
 		case up:
@@ -72,9 +77,9 @@ func (m *Machine) planSession(now Instant) {
 			if m.finishing {
 				limit = 0 // the shutdown has waited already
 			}
-			m.drain(now, limit, whyDisconnect)
+			m.drain(now, limit, why)
 		default:
-			m.hangUp(cur, whyDisconnect)
+			m.hangUp(cur, why)
 		}
 	}
 	if cur.phase == absent && next.phase == absent && len(m.disconnectOps) > 0 {
@@ -323,7 +328,7 @@ func (m *Machine) attemptClosed(now Instant, e Epoch) {
 		switch was.why {
 		case whyRenewal, whySwap:
 			m.next.upSince = was.upSince
-		case whyDisconnect:
+		case whyDisconnect, whyShutdown:
 			m.fault = Fault{}
 		case whyRoute:
 			m.retryAt = now
