@@ -33,6 +33,8 @@ type running struct {
 	clock   *clock.Clock
 	// token is the SAS token that the device was started with, where it has one.
 	token core.Secret
+	// history is what outlives the process of the connection's past.
+	history *keeper
 	// failed gets the first plugin that cannot be started at all.
 	failed chan config.Problem
 }
@@ -61,6 +63,12 @@ func assemble(c *config.Config, log *slog.Logger) (_ *running, err error) {
 			rt.unlock()
 		}
 	}()
+	rt.history = newKeeper(c.StateDir, log)
+	defer func() {
+		if err != nil {
+			rt.history.close()
+		}
+	}()
 	if rt.clock, err = newClock(c.StateDir); err != nil {
 		log.Warn("the time of the last run is not known", "error", err)
 	}
@@ -69,7 +77,7 @@ func assemble(c *config.Config, log *slog.Logger) (_ *running, err error) {
 		return nil, err
 	}
 	cfg := device.Config{
-		Plugins: plugins, Logger: log,
+		Plugins: plugins, Logger: log, Route: rt.history.lastRoute(), OnRoute: rt.history.keepRoute, OnHappening: rt.history.keepHappening,
 		AutoConnect: c.Connection.AutoConnect, ConnectAtStart: c.Connection.AutoConnect, ConnectionRetry: c.Connection.Retry,
 		ConnectionRetryInterval: c.Connection.RetryInterval, ConnectionRetryMax: c.Connection.RetryMax,
 		EnsureDesiredProperties: c.Connection.EnsureDesiredProperties,
@@ -169,9 +177,10 @@ func makeTransports(c *config.Config, identity core.Identity, edgeCA []byte, now
 	}
 	trust.Ciphers = ciphers
 	var out []core.Transport
+	names := routeNames(c.Transports)
 	for i, t := range c.Transports {
 		m, err := mqtt.New(mqtt.Config{
-			Identity: identity, ProductInfo: c.Device.ProductInfo, UserAgent: userAgent(), KeepAlive: c.Connection.KeepAlive,
+			Name: names[i], Identity: identity, ProductInfo: c.Device.ProductInfo, UserAgent: userAgent(), KeepAlive: c.Connection.KeepAlive,
 			Port: t.Port, Address: t.Address, TLS: trust, Now: now, Logger: log,
 		})
 		if err != nil {
@@ -221,6 +230,7 @@ func (rt *running) plugins() ([]engine.Plugin, error) {
 // serve answers on the control socket until ctx ends, and then shuts the device down. ctx's end is the signal to stop.
 func (rt *running) serve(ctx context.Context) error {
 	defer rt.unlock()
+	defer rt.history.close()
 	l, err := control.Listen(rt.cfg.StateDir)
 	if err != nil {
 		return errors.Join(err, rt.shutdown())
@@ -233,6 +243,7 @@ func (rt *running) serve(ctx context.Context) error {
 	defer watching.Wait()
 	watching.Go(func() { rt.clock.Watch(serving, rt.clockJumped) })
 	watching.Go(func() { rt.keepTime(serving) })
+	watching.Go(func() { rt.watchLinks(serving) })
 	var cause error
 	select {
 	case <-ctx.Done():

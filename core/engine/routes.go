@@ -75,8 +75,8 @@ type Happening struct {
 	Route string
 	// Lasted is how long the session was up.
 	Lasted time.Duration
-	Reason string
-	Fault  core.Fault
+	Reason string     // of SessionClosed
+	Fault  core.Fault // of SessionLost and AttemptFailed
 }
 
 // happened tells of an attempt. It runs on the engine's goroutine.
@@ -87,9 +87,6 @@ func (e *Engine) happened(a *attempt, kind HappeningKind, f core.Fault, reason s
 	h := Happening{Kind: kind, Epoch: a.epoch, Route: e.routeName(a.route), Fault: f, Reason: reason}
 	if !a.connectedAt.IsZero() {
 		h.Lasted = time.Since(a.connectedAt)
-	}
-	if f.Reason != "" {
-		h.Reason = f.Reason
 	}
 	e.cfg.OnHappening(h)
 }
