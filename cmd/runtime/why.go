@@ -81,10 +81,9 @@ func printReasons(w io.Writer, r reasons, zone *time.Location) error {
 	if r.Damaged > 0 {
 		_, _ = fmt.Fprintf(&b, "%d damaged lines of the record were left out\n", r.Damaged)
 	}
-	switch c := r.Connection; {
-	case c == nil:
+	if c := r.Connection; c == nil {
 		b.WriteString("now: no runtime is running here\n")
-	default:
+	} else {
 		_, _ = fmt.Fprintf(&b, "now: %s for %s by %s: %s\n", c.State, inSeconds(c.Since), c.Transport, oneLine(c.Reason))
 		for _, cause := range c.Causes {
 			_, _ = fmt.Fprintf(&b, "  %s\n", describeCause(cause))
