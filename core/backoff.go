@@ -60,7 +60,20 @@ func (m *Machine) outage(now Instant, f Fault, at phase, lasted time.Duration) {
 		m.abandonAll(outcome)
 		return
 	}
-	m.retryAt = now.Add(max(m.wait(now, f, at, lasted), f.RetryAfter))
+	if !m.givesWay(f, at, lasted) {
+		m.retryAt = now.Add(max(m.wait(now, f), f.RetryAfter))
+		return
+	}
+	m.spare(now, b.route, f)
+	isAtOnce, isLate := m.giveWay(now, f, at)
+	wait := time.Duration(0)
+	if !isAtOnce {
+		if isLate {
+			f.Kind = Transient // of several routes with several troubles none sets the pace
+		}
+		wait = m.wait(now, f)
+	}
+	m.retryAt = max(now.Add(wait), m.routing.spared[b.route])
 }
 
 // givesWay reports whether a failure speaks against the route. One that does not open for whatever reason may be passed
@@ -86,38 +99,59 @@ func (m *Machine) givesWay(f Fault, at phase, lasted time.Duration) bool {
 	return b.stuck >= m.lim.RouteTries
 }
 
+// giveWay moves on to the next route that may be tried, and reports whether it is tried at once.
+//
+// All routes together keep to the day's budget: only the first rounds over them go from one to the next at once. Later
+// each attempt has its wait, and each route its turn. isMild says that the wait is the ordinary one, whatever one of the
+// routes failed of.
+func (m *Machine) giveWay(now Instant, f Fault, at phase) (isAtOnce, isMild bool) {
+	b := &m.backoff
+	b.route, b.stuck = m.nextRoute(now), 0
+	b.isMild = b.isMild || f.Kind == Transient || f.Kind == Blocked
+	isMild = b.isMild
+	switch {
+	case b.rounds >= m.lim.RouteRounds:
+		isMild = true
+	case (at < connecting || f.Kind == Blocked) && b.routesTried < m.cfg.Routes:
+		return true, true
+	}
+	if b.routesTried >= m.cfg.Routes {
+		b.rounds++
+		b.routesTried, b.isMild = 0, false
+	}
+	return false, isMild
+}
+
+// nextRoute returns the next route that need not be spared; if all must be, the one that need not first.
+func (m *Machine) nextRoute(now Instant) int {
+	spared := m.routing.spared
+	first := (m.backoff.route + 1) % m.cfg.Routes
+	for i := range m.cfg.Routes {
+		route := (m.backoff.route + 1 + i) % m.cfg.Routes
+		if spared[route] <= now {
+			return route
+		}
+		if spared[route] < spared[first] {
+			first = route
+		}
+	}
+	return first
+}
+
+// spare notes that a route is not to be tried before: a proxy that refuses the user's name locks the account if it is
+// asked too often.
+func (m *Machine) spare(now Instant, route int, f Fault) {
+	if f.RetryAfter > 0 {
+		m.routing.spared[route] = now.Add(f.RetryAfter)
+	}
+}
+
 // wait computes the time until the next attempt.
 //
 // In the embedded guidance of Azure's SDKs waits grow from 1 s; ours do so within connection_retry_interval while an
 // outage is young, since most are short, and within connection_retry_max later, so that a day costs some 250 attempts.
-//
-// All routes together keep to that: only the first rounds over them go from one to the next at once. Later each attempt
-// has its wait, and each route its turn.
-func (m *Machine) wait(now Instant, f Fault, at phase, lasted time.Duration) time.Duration {
+func (m *Machine) wait(now Instant, f Fault) time.Duration {
 	b := &m.backoff
-	isLate := false
-	if m.givesWay(f, at, lasted) {
-		isOpening := at < connecting || at < up && f.Kind == Blocked
-		b.route, b.stuck = (b.route+1)%m.cfg.Routes, 0
-		b.isMild = b.isMild || f.Kind == Transient || f.Kind == Blocked
-		switch {
-		case b.rounds >= m.lim.RouteRounds:
-			isLate = true
-		case isOpening && b.routesTried < m.cfg.Routes:
-			return 0
-		}
-		if b.routesTried >= m.cfg.Routes {
-			b.rounds++
-			b.routesTried = 0
-			if b.isMild {
-				f.Kind = Transient // one of them may get through soon
-			}
-			b.isMild = false
-		}
-	}
-	if isLate {
-		f.Kind = Transient // of several routes with several troubles none sets the pace
-	}
 	if f.Kind != b.slowKind {
 		b.slow, b.slowKind = 0, f.Kind
 	}
@@ -135,6 +169,11 @@ func (m *Machine) wait(now Instant, f Fault, at phase, lasted time.Duration) tim
 		return slowly(m.lim.UnauthorizedMin)
 	case Throttled:
 		return slowly(m.lim.ThrottledMin)
+	case Unavailable:
+		if n == 0 && b.tries == 0 {
+			return 0
+		}
+		return slowly(m.lim.RetryFirst)
 	case Fatal, Refused:
 		return slowly(m.lim.FatalMin)
 	case TakenOver:

@@ -21,9 +21,11 @@ type routing struct {
 	probeAt Instant
 	probes  int
 	probe   int
-	fault   Fault // of the last probe that failed; empty after one that did not
-	shown   int   // the route that watchers were told of
-	ops     []Op  // wait for the chosen route
+	// spared says, of each route, until when it is not tried, because whoever stands on it asked for that.
+	spared []Instant
+	fault  Fault // of the last probe that failed; empty after one that did not
+	shown  int   // the route that watchers were told of
+	ops    []Op  // wait for the chosen route
 
 	// link-ups that may still be answered by an attempt at once, and since when the count holds; the next not before.
 	linkTries int
@@ -81,7 +83,7 @@ func (m *Machine) planSwap(now Instant) {
 		return
 	}
 	if len(r.ops) == 0 {
-		if !m.due(now, r.probeAt) {
+		if !m.due(now, max(r.probeAt, r.spared[to])) {
 			return
 		}
 		if due := m.cur.renewDue; due != never && now.Add(m.lim.ProbeRoom) > due && due.Sub(m.cur.connectedAt) > m.lim.ProbeRoom {
@@ -114,8 +116,9 @@ func (m *Machine) putOffProbe(now Instant) {
 }
 
 // probeFailed: a better route does not get through yet. The session knows nothing of it.
-func (m *Machine) probeFailed(now Instant, f Fault) {
+func (m *Machine) probeFailed(now Instant, route int, f Fault) {
 	r := &m.routing
+	m.spare(now, route, f)
 	r.probes++
 	r.probe++
 	r.fault = f
@@ -147,7 +150,7 @@ func (m *Machine) swapFailed(now Instant, a attempt, f Fault) {
 	m.distrust(now, f)
 	m.backoff.route = a.from
 	switch f.Kind {
-	case Throttled, Unauthorized, TakenOver: // the hub spoke: the route is not to blame
+	case Throttled, Unavailable, Unauthorized, TakenOver: // the hub spoke: the route is not to blame
 		m.counters.Losses++
 		m.noteCause(now, a.route, f)
 		m.outage(now, f, up, now.Sub(a.upSince))

@@ -246,8 +246,9 @@ func (m *Machine) attemptFailed(now Instant, e Epoch, p phase, f Fault) {
 	m.emit(Warn{f})
 	if a == &m.next && a.swap {
 		m.renewForced = m.renewForced || a.forced
+		route := a.route
 		*a = attempt{}
-		m.probeFailed(now, f)
+		m.probeFailed(now, route, f)
 		return
 	}
 	if a == &m.next {
