@@ -34,7 +34,7 @@ const (
 
 // socks4Replies are the words of SOCKS 4's refusals. https://www.openssh.com/txt/socks4.protocol
 var socks4Replies = map[byte]string{
-	91: "rejected or failed", 92: "it cannot reach identd on this device", 93: "identd on this device names another user",
+	91: "rejected or failed; a proxy without SOCKS 4a, such as dante, reaches addresses only, no names", 92: "it cannot reach identd on this device", 93: "identd on this device names another user",
 }
 
 // splitTarget parts a target that the dialer has put together.
@@ -130,7 +130,7 @@ func socks5Password(conn io.ReadWriter, p Proxy) error {
 		return err
 	}
 	if answer[1] != 0 {
-		return &proxyRefusal{text: "it refuses the user name or the password: check proxy_username and proxy_password", user: true}
+		return &proxyRefusal{text: adviceCheckUser, user: true}
 	}
 	return nil
 }

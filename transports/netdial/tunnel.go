@@ -126,8 +126,12 @@ func (d *Dialer) socks(ctx context.Context, t target, speak func(conn io.ReadWri
 	if err != nil {
 		return nil, err
 	}
-	if err := d.ask(ctx, conn, t, func() error { return speak(conn, d.cfg.Proxy, t.addr) }); err != nil {
+	heard := &heardConn{Conn: conn}
+	if err := d.ask(ctx, conn, t, func() error { return speak(heard, d.cfg.Proxy, t.addr) }); err != nil {
 		closeNow(conn)
+		if !heard.any.Load() && d.cfg.Proxy.Type == ProxySOCKS5 { // which answers before it dials anybody
+			err = fmt.Errorf("it says nothing to a greeting of SOCKS5: is proxy_type right? %w", err)
+		}
 		return nil, err
 	}
 	return conn, nil
@@ -208,13 +212,18 @@ func askConnect(conn net.Conn, target string, auth *proxyAuth) (resp *connectRes
 		}
 		return resp, resp.skipBody(conn), nil
 	}
-	return nil, false, refusedConnect(resp, target)
+	return nil, false, refusedConnect(resp, target, auth)
 }
 
 // refusedConnect says what a status other than 2xx and 407 means.
-func refusedConnect(resp *connectResponse, target string) error {
+func refusedConnect(resp *connectResponse, target string, auth *proxyAuth) error {
 	advice := "it refuses CONNECT to " + target
 	switch resp.status {
+	case 401: // what tinyproxy answers a wrong password
+		advice = adviceSetUser
+		if auth.answered {
+			advice = adviceCheckUser
+		}
 	case 403:
 		advice = "it forbids CONNECT to " + target + ": many proxies let port 443 through only, which is that of mqttws"
 	case 405, 501:
@@ -224,7 +233,7 @@ func refusedConnect(resp *connectResponse, target string) error {
 	case 301, 302, 303, 307, 308:
 		advice = "it redirects CONNECT, as a captive portal does: log in there first"
 	}
-	return &proxyRefusal{status: resp.status, text: resp.line + ": " + advice}
+	return &proxyRefusal{status: resp.status, text: resp.line + ": " + advice, user: resp.status == 401}
 }
 
 // closeNow closes the innermost connection: closing a tls.Conn writes an alert, for which a stuck peer would make it wait.
