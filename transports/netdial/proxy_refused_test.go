@@ -112,14 +112,15 @@ func TestAProxyThatRefusesTheUserIsSparedMoreAndMore(t *testing.T) {
 		answers = append(answers, no, no) // asked without the password, then with it
 	}
 	d := proxied(t, connectProxy(t, nil, port, script(nil, append(answers, established, no)...)).config(netdial.ProxyHTTP, "gw", "pw"), trust)
-	for i, want := range []time.Duration{1, 2, 4, 8, 16, 16, 16, 0, 1} {
+	const m = time.Minute
+	for i, want := range []time.Duration{m, 2 * m, 4 * m, 8 * m, 16 * m, 16 * m, 16 * m, 0, m} {
 		if want == 0 {
 			dialed(t, d)
 			continue
 		}
 		_, err := d.Dial(t.Context(), core.Credential{})
-		if e, ok := errors.AsType[*core.Error](err); !ok || e.RetryAfter != want*time.Minute {
-			t.Errorf("refusal %d: %v, want a wait of %d minutes", i, err, want)
+		if e, ok := errors.AsType[*core.Error](err); !ok || e.RetryAfter != want {
+			t.Errorf("refusal %d: %v, want a wait of %v", i, err, want)
 		}
 	}
 }

@@ -116,7 +116,7 @@ func (a *proxyAuth) challenged(line string, values []string) error {
 		offered = "offers no way to say who asks"
 	}
 	refuse := func(advice string) error {
-		return &proxyRefusal{status: statusProxyAuth, text: line + ": " + offered + "; " + advice, user: true}
+		return &proxyRefusalError{status: statusProxyAuth, text: line + ": " + offered + "; " + advice, user: true}
 	}
 	if a.user == "" {
 		return refuse(adviceSetUser)

@@ -74,9 +74,9 @@ func socks5(conn io.ReadWriter, p Proxy, target string) error {
 			return err
 		}
 	case chosen[1] == socksNone && p.Username == "":
-		return &proxyRefusal{text: "it wants to know who asks: set proxy_username and proxy_password", user: true}
+		return &proxyRefusalError{text: "it wants to know who asks: set proxy_username and proxy_password", user: true}
 	case chosen[1] == socksNone:
-		return &proxyRefusal{text: "it takes neither a user name and password nor nobody at all", user: true}
+		return &proxyRefusalError{text: "it takes neither a user name and password nor nobody at all", user: true}
 	default:
 		return fmt.Errorf("it chooses the authentication %d, which was not offered", chosen[1])
 	}
@@ -130,7 +130,7 @@ func socks5Password(conn io.ReadWriter, p Proxy) error {
 		return err
 	}
 	if answer[1] != 0 {
-		return &proxyRefusal{text: adviceCheckUser, user: true}
+		return &proxyRefusalError{text: adviceCheckUser, user: true}
 	}
 	return nil
 }
@@ -186,5 +186,5 @@ func socksRefusal(words map[byte]string, code byte, target string) error {
 	if !ok {
 		word = "an unknown reason"
 	}
-	return &proxyRefusal{text: fmt.Sprintf("it gives no connection to %s: %s (code %d)", target, word, code)}
+	return &proxyRefusalError{text: fmt.Sprintf("it gives no connection to %s: %s (code %d)", target, word, code)}
 }

@@ -30,14 +30,14 @@ const (
 
 const statusProxyAuth = 407
 
-// proxyRefusal is a proxy's no.
-type proxyRefusal struct {
+// proxyRefusalError is a proxy's no.
+type proxyRefusalError struct {
 	status int // of HTTP; 0 with SOCKS
 	text   string
 	user   bool // it is about who asks
 }
 
-func (e *proxyRefusal) Error() string { return e.text }
+func (e *proxyRefusalError) Error() string { return e.text }
 
 // tunnel opens a connection to t through the proxy. Its errors are *core.Error of phase proxy.
 func (d *Dialer) tunnel(ctx context.Context, t target) (net.Conn, error) {
@@ -67,7 +67,7 @@ func (d *Dialer) failProxy(ctx context.Context, err error) error {
 	e := &core.Error{Op: "proxy " + d.cfg.Proxy.hostPort(), Kind: core.Blocked, Phase: PhaseProxy, Err: err}
 	if cause := context.Cause(ctx); cause != nil && !errors.Is(cause, context.DeadlineExceeded) {
 		e.Kind, e.Err = core.Transient, cause // cancelled by the caller
-	} else if refusal, ok := errors.AsType[*proxyRefusal](err); ok {
+	} else if refusal, ok := errors.AsType[*proxyRefusalError](err); ok {
 		e.Status = refusal.status
 		if refusal.user {
 			d.proxyScheme.Store(nil)
@@ -233,7 +233,7 @@ func refusedConnect(resp *connectResponse, target string, auth *proxyAuth) error
 	case 301, 302, 303, 307, 308:
 		advice = "it redirects CONNECT, as a captive portal does: log in there first"
 	}
-	return &proxyRefusal{status: resp.status, text: resp.line + ": " + advice, user: resp.status == 401}
+	return &proxyRefusalError{status: resp.status, text: resp.line + ": " + advice, user: resp.status == 401}
 }
 
 // closeNow closes the innermost connection: closing a tls.Conn writes an alert, for which a stuck peer would make it wait.
