@@ -9,11 +9,6 @@ func (c *Config) Unsupported() []Problem {
 		p.Text += ": this version cannot do that yet"
 		out = append(out, p)
 	}
-	for i, t := range c.Transports {
-		if t.Use != "mqtt" {
-			add(itemKey("transports", i)+".use", "MQTT over WebSocket")
-		}
-	}
 	o := &c.Outbox
 	if o.Mode == "disk" {
 		add("outbox.mode", "an outbox on disk (write mode: memory meanwhile)")

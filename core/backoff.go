@@ -86,6 +86,11 @@ func (m *Machine) wait(now Instant, f Fault) time.Duration {
 		return slowly(m.lim.UnauthorizedMin)
 	case Throttled:
 		return slowly(m.lim.ThrottledMin)
+	case Unavailable:
+		if n == 0 && b.tries == 0 {
+			return 0
+		}
+		return slowly(m.lim.RetryFirst)
 	case Fatal, Refused:
 		return slowly(m.lim.FatalMin)
 	case TakenOver:

@@ -11,6 +11,7 @@ import (
 	"github.com/fairlead-iot/fairlead/core"
 	"github.com/fairlead-iot/fairlead/credentials"
 	"github.com/fairlead-iot/fairlead/transports/mqtt"
+	"github.com/fairlead-iot/fairlead/transports/mqttws"
 	"github.com/fairlead-iot/fairlead/transports/netdial"
 )
 
@@ -33,6 +34,9 @@ type Options struct {
 	Proxy ProxyOptions
 	// KeepAlive is the longest silence before a ping: 1 s to 1740 s, a minute if not set.
 	KeepAlive time.Duration
+	// WebSockets: MQTT goes through a WebSocket on port 443, where only HTTPS gets out. The provisioning service is spoken
+	// with in the same way.
+	WebSockets bool
 	// AutoConnect: an operation that needs a session makes one. True if not set.
 	AutoConnect bool
 	// ConnectionRetry: a lost session is made again, a failed attempt repeated. True if not set.
@@ -47,9 +51,10 @@ type Options struct {
 
 	// ExtraCA, PEM, is trusted beside the roots.
 	ExtraCA []byte
-	// Port is the hub's, 8883 if not set; Address, if set, is dialed in place of the hub's name.
-	Port    int
-	Address string
+	// Port is the hub's, 8883 if not set, or 443 with WebSockets; HTTPSPort is the Edge hub's for InvokeMethod, 443 if not
+	// set. Address, if set, is dialed in place of the hub's name.
+	Port, HTTPSPort int
+	Address         string
 	// DialContext, if set, takes the place of DNS and TCP, to a proxy too.
 	DialContext func(ctx context.Context, network, addr string) (net.Conn, error)
 	// UserAgent names the program to the hub, before ProductInfo; it has a default.
@@ -130,7 +135,11 @@ func (o *Options) complete(id *Identity) error {
 
 // client puts the parts together.
 func (o *Options) client(id Identity, source CredentialSource) (*Client, error) {
-	t, err := mqtt.New(mqtt.Config{
+	newTransport := mqtt.New
+	if o.WebSockets {
+		newTransport = mqttws.New
+	}
+	t, err := newTransport(mqtt.Config{
 		Identity: id, ProductInfo: o.ProductInfo, UserAgent: o.UserAgent, KeepAlive: o.KeepAlive, Port: o.Port, Address: o.Address,
 		TLS:   netdial.TLSConfig{ServerVerificationCert: o.ServerVerificationCert, ExtraCA: o.ExtraCA},
 		Proxy: o.Proxy, DialContext: o.DialContext, Logger: o.Logger,

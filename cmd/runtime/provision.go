@@ -12,6 +12,7 @@ import (
 	"github.com/fairlead-iot/fairlead/device"
 	"github.com/fairlead-iot/fairlead/store"
 	"github.com/fairlead-iot/fairlead/transports/mqtt"
+	"github.com/fairlead-iot/fairlead/transports/mqttws"
 	"github.com/fairlead-iot/fairlead/transports/netdial"
 )
 
@@ -75,12 +76,9 @@ func (rt *running) provisioning() (*device.Provisioning, error) {
 		}
 		cfg.TLS = netdial.TLSConfig{ExtraCA: text}
 	}
-	if cfg.Proxy, err = routeProxy(c, 0); err != nil { // the way to the hub is the way to the service
-		return nil, err
-	}
-	registrar, err := mqtt.NewRegistrar(cfg)
+	registrar, err := makeRegistrar(c, key, cfg)
 	if err != nil {
-		return nil, configProblem(c, key, err)
+		return nil, err
 	}
 	out := &device.Provisioning{
 		Registrar: registrar, Proof: proof, Gateway: c.Device.GatewayHostname, Logger: log,
@@ -109,6 +107,32 @@ func (rt *running) provisioning() (*device.Provisioning, error) {
 		out.Routes = append(out.Routes, t.Name())
 	}
 	return out, nil
+}
+
+// makeRegistrar makes the ways to the provisioning service, which are those to the hub, with their proxies. A port that is
+// given is of the first's kind.
+func makeRegistrar(c *config.Config, key string, cfg mqtt.RegistrarConfig) (core.Registrar, error) {
+	var ways []*mqtt.Registrar
+	port := cfg.Port
+	for i, t := range c.Transports {
+		var err error
+		if cfg.Proxy, err = routeProxy(c, i); err != nil {
+			return nil, err
+		}
+		newRegistrar := mqtt.NewRegistrar
+		if t.Use == config.UseWebSocket {
+			newRegistrar = mqttws.NewRegistrar
+		}
+		if cfg.Port = port; t.Use != c.Transports[0].Use {
+			cfg.Port = 0
+		}
+		way, err := newRegistrar(cfg)
+		if err != nil {
+			return nil, configProblem(c, key, err)
+		}
+		ways = append(ways, way)
+	}
+	return mqtt.NewRegistrars(ways[0], ways[1:]...), nil
 }
 
 // registrationProof makes the source of what proves the identity to the provisioning service, and what makes such a
