@@ -225,7 +225,17 @@ type column struct {
 
 var columns = []column{
 	{name: "mqtt", route: "use: mqtt", port: 8883, kind: "blocked"},
+	{name: "mqttws", route: "use: mqttws", port: 443, kind: "blocked"},
 	{name: "provisioning", route: "use: mqtt", port: 8883, kind: "transient", provisions: true, only: []string{"squid Basic", "TLS", "microsocks with a password", "wrong password", "down", "garbage"}},
+}
+
+// device registers the column's device, which has its name, and returns what the configuration says of it, and its secret.
+func (c column) device(h *hubtest.Hub) (text, secret string) {
+	if c.provisions {
+		text = fmt.Sprintf("provisioning: {id_scope: %s, registration_id: %s, symmetric_key: {file: secret}}", h.IDScope(), c.name)
+		return text, h.AddEnrollment(api.Enrollment{RegistrationID: c.name}).Attestation.SymmetricKey.PrimaryKey
+	}
+	return "connection_string: {file: secret}", h.AddDevice(c.name)
 }
 
 // proxyRow is a row of the matrix: a proxy, how the device is to use it, and what comes of it.
@@ -249,38 +259,34 @@ func TestProxiesInsideTheNamespace(t *testing.T) {
 	h := hubtest.Start(t, hubtest.WithConfig(func(c *hub.Config) {
 		c.Hostnames, c.Bind, c.MQTTPort, c.HTTPSPort = []string{hubName, provisioningName}, "0.0.0.0", 8883, 443
 	}))
-	writeDevice := map[bool]string{false: "connection_string: {file: secret}", true: fmt.Sprintf("provisioning: {id_scope: %s, registration_id: gw-2, symmetric_key: {file: secret}}", h.IDScope())}
-	secret := map[bool]string{false: h.AddDevice("gw-1"), true: h.AddEnrollment(api.Enrollment{RegistrationID: "gw-2"}).Attestation.SymmetricKey.PrimaryKey}
-	id := map[bool]string{false: "gw-1", true: "gw-2"}
 	authority := transporttest.NewAuthority(t, "plant")
+	ca := append(h.CAPEM(), authority.PEM...)
+	setups := map[string]setup{}
 	for _, c := range columns {
-		for _, row := range proxyRows(c, authority) {
-			if c.only != nil && !slices.Contains(c.only, row.name) {
-				continue
-			}
-			t.Run(c.name+"/"+row.name, func(t *testing.T) {
-				row.start(t)
-				d := s.run(t, setup{
-					device: writeDevice[c.provisions], secret: secret[c.provisions], ca: append(h.CAPEM(), authority.PEM...),
-					route: "{" + c.route + ", " + row.options + "}", password: row.password,
-				}, row.env...)
-				defer d.stop()
-				if row.want != "" {
-					d.wantRefusal(row.want, c.kind)
-					return
+		text, secret := c.device(h)
+		setups[c.name] = setup{device: text, secret: secret, ca: ca}
+	}
+	for i, row := range proxyRows(columns[0], authority) {
+		t.Run(row.name, func(t *testing.T) {
+			row.start(t)
+			for _, c := range columns {
+				if c.only != nil && !slices.Contains(c.only, row.name) {
+					continue
 				}
-				body := c.name + " " + row.name
-				until(t, "the device is connected", func() bool { return strings.HasPrefix(d.connection(), "connected") })
-				if stdout, stderr, code := d.do("send", body); code != 0 {
-					t.Fatalf("send: exit code %d\n%s%s", code, stdout, stderr)
-				}
-				h.WaitTelemetry(id[c.provisions], func(m api.Message) bool { return string(m.Body) == body })
-				until(t, "a method comes through", func() bool {
-					r, err := h.InvokeMethod(t.Context(), id[c.provisions], "ping", nil)
-					return err == nil && r.Status == 200
+				row, with := proxyRows(c, authority)[i], setups[c.name]
+				with.route, with.password = "{"+c.route+", "+row.options+"}", row.password
+				t.Run(c.name, func(t *testing.T) {
+					t.Parallel() // the proxy carries them side by side
+					d := s.run(t, with, row.env...)
+					defer d.stop()
+					if row.want != "" {
+						d.wantRefusal(row.want, c.kind)
+						return
+					}
+					d.wantThrough(h, c.name, c.name+" through "+row.name)
 				})
-			})
-		}
+			}
+		})
 	}
 }
 
@@ -345,6 +351,20 @@ func proxyRows(c column, authority *transporttest.Authority) []proxyRow {
 			startStunnel(t, at(3129), at(3128), transporttest.NewAuthority(t, "stranger"))
 		}, options: proxy("HTTPS", 3129, ""), want: `tls: the certificate of proxy.plant was issued by "CN=stranger", which is not trusted`},
 	}
+}
+
+// wantThrough wants a session that carries telemetry and a method.
+func (d *fieldDevice) wantThrough(h *hubtest.Hub, id, body string) {
+	d.t.Helper()
+	until(d.t, "the device is connected", func() bool { return strings.HasPrefix(d.connection(), "connected") })
+	if stdout, stderr, code := d.do("send", body); code != 0 {
+		d.t.Fatalf("send: exit code %d\n%s%s", code, stdout, stderr)
+	}
+	h.WaitTelemetry(id, func(m api.Message) bool { return string(m.Body) == body })
+	until(d.t, "a method comes through", func() bool {
+		r, err := h.InvokeMethod(d.t.Context(), id, "ping", nil)
+		return err == nil && r.Status == 200
+	})
 }
 
 // wantRefusal wants the device to wait, to say why in every place, and not to doubt its own identity.
