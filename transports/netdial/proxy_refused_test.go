@@ -113,7 +113,7 @@ func TestAProxyThatRefusesTheUserIsSparedMoreAndMore(t *testing.T) {
 	}
 	d := proxied(t, connectProxy(t, nil, port, script(nil, append(answers, established, no)...)).config(netdial.ProxyHTTP, "gw", "pw"), trust)
 	const m = time.Minute
-	for i, want := range []time.Duration{m, 2 * m, 4 * m, 8 * m, 16 * m, 16 * m, 16 * m, 0, m} {
+	for i, want := range []time.Duration{m, 2 * m, 4 * m, 8 * m, 10 * m, 10 * m, 10 * m, 0, m} {
 		if want == 0 {
 			dialed(t, d)
 			continue

@@ -22,10 +22,11 @@ const (
 	// maxAsked is how often CONNECT is sent for one tunnel: once, once with NTLM's first message, once with the answer,
 	// and once more where a nonce is stale or a connection turned out to be closed.
 	maxAsked = 4
-	// refusedUserWait is the least wait before the same proxy is asked again after it refused who asks, and doubles with
-	// each refusal in a row up to refusedUserMax: often the name is an account of the company's, which too many tries lock.
+	// refusedUserWait is the least wait before the same proxy is asked again after it refused or missed a user. Where one
+	// was named it doubles with each refusal in a row up to refusedUserMax: often the name is an account of the company's,
+	// which too many tries lock.
 	refusedUserWait = time.Minute
-	refusedUserMax  = 16 * time.Minute
+	refusedUserMax  = 10 * time.Minute
 )
 
 const statusProxyAuth = 407
@@ -71,8 +72,10 @@ func (d *Dialer) failProxy(ctx context.Context, err error) error {
 		e.Status = refusal.status
 		if refusal.user {
 			d.proxyScheme.Store(nil)
-			before := min(d.proxyRefusals.Add(1)-1, 10)
-			e.RetryAfter = min(refusedUserWait<<before, refusedUserMax)
+			e.RetryAfter = refusedUserWait
+			if d.cfg.Proxy.Username != "" {
+				e.RetryAfter = min(refusedUserWait<<min(d.proxyRefusals.Add(1)-1, 10), refusedUserMax)
+			}
 		}
 	}
 	return e
