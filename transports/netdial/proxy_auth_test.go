@@ -85,16 +85,16 @@ func TestChallengesAreParsed(t *testing.T) {
 
 // The strongest scheme that both know is spoken, whatever the order of the offers.
 func TestTheBestSchemeIsChosen(t *testing.T) {
-	for offers, want := range map[string]string{
-		`Basic realm="x"|NTLM|Digest realm="x", nonce="n", qop="auth"`: schemeDigest,
-		`Basic realm="x"|NTLM`:      schemeNTLM,
-		`Negotiate|Basic realm="x"`: schemeBasic,
-		`Digest realm="x", nonce="n", qop="auth-int"|Basic realm="x"`:      schemeBasic,
-		`Digest realm="x", nonce="n", algorithm=SHA-3-256|basic realm="x"`: schemeBasic,
+	for _, c := range []struct{ offers, want string }{
+		{`Basic realm="x"|NTLM|Digest realm="x", nonce="n", qop="auth"`, schemeDigest},
+		{`Basic realm="x"|NTLM`, schemeNTLM},
+		{`Negotiate|Basic realm="x"`, schemeBasic},
+		{`Digest realm="x", nonce="n", qop="auth-int"|Basic realm="x"`, schemeBasic},
+		{`Digest realm="x", nonce="n", algorithm=SHA-3-256|basic realm="x"`, schemeBasic},
 	} {
 		a := proxyAuth{user: "gw", password: "pw"}
-		if err := a.challenged("407 x", strings.Split(offers, "|")); err != nil || a.scheme != want {
-			t.Errorf("%s: %s, %v; want %s", offers, a.scheme, err, want)
+		if err := a.challenged("407 x", strings.Split(c.offers, "|")); err != nil || a.scheme != c.want {
+			t.Errorf("%s: %s, %v; want %s", c.offers, a.scheme, err, c.want)
 		}
 	}
 }
