@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"time"
 
 	"github.com/fairlead-iot/fairlead/core"
 )
@@ -20,6 +21,7 @@ type attempt struct {
 	credential core.Credential
 	doubt      string // the credential's, which is kept when the credential has served
 	link       core.Link
+	opening    time.Duration // how long the link took to open
 	session    core.Session
 }
 
@@ -102,13 +104,14 @@ func (e *Engine) open(f core.Open) {
 		a.mu.Lock()
 		c := a.credential
 		a.mu.Unlock()
+		began := time.Now()
 		link, err := e.cfg.Transports[f.Route].Open(ctx, c)
 		if err != nil {
 			e.failed(a, core.OpenFailed{Epoch: f.Epoch, Fault: a.fault(err)})
 			return nil
 		}
 		a.mu.Lock()
-		a.link = link
+		a.link, a.opening = link, time.Since(began)
 		a.mu.Unlock()
 		return core.Opened{Epoch: f.Epoch}
 	})
@@ -131,12 +134,12 @@ func (e *Engine) connect(epoch core.Epoch) {
 }
 
 func (e *Engine) makeSession(a *attempt) (core.Session, error) {
-	ctx, cancel := context.WithTimeout(a.ctx, connectTimeout)
-	defer cancel()
 	a.mu.Lock()
-	c, link := a.credential, a.link
+	c, link, limit := a.credential, a.link, dialTimeout-a.opening
 	a.link, a.credential = nil, core.Credential{} // the token has served
 	a.mu.Unlock()
+	ctx, cancel := context.WithTimeout(a.ctx, limit)
+	defer cancel()
 	s, err := link.Connect(ctx, c, e.handler(a))
 	if err != nil {
 		return nil, err

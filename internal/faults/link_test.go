@@ -164,14 +164,26 @@ type linkResult struct {
 	slowest                              time.Duration
 }
 
-func (f linkFault) run(t *testing.T) *linkResult {
-	w := newLinkWorld(t)
+// starting holds as many worlds that start as there are processors for: all at once would keep each other from it.
+var starting = make(chan struct{}, 2)
+
+// start makes a world in which all is well.
+func (f linkFault) start(t *testing.T) (w *linkWorld, window int) {
+	t.Helper()
+	starting <- struct{}{}
+	defer func() { <-starting }()
+	w = newLinkWorld(t)
 	rate, window := linkRate, linkWindow
 	if f.flood {
 		rate, window = floodRate, floodWindow
 	}
 	w.configureLink(cmp.Or(f.use, "mqtt"), numbers(fmt.Sprintf("{rate: %d, window: %d, report: true}", rate, window)))
 	w.run()
+	return w, window
+}
+
+func (f linkFault) run(t *testing.T) *linkResult {
+	w, window := f.start(t)
 	tr := w.startTraffic()
 	healthy := time.Now()
 	w.awaitAccepted(200, 20*time.Second)
