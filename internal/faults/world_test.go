@@ -29,8 +29,10 @@ const (
 type world struct {
 	t *testing.T
 	// id is what the hub calls the device, or the module; env is what the runtime's environment has besides.
-	id      string
-	env     []string
+	id  string
+	env []string
+	// secrets are the files that hold a secret by right.
+	secrets []string
 	dir     string
 	hub     *process
 	runtime *process
@@ -72,7 +74,9 @@ func emptyWorld(t *testing.T) *world {
 			t.Error(err)
 		}
 	})
-	return &world{t: t, dir: dir, id: device, hubFlags: []string{"--hostname", hostname, "--hostname", provisioningHost}}
+	return &world{
+		t: t, dir: dir, id: device, secrets: []string{"device.cs"}, hubFlags: []string{"--hostname", hostname, "--hostname", provisioningHost},
+	}
 }
 
 func (w *world) path(elem ...string) string {
@@ -238,6 +242,7 @@ type status struct {
 		Reason   string `json:"reason"`
 	} `json:"plugins"`
 	Counters struct {
+		Attempts     int `json:"attempts"`
 		Sessions     int `json:"sessions"`
 		Losses       int `json:"losses"`
 		Renewals     int `json:"renewals"`
