@@ -60,9 +60,9 @@ const (
 
 // How long the ports are given. Each phase of a dial is bounded more tightly by the transport.
 const (
-	credentialTimeout = 2 * time.Minute // a source that asks a service bounds each step itself
-	openTimeout       = 30 * time.Second
-	connectTimeout    = 30 * time.Second
+	credentialTimeout = 2 * time.Minute  // a source that asks a service bounds each step itself
+	dialTimeout       = 30 * time.Second // the link and the session together
+	openTimeout       = 25 * time.Second // of it for the link: some is left for the hub's answer
 	subscribeTimeout  = 10 * time.Second
 	respondTimeout    = 30 * time.Second
 	closeTimeout      = 2 * time.Second
