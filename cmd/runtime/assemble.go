@@ -146,6 +146,27 @@ func userAgent() string {
 
 // makeTransports makes the routes to an identity's hub. edgeCA, if given, takes the place of server_verification_cert.
 func makeTransports(c *config.Config, identity core.Identity, edgeCA []byte, now func() time.Time, log *slog.Logger) ([]core.Transport, error) {
+	routes, err := routeConfigs(c, identity, edgeCA, now, log)
+	if err != nil {
+		return nil, err
+	}
+	var out []core.Transport
+	for i, t := range c.Transports {
+		newTransport := mqtt.New
+		if t.Use == config.UseWebSocket {
+			newTransport = mqttws.New
+		}
+		m, err := newTransport(routes[i])
+		if err != nil {
+			return nil, configProblem(c, fmt.Sprintf("transports[%d]", i), err)
+		}
+		out = append(out, m)
+	}
+	return out, nil
+}
+
+// routeConfigs says how to reach an identity's hub by each of the routes.
+func routeConfigs(c *config.Config, identity core.Identity, edgeCA []byte, now func() time.Time, log *slog.Logger) ([]mqtt.Config, error) {
 	trust := netdial.TLSConfig{ServerVerificationCert: edgeCA}
 	for _, p := range []struct {
 		key string
@@ -169,20 +190,12 @@ func makeTransports(c *config.Config, identity core.Identity, edgeCA []byte, now
 		return nil, configProblem(c, "tls.cipher", err)
 	}
 	trust.Ciphers = ciphers
-	var out []core.Transport
-	for i, t := range c.Transports {
-		newTransport := mqtt.New
-		if t.Use == config.UseWebSocket {
-			newTransport = mqttws.New
-		}
-		m, err := newTransport(mqtt.Config{
+	var out []mqtt.Config
+	for _, t := range c.Transports {
+		out = append(out, mqtt.Config{
 			Identity: identity, ProductInfo: c.Device.ProductInfo, UserAgent: userAgent(), KeepAlive: c.Connection.KeepAlive,
 			Port: t.Port, Address: t.Address, TLS: trust, Now: now, Logger: log,
 		})
-		if err != nil {
-			return nil, configProblem(c, fmt.Sprintf("transports[%d]", i), err)
-		}
-		out = append(out, m)
 	}
 	return out, nil
 }
