@@ -138,6 +138,14 @@ func configProblem(c *config.Config, key string, err error) error {
 	return usageError(&config.Error{Problems: []config.Problem{c.Problem(key, "%v", err)}})
 }
 
+// problemsOf returns the problems of the configuration that an error holds.
+func problemsOf(err error) []config.Problem {
+	if e, ok := errors.AsType[*config.Error](err); ok {
+		return e.Problems
+	}
+	return nil
+}
+
 // userAgent is what the hub is told of this program.
 func userAgent() string {
 	v := readVersion()
@@ -191,10 +199,14 @@ func routeConfigs(c *config.Config, identity core.Identity, edgeCA []byte, now f
 	}
 	trust.Ciphers = ciphers
 	var out []mqtt.Config
-	for _, t := range c.Transports {
+	for i, t := range c.Transports {
+		proxy, err := routeProxy(c, i)
+		if err != nil {
+			return nil, err
+		}
 		out = append(out, mqtt.Config{
 			Identity: identity, ProductInfo: c.Device.ProductInfo, UserAgent: userAgent(), KeepAlive: c.Connection.KeepAlive,
-			Port: t.Port, Address: t.Address, TLS: trust, Now: now, Logger: log,
+			Port: t.Port, Address: t.Address, TLS: trust, Proxy: proxy, Now: now, Logger: log,
 		})
 	}
 	return out, nil

@@ -145,28 +145,40 @@ func doctorConfig(c *config.Config) (doctor.Config, error) {
 	if err != nil {
 		return cfg, err
 	}
-	cfg.Routes = append(cfg.Routes, hubRoutes(c, routes)...)
-	return cfg, nil
+	for i, name := range wayNames(c) {
+		cfg.Routes = append(cfg.Routes, doctor.Route{Name: name, Use: doctor.Use(c.Transports[i].Use), ToHub: true, Dial: routes[i]})
+	}
+	https, err := httpsWay(c, routes[0])
+	cfg.Routes = append(cfg.Routes, https)
+	return cfg, err
 }
 
-// hubRoutes names the ways to the hub: those of the session, and that of uploads.
-func hubRoutes(c *config.Config, routes []mqtt.Config) []doctor.Route {
-	names := map[string]int{}
-	var out []doctor.Route
-	https := doctor.Route{Name: "https", Use: doctor.UseHTTPS, ToHub: true, Dial: routes[0]}
-	https.Dial.Port = 0
-	for i, t := range c.Transports {
+// wayNames are those of the routes: what they use, and a number from the second of its kind on.
+func wayNames(c *config.Config) []string {
+	var out []string
+	used := map[string]int{}
+	for _, t := range c.Transports {
 		name := t.Use
-		if names[t.Use]++; names[t.Use] > 1 {
-			name = fmt.Sprintf("%s-%d", t.Use, names[t.Use])
+		if used[t.Use]++; used[t.Use] > 1 {
+			name = fmt.Sprintf("%s-%d", t.Use, used[t.Use])
 		}
-		out = append(out, doctor.Route{Name: name, Use: doctor.Use(t.Use), ToHub: true, Dial: routes[i]})
-		if t.Use == config.UseWebSocket && https.Dial.Port == 0 {
-			// The hub has HTTPS where it has WebSocket.
-			https.Dial.Port, https.Dial.Address = t.Port, t.Address
+		out = append(out, name)
+	}
+	return out
+}
+
+// httpsWay is that of uploads to the hub, which has HTTPS where it has WebSocket.
+func httpsWay(c *config.Config, like mqtt.Config) (doctor.Route, error) {
+	like.Port = 0
+	for _, t := range c.Transports {
+		if t.Use == config.UseWebSocket {
+			like.Port, like.Address = t.Port, t.Address
+			break
 		}
 	}
-	return append(out, https)
+	var err error
+	like.Proxy, err = makeProxy(c, "uploads.proxy_options", c.Uploads.Proxy)
+	return doctor.Route{Name: "https", Use: doctor.UseHTTPS, ToHub: true, Dial: like}, err
 }
 
 // doctorProvisioning fills in the ways to the provisioning service, and who the device is if that is known already.
@@ -182,19 +194,18 @@ func doctorProvisioning(c *config.Config, cfg *doctor.Config, now *clock.Clock, 
 			return configProblem(c, "tls.extra_ca", err)
 		}
 	}
-	used := map[string]bool{}
-	for _, t := range c.Transports {
-		if used[t.Use] {
-			continue // the service has one way of each kind
-		}
-		used[t.Use] = true
+	for i, name := range wayNames(c) {
+		use := c.Transports[i].Use
 		r := mqtt.RegistrarConfig{
 			Host: p.Host, Address: p.Address, IDScope: p.IDScope, RegistrationID: p.RegistrationID, UserAgent: userAgent(), TLS: trust, Now: now.Now, Logger: log,
 		}
-		if t.Use == c.Transports[0].Use {
-			r.Port = p.Port
+		if use == c.Transports[0].Use {
+			r.Port = p.Port // as makeRegistrar has it
 		}
-		cfg.Routes = append(cfg.Routes, doctor.Route{Name: "provisioning " + t.Use, Use: doctor.Use(t.Use), Dial: r.Transport()})
+		if r.Proxy, err = routeProxy(c, i); err != nil {
+			return err
+		}
+		cfg.Routes = append(cfg.Routes, doctor.Route{Name: "provisioning " + name, Use: doctor.Use(use), Dial: r.Transport()})
 	}
 	kept := store.Assignments{
 		Path: filepath.Join(c.StateDir, assignmentFile), For: store.Request{Host: p.Host, IDScope: p.IDScope, RegistrationID: p.RegistrationID},
