@@ -51,47 +51,37 @@ func (d *doctor) credential(ctx context.Context) (core.Credential, Check) {
 	return c, Check{Layer: LayerCredential, Severity: OK, Detail: what}
 }
 
-// judge puts together what is seen of the credential here, and what the hub says of it.
-func (d *doctor) judge(here Check, ask asked, connected bool) []Check {
-	bad := here.Severity == Problem || here.Code == "not-provisioned"
+// judge puts together what is seen of the credential here, and what the hub says of it, if it was reached at all.
+func (d *doctor) judge(here Check, ask asked, connected, reached bool) []Check {
+	taken := connected || ask.accepted
 	switch {
+	case taken && here.Code != "":
+		here.Severity = Warning // it ended, by this machine's clock, and the hub takes it all the same
+		return []Check{here}
 	case connected:
-		if here.Severity == Problem {
-			here.Severity = Warning
-		}
-		if here.Code != "" {
-			return []Check{here}
-		}
 		here.Detail += "; the running runtime is connected by it"
 		return []Check{here}
 	case ask.accepted:
-		if here.Severity == Problem {
-			here.Severity = Warning
-		}
-		if here.Code != "" {
-			return []Check{here}
-		}
 		here.Detail += "; the hub accepts it"
 		return []Check{here}
-	case bad:
-		if ask.finding.Code == "credential-refused" {
-			here.Detail += "; " + ask.finding.Detail
-			return []Check{here}
-		}
-		fallthrough
+	case here.Severity == Problem && ask.finding.Code == "credential-refused":
+		here.Detail += "; " + ask.finding.Detail // which follows from it
+		return []Check{here}
+	case here.Code != "" && ask.finding.Code != "":
+		return []Check{here, ask.finding}
 	case ask.finding.Code != "":
-		out := []Check{}
-		if here.Code != "" {
-			out = append(out, here)
-		}
-		if ask.finding.Code != "" {
-			out = append(out, ask.finding)
-		}
-		return out
+		return []Check{ask.finding}
+	case here.Severity == Problem, here.Code == "not-provisioned":
+		return []Check{here}
 	}
-	unproven := Check{Layer: LayerCredential, Severity: Skipped, Detail: here.Detail + "; what the hub thinks of it shows when it connects: a module, or a device behind a gateway, has no request that disturbs nothing"}
-	if d.mayProve() {
-		unproven = find("", "credential-unproven", here.Detail+"; the hub could not be asked by any way of HTTPS", facts{})
+	unproven := Check{Layer: LayerCredential, Severity: Skipped, Detail: here.Detail}
+	switch {
+	case !reached:
+		unproven.Detail += "; the hub was not reached"
+	case !d.mayProve():
+		unproven.Detail += "; the hub says what it thinks of it at the next connect only: a module, or a device behind a gateway, has no request that changes nothing"
+	default:
+		unproven = find("", "credential-unproven", here.Detail+"; no way of HTTPS got an answer of the hub", facts{})
 		unproven.Severity = Warning
 	}
 	if here.Code != "" {

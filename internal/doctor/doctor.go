@@ -101,14 +101,15 @@ func Run(ctx context.Context, cfg Config) *Report {
 	ways := d.walkAll(ctx, credential, asks)
 	ask := d.askHub(ctx, ways, credential, asks)
 
-	through := connected
+	through, toHub := connected, false
 	for _, w := range ways {
 		through = through || w.way.Through && d.decides(w.route)
+		toHub = toHub || w.way.Through && w.route.ToHub
 	}
 	accepted := connected || ask.accepted
 	d.add(d.clock(ask, accepted))
 	d.add(d.storage()...)
-	d.add(d.judge(ofCredential, ask, connected)...)
+	d.add(d.judge(ofCredential, ask, connected, toHub)...)
 	d.add(ofRuntime...)
 	for _, w := range ways {
 		d.report.Ways = append(d.report.Ways, w.way)

@@ -29,13 +29,12 @@ func (d *doctor) storage() []Check {
 	}
 	f := facts{dir: dir}
 	info, err := os.Stat(dir)
-	if errors.Is(err, fs.ErrNotExist) {
-		return []Check{d.missing(dir, f)}
-	}
-	if err == nil && !info.IsDir() {
-		err = fmt.Errorf("%s is no directory", dir)
-	}
-	if err == nil {
+	switch {
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ENOTDIR):
+		return []Check{missing(dir, f)}
+	case err == nil && !info.IsDir():
+		return []Check{find("", "state-dir-missing", dir+" is no directory", f)}
+	case err == nil:
 		err = tryWriting(dir)
 	}
 	if err != nil {
@@ -54,26 +53,24 @@ func (d *doctor) storage() []Check {
 }
 
 // missing judges a directory that the runtime's start would have to make.
-func (d *doctor) missing(dir string, f facts) Check {
+func missing(dir string, f facts) Check {
 	parent := filepath.Dir(dir)
-	for {
-		info, err := os.Stat(parent)
-		up := filepath.Dir(parent)
-		switch {
-		case err == nil && info.IsDir() && mayWrite(parent):
-			return Check{Layer: LayerStorage, Severity: OK, Detail: dir + " is made at the first start"}
-		case errors.Is(err, fs.ErrNotExist) && up != parent:
-			parent = up
-			continue
-		case err == nil && isReadOnly(parent):
-			return find("", "state-dir-read-only", parent+", where "+dir+" would be made, is read-only", f)
-		case err == nil && !info.IsDir():
-			err = fmt.Errorf("%s is no directory", parent)
-		case err == nil:
-			err = fmt.Errorf("this user may not write to %s", parent)
-		}
-		return find("", "state-dir-missing", fmt.Sprintf("%s is not there, and cannot be made: %v", dir, err), f)
+	info, err := os.Stat(parent)
+	for err != nil && filepath.Dir(parent) != parent {
+		parent = filepath.Dir(parent)
+		info, err = os.Stat(parent)
 	}
+	switch {
+	case err != nil:
+		return find("", "state-dir-missing", dir+" is not there, and cannot be made: "+err.Error(), f)
+	case !info.IsDir():
+		return find("", "state-dir-missing", dir+" cannot be made: "+parent+" is no directory", f)
+	case isReadOnly(parent):
+		return find("", "state-dir-read-only", parent+", where "+dir+" would be made, is read-only", f)
+	case !mayWrite(parent):
+		return find("", "state-dir-missing", dir+" cannot be made: this user may not write to "+parent, f)
+	}
+	return Check{Layer: LayerStorage, Severity: OK, Detail: dir + " is made at the first start"}
 }
 
 // tryWriting writes a file, as the runtime does, and removes it.
