@@ -123,7 +123,7 @@ func doctorConfig(c *config.Config) (doctor.Config, error) {
 	if c.Outbox.Mode == "disk" {
 		cfg.OutboxBytes = c.Outbox.MaxBytes
 	}
-	cfg.Clock, _ = newClock(c.StateDir) // usable beside its error; a kept time that cannot be read proves nothing
+	cfg.Clock, _ = newClock(c.StateDir, realTime()) // usable beside its error; a kept time that cannot be read proves nothing
 	log := slog.New(slog.DiscardHandler)
 	var edgeCA []byte
 	var err error
@@ -136,7 +136,7 @@ func doctorConfig(c *config.Config) (doctor.Config, error) {
 		cfg.Identity, cfg.Credentials, edgeCA, err = edge(c, cfg.Clock.Now)
 	default:
 		cfg.Renewed = d.X509 == nil && d.SASToken.IsZero()
-		cfg.Identity, cfg.Credentials, err = credential(c, cfg.Clock.Now)
+		cfg.Identity, cfg.Credentials, err = credential(c, cfg.Clock.Now, log)
 	}
 	if err != nil || cfg.Identity.DeviceID == "" {
 		return cfg, err
@@ -184,7 +184,7 @@ func httpsWay(c *config.Config, like mqtt.Config) (doctor.Route, error) {
 // doctorProvisioning fills in the ways to the provisioning service, and who the device is if that is known already.
 func doctorProvisioning(c *config.Config, cfg *doctor.Config, now *clock.Clock, log *slog.Logger) error {
 	p := c.Device.Provisioning
-	_, atHub, err := registrationProof(c, now.Now)
+	_, atHub, err := registrationProof(c, now.Now, log)
 	if err != nil {
 		return err
 	}

@@ -95,6 +95,7 @@ func Run(ctx context.Context, cfg Config) *Report {
 	if cfg.Identity.DeviceID != "" {
 		d.report.Device, d.report.Hub = cfg.Identity.ClientID(), cfg.Identity.Hostname
 	}
+	d.hearTime(ctx)
 	credential, ofCredential := d.credential(ctx)
 	ofRuntime, connected := d.askRuntime(ctx)
 	asks := d.question(credential, connected)

@@ -26,6 +26,8 @@ const (
 const (
 	// answerTimeout is how long the hub may think about a request.
 	answerTimeout = 8 * time.Second
+	// hearLimit is how long a lost clock may keep the rest waiting before another way is tried.
+	hearLimit = 5 * time.Second
 	// maxAnswer bounds what is read of an answer, in bytes.
 	maxAnswer = 64 << 10
 )
@@ -192,6 +194,29 @@ func (d *doctor) askHub(ctx context.Context, ways []*walk, c core.Credential, as
 		out.finding, out.accepted = judgeAnswer(got)
 	}
 	return out
+}
+
+// hearTime asks the hub for the time where the clock is lost, as the runtime does before it makes a token.
+func (d *doctor) hearTime(ctx context.Context) {
+	if d.cfg.Clock == nil || !d.cfg.Clock.IsLost() {
+		return
+	}
+	began := time.Now()
+	for _, r := range d.cfg.Routes {
+		if !r.ToHub || r.Use == UseMQTT {
+			continue
+		}
+		r.Use = UseHTTPS
+		w := newWalk(&r, d.now, d.cfg.System, &question{userAgent: d.cfg.UserAgent})
+		w.run(ctx, core.Credential{})
+		if w.answer != nil && !w.answer.date.IsZero() {
+			d.cfg.Clock.Hear(w.answer.date)
+			return
+		}
+		if time.Since(began) > hearLimit {
+			return
+		}
+	}
 }
 
 // judgeAnswer reads what the hub thinks of the credential.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -277,13 +278,21 @@ func TestAWrongClockIsFoundAndExplainsTheRest(t *testing.T) {
 		cfg.Clock, cfg.System = c, system
 		return cfg
 	}
-	t.Run("1970", func(t *testing.T) {
+	t.Run("1970", func(t *testing.T) { // the device goes by the hub's time meanwhile
 		r := run(t, at(t, time.Unix(60, 0), "dev1"))
-		wantFinding(t, r, "clock-behind", doctor.Problem, "1970-01-01T00:01:00Z", "days behind", "NTP")
+		wantFinding(t, r, "clock-behind", doctor.Warning, "1970-01-01T00:01:0", "days behind", "NTP")
+		wantNone(t, r, "credential-refused")
+		if !r.Healthy {
+			t.Errorf("not healthy:\n%s", text(t, r))
+		}
+	})
+	t.Run("two hours behind", func(t *testing.T) { // nothing says that it is lost, and the token has ended when it is made
+		r := run(t, at(t, time.Now().Add(-2*time.Hour), "dev5"))
+		wantFinding(t, r, "clock-behind", doctor.Problem, "2h0m0s behind")
 		wantFinding(t, r, "credential-refused", doctor.Problem)
 		findings := r.Findings()
-		if findings[0].Code != "clock-behind" || findings[1].BecauseOf != "clock-behind" {
-			t.Errorf("the clock does not come first: %+v", findings)
+		if findings[0].Code != "clock-behind" || findings[1].BecauseOf != "clock-behind" || !strings.Contains(text(t, r), "→ follows from clock-behind") {
+			t.Errorf("the clock does not come first:\n%s", text(t, r))
 		}
 	})
 	t.Run("1970 and no hub", func(t *testing.T) {
