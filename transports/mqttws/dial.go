@@ -195,8 +195,17 @@ func (u *upgrader) explain(ctx context.Context, w *wire, resp *http.Response, er
 	return u.fail(kind, 0, 0, advised)
 }
 
-// errHandshakeTimeout is the end of the handshake by its own bound.
-var errHandshakeTimeout = fmt.Errorf("no answer to the upgrade within %v", handshakeTimeout)
+// handshakeTimeoutError is the end of the handshake by its own bound.
+type handshakeTimeoutError struct{}
+
+var errHandshakeTimeout error = handshakeTimeoutError{}
+
+func (handshakeTimeoutError) Error() string {
+	return fmt.Sprintf("no answer to the upgrade within %v", handshakeTimeout)
+}
+
+// Timeout makes it a timeout to whoever asks as of a net.Error.
+func (handshakeTimeoutError) Timeout() bool { return true }
 
 func (u *upgrader) fail(kind core.Kind, status int, retryAfter time.Duration, err error) error {
 	return &core.Error{Op: "dial websocket " + u.authority, Kind: kind, Phase: PhaseWebSocket, Status: status, RetryAfter: retryAfter, Err: err}

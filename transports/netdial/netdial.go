@@ -260,8 +260,15 @@ func (d *Dialer) handshake(ctx context.Context, t target, raw net.Conn, cfg *tls
 		}
 	})
 	conn = tls.Client(heard, cfg)
+	trace := httptrace.ContextClientTrace(ctx)
+	if trace != nil && trace.TLSHandshakeStart != nil {
+		trace.TLSHandshakeStart()
+	}
 	err = conn.HandshakeContext(ctx)
 	stall.Stop()
+	if trace != nil && trace.TLSHandshakeDone != nil {
+		trace.TLSHandshakeDone(conn.ConnectionState(), err)
+	}
 	if err == nil {
 		return conn, false, nil
 	}

@@ -40,6 +40,24 @@ type proxyRefusalError struct {
 
 func (e *proxyRefusalError) Error() string { return e.text }
 
+// toProxyError is an error of the connection to the proxy itself.
+type toProxyError struct {
+	phase string
+	err   error
+}
+
+func (e *toProxyError) Error() string { return e.phase + ": " + e.err.Error() }
+func (e *toProxyError) Unwrap() error { return e.err }
+
+// ToProxy returns the phase in which the connection to the proxy itself failed: dns, tcp or tls; "" where err is anything
+// else.
+func ToProxy(err error) string {
+	if e, ok := errors.AsType[*toProxyError](err); ok {
+		return e.phase
+	}
+	return ""
+}
+
 // tunnel opens a connection to t through the proxy. Its errors are *core.Error of phase proxy.
 func (d *Dialer) tunnel(ctx context.Context, t target) (net.Conn, error) {
 	dialing, cancel := context.WithTimeoutCause(ctx, tunnelTimeout, errPhaseTimeout(tunnelTimeout))
@@ -85,7 +103,7 @@ func (d *Dialer) failProxy(ctx context.Context, err error) error {
 func (d *Dialer) dialProxy(ctx context.Context) (net.Conn, error) {
 	conn, phase, err := d.dialTCP(ctx, d.cfg.Proxy.hostPort())
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", phase, err)
+		return nil, &toProxyError{phase, err}
 	}
 	if d.proxyTLS == nil {
 		return conn, nil
@@ -102,7 +120,7 @@ func (d *Dialer) dialProxy(ctx context.Context) (net.Conn, error) {
 			err = fmt.Errorf("it ends the connection: does it speak TLS, as proxy_type HTTPS says? %w", err)
 		}
 		_, err = Classify(PhaseTLS, err, d.cfg.Proxy.Addr, d.now())
-		return nil, fmt.Errorf("tls: %w", err)
+		return nil, &toProxyError{PhaseTLS, err}
 	}
 	return secure, nil
 }
