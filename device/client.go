@@ -63,9 +63,9 @@ type Client struct {
 	invoker *invoker
 	// provisioner is that of a device that is provisioned; nil for others.
 	provisioner *provisioner
-	stop    context.CancelFunc
-	result  error         // of the engine's Run
-	ended   chan struct{} // closed when result is set
+	stop        context.CancelFunc
+	result      error         // of the engine's Run
+	ended       chan struct{} // closed when result is set
 
 	mu      sync.Mutex
 	lastTag uint64

@@ -129,6 +129,15 @@ func (o *Options) complete(id *Identity) error {
 
 // client puts the parts together.
 func (o *Options) client(id Identity, source CredentialSource) (*Client, error) {
+	routes, err := o.transports(id)
+	if err != nil {
+		return nil, err
+	}
+	return o.clientBy(id, source, routes)
+}
+
+// transports makes the routes to the hub.
+func (o *Options) transports(id Identity) ([]core.Transport, error) {
 	t, err := mqtt.New(mqtt.Config{
 		Identity: id, ProductInfo: o.ProductInfo, UserAgent: o.UserAgent, KeepAlive: o.KeepAlive, Port: o.Port, Address: o.Address,
 		TLS:         netdial.TLSConfig{ServerVerificationCert: o.ServerVerificationCert, ExtraCA: o.ExtraCA},
@@ -137,8 +146,12 @@ func (o *Options) client(id Identity, source CredentialSource) (*Client, error) 
 	if err != nil {
 		return nil, fmt.Errorf("device: %w", err)
 	}
+	return []core.Transport{t}, nil
+}
+
+func (o *Options) clientBy(id Identity, source CredentialSource, routes []core.Transport) (*Client, error) {
 	return New(Config{
-		Identity: id, Credentials: source, Transports: []core.Transport{t},
+		Identity: id, Credentials: source, Transports: routes,
 		AutoConnect: o.AutoConnect, ConnectionRetry: o.ConnectionRetry,
 		ConnectionRetryInterval: o.ConnectionRetryInterval, ConnectionRetryMax: o.ConnectionRetryMax,
 		EnsureDesiredProperties: o.EnsureDesiredProperties,

@@ -91,10 +91,10 @@ type provisioner struct {
 	mu       sync.Mutex
 	now      assigned // zero until the first assignment is known
 	shown    ProvisioningStatus
-	asked    bool     // the service has answered in this process
-	refusals int      // attempts since the last session that the hub refused the identity
-	failures int      // other attempts that failed since
-	tries    int      // questions that came soon after one another
+	asked    bool // the service has answered in this process
+	refusals int  // attempts since the last session that the hub refused the identity
+	failures int  // other attempts that failed since
+	tries    int  // questions that came soon after one another
 	askedAt  time.Time
 	next     time.Time // not before then
 	proven   proven

@@ -30,7 +30,7 @@ func (rt *running) identify(cfg *device.Config) (err error) {
 		cfg.Provisioning, err = rt.provisioning()
 		return err
 	case c.Device.EdgeEnvironment:
-		cfg.Identity, cfg.Credentials, edgeCA, err = edge(c, now)
+		edgeCA, err = rt.edge(cfg)
 	default:
 		cfg.Identity, cfg.Credentials, err = credential(c, now, rt.log)
 	}
@@ -48,7 +48,9 @@ func (rt *running) identify(cfg *device.Config) (err error) {
 	if rt.date, err = rt.newDateAsker(cfg.Identity.ConnectHost(), trust, c.Transports[0].Address, cmp.Or(c.Transports[0].Port, mqtt.DefaultPort)); err != nil {
 		return err
 	}
-	cfg.Transports, err = makeTransports(c, cfg.Identity, edgeCA, now, rt.log)
+	if cfg.Transports == nil {
+		cfg.Transports, err = makeTransports(c, cfg.Identity, nil, now, rt.log)
+	}
 	return err
 }
 
