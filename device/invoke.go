@@ -108,10 +108,12 @@ func newInvoker(o *Options, id Identity, source core.CredentialSource) *invoker 
 
 // trust has the Edge hub known by the options' authorities from now on.
 func (i *invoker) trust(o *Options, id Identity) error {
+	trust, err := o.tls()
+	if err != nil {
+		return err
+	}
 	d, err := netdial.New(netdial.Config{
-		Host: id.Gateway, Port: cmp.Or(o.HTTPSPort, httpsPort), Address: o.Address,
-		TLS:         netdial.TLSConfig{ServerVerificationCert: o.ServerVerificationCert, ExtraCA: o.ExtraCA},
-		DialContext: netdial.ContextDialer(o.DialContext),
+		Host: id.Gateway, Port: cmp.Or(o.HTTPSPort, httpsPort), Address: o.Address, TLS: trust, DialContext: netdial.ContextDialer(o.DialContext),
 	})
 	if err == nil {
 		i.dialer.Store(d)
