@@ -93,7 +93,7 @@ func (s *Stats) add(o Stats) {
 func checkBusy(t *testing.T, seeds uint64, s Stats) {
 	t.Helper()
 	for _, name := range []string{
-		"credential fails", "dial refused", "dial hangs", "dial blocked", "token rejected", "throttled", "subscription refused",
+		"credential fails", "dial refused", "dial hangs", "dial blocked", "token rejected", "throttled", "unavailable", "subscription refused",
 		"session forgotten", "answer lost", "answer late", "answer doubled", "session lost", "hub away", "taken over", "stale event",
 		"plugin crashed", "plugin hung", "plugin start fails", "handler slow", "twin re-created", "operator", "withdrawn",
 		"token short-lived", "wall clock jumped", "clock unset", "operation cancelled", "store full", "change lost",
@@ -162,6 +162,7 @@ func TestADayWithoutTheHub(t *testing.T) {
 		"silent":         {DialHangs: 1},
 		"token rejected": {TokenRejected: 1},
 		"throttled":      {Throttled: 1},
+		"unavailable":    {Unavailable: 1},
 		"clock unset":    {ClockUnset: 1},
 	} {
 		t.Run(name, func(t *testing.T) {
