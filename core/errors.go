@@ -54,7 +54,7 @@ type Error struct {
 	Phase string
 	// Status is the CONNACK code, twin status or HTTP status; 0 where there is none.
 	Status int
-	// RetryAfter is the least wait that the hub asked for; 0 where it said nothing.
+	// RetryAfter is the least wait that the hub asked for, or that spares a route which is Blocked; 0 where there is none.
 	RetryAfter time.Duration
 	// TrackingID is the hub's, for a support request; "" where there is none.
 	TrackingID string

@@ -11,6 +11,7 @@ import (
 	"github.com/fairlead-iot/fairlead/core"
 	"github.com/fairlead-iot/fairlead/credentials"
 	"github.com/fairlead-iot/fairlead/transports/mqtt"
+	"github.com/fairlead-iot/fairlead/transports/mqttws"
 	"github.com/fairlead-iot/fairlead/transports/netdial"
 )
 
@@ -32,8 +33,13 @@ type Options struct {
 	// SASTokenTTL is the life of a token that is signed with a key: 10 s to 365 days, an hour if not set. It is renewed at
 	// 80 to 85 % of it, unnoticed.
 	SASTokenTTL time.Duration
+	// Proxy, if set, is the only way to the hub.
+	Proxy ProxyOptions
 	// KeepAlive is the longest silence before a ping: 1 s to 1740 s, a minute if not set.
 	KeepAlive time.Duration
+	// WebSockets: MQTT goes through a WebSocket on port 443, where only HTTPS gets out. The provisioning service is spoken
+	// with in the same way.
+	WebSockets bool
 	// AutoConnect: an operation that needs a session makes one. True if not set.
 	AutoConnect bool
 	// ConnectionRetry: a lost session is made again, a failed attempt repeated. True if not set.
@@ -48,11 +54,11 @@ type Options struct {
 
 	// ExtraCA, PEM, is trusted beside the roots.
 	ExtraCA []byte
-	// Port is the hub's, 8883 if not set; HTTPSPort is the Edge hub's for InvokeMethod, 443 if not set. Address, if set, is
-	// dialed in place of the hub's name.
+	// Port is the hub's, 8883 if not set, or 443 with WebSockets; HTTPSPort is the Edge hub's for InvokeMethod, 443 if not
+	// set. Address, if set, is dialed in place of the hub's name.
 	Port, HTTPSPort int
 	Address         string
-	// DialContext, if set, takes the place of DNS and TCP.
+	// DialContext, if set, takes the place of DNS and TCP, to a proxy too.
 	DialContext func(ctx context.Context, network, addr string) (net.Conn, error)
 	// UserAgent names the program to the hub, before ProductInfo; it has a default.
 	UserAgent string
@@ -145,9 +151,13 @@ func (o *Options) transports(id Identity) ([]core.Transport, error) {
 	if err != nil {
 		return nil, err
 	}
-	t, err := mqtt.New(mqtt.Config{
+	newTransport := mqtt.New
+	if o.WebSockets {
+		newTransport = mqttws.New
+	}
+	t, err := newTransport(mqtt.Config{
 		Identity: id, ProductInfo: o.ProductInfo, UserAgent: o.UserAgent, KeepAlive: o.KeepAlive, Port: o.Port, Address: o.Address,
-		TLS: trust, DialContext: o.DialContext, Logger: o.Logger,
+		TLS: trust, Proxy: o.Proxy, DialContext: o.DialContext, Logger: o.Logger,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("device: %w", err)

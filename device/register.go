@@ -9,6 +9,7 @@ import (
 	"github.com/fairlead-iot/fairlead/core"
 	"github.com/fairlead-iot/fairlead/credentials"
 	"github.com/fairlead-iot/fairlead/transports/mqtt"
+	"github.com/fairlead-iot/fairlead/transports/mqttws"
 )
 
 // RegistrationResult is what the provisioning service answers a device that it has assigned to a hub.
@@ -34,8 +35,8 @@ type Enrollment struct {
 
 // Provision registers a device with a provisioning service and returns which hub it belongs to, and by what name. It
 // tries once, for at most 90 s or until ctx ends, and may be called again. From options it takes ServerVerificationCert,
-// ExtraCA, Cipher, GatewayHostname, SASTokenTTL, Port, Address, DialContext, UserAgent and Logger; with the result and the same
-// key or certificate a client is made:
+// ExtraCA, Cipher, GatewayHostname, SASTokenTTL, Proxy, WebSockets, Port, Address, DialContext, UserAgent and Logger; with
+// the result and the same key or certificate a client is made:
 //
 //	r, err := device.Provision(ctx, enrollment)
 //	c, err := device.FromSymmetricKey(enrollment.SymmetricKey, r.State.AssignedHub, r.State.DeviceID)
@@ -53,7 +54,7 @@ func Provision(ctx context.Context, e Enrollment, change ...func(*Options)) (Reg
 	}
 	cfg := mqtt.RegistrarConfig{
 		Host: e.Host, IDScope: e.IDScope, RegistrationID: e.RegistrationID, UserAgent: o.UserAgent, Port: o.Port, Address: o.Address,
-		TLS: trust, DialContext: o.DialContext, Logger: o.Logger,
+		TLS: trust, Proxy: o.Proxy, DialContext: o.DialContext, Logger: o.Logger,
 	}
 	if o.GatewayHostname != "" {
 		cfg.Host = o.GatewayHostname // the user name says which service is meant, not the host
@@ -74,7 +75,11 @@ func Provision(ctx context.Context, e Enrollment, change ...func(*Options)) (Reg
 			return RegistrationResult{}, fmt.Errorf("device: %w", err)
 		}
 	}
-	registrar, err := mqtt.NewRegistrar(cfg)
+	newRegistrar := mqtt.NewRegistrar
+	if o.WebSockets {
+		newRegistrar = mqttws.NewRegistrar
+	}
+	registrar, err := newRegistrar(cfg)
 	if err != nil {
 		return RegistrationResult{}, fmt.Errorf("device: %w", err)
 	}

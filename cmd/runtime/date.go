@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/fairlead-iot/fairlead/config"
 	"github.com/fairlead-iot/fairlead/core"
 	"github.com/fairlead-iot/fairlead/internal/clock"
 	"github.com/fairlead-iot/fairlead/transports/netdial"
@@ -42,25 +43,46 @@ type dateAsker struct {
 	host   string
 	clock  *clock.Clock
 	log    *slog.Logger
-	https  *netdial.Dialer
+	https  []*netdial.Dialer // one for each way
 	others []*netdial.Dialer // where HTTPS is blocked, the certificate alone still says something
 }
 
-// newDateAsker makes an asker of a host, which is dialed as the routes to it are.
-func (rt *running) newDateAsker(host string, trust netdial.TLSConfig, address string, ports ...int) (*dateAsker, error) {
+// newDateAsker makes an asker of a host, which is dialed as the routes to it are, by their proxies. endpoint says where a
+// route goes.
+func (rt *running) newDateAsker(host string, trust netdial.TLSConfig, endpoint func(config.Transport) (address string, port int)) (*dateAsker, error) {
 	if name, _, err := net.SplitHostPort(host); err == nil {
 		host = name
 	}
 	a := &dateAsker{host: host, clock: rt.clock, log: rt.log}
-	for i, port := range append([]int{rt.time.port}, ports...) {
-		d, err := netdial.New(netdial.Config{Host: host, Port: port, Address: address, TLS: trust, Now: rt.clock.Now, Learn: rt.clock.Learn})
-		switch {
-		case err != nil:
-			return nil, fmt.Errorf("ask %s for the time: %w", host, err)
-		case i == 0:
-			a.https = d
-		default:
-			a.others = append(a.others, d)
+	type way struct {
+		port    int
+		address string
+		proxy   netdial.Proxy
+	}
+	isKnown := map[way]bool{}
+	for i, t := range rt.cfg.Transports {
+		proxy, err := routeProxy(rt.cfg, i)
+		if err != nil {
+			return nil, err
+		}
+		address, port := endpoint(t)
+		for _, port := range []int{rt.time.port, port} {
+			w := way{port, address, proxy}
+			if isKnown[w] {
+				continue
+			}
+			isKnown[w] = true
+			d, err := netdial.New(netdial.Config{
+				Host: host, Port: port, Address: address, Proxy: proxy, TLS: trust, Now: rt.clock.Now, Learn: rt.clock.Learn,
+			})
+			switch {
+			case err != nil:
+				return nil, fmt.Errorf("ask %s for the time: %w", host, err)
+			case port == rt.time.port:
+				a.https = append(a.https, d)
+			default:
+				a.others = append(a.others, d)
+			}
 		}
 	}
 	return a, nil
@@ -89,12 +111,21 @@ func (a *dateAsker) ask(ctx context.Context) {
 	}
 }
 
-// date asks once.
-func (a *dateAsker) date(ctx context.Context) (time.Time, error) {
+// date asks once by each way, until there is an answer.
+func (a *dateAsker) date(ctx context.Context) (date time.Time, err error) {
+	for _, d := range a.https {
+		if date, err = a.dateBy(ctx, d); err == nil {
+			return date, nil
+		}
+	}
+	return time.Time{}, err
+}
+
+func (a *dateAsker) dateBy(ctx context.Context, d *netdial.Dialer) (time.Time, error) {
 	transport := &http.Transport{
 		Proxy: nil, DisableKeepAlives: true,
 		DialTLSContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			conn, err := a.https.Dial(ctx, core.Credential{})
+			conn, err := d.Dial(ctx, core.Credential{})
 			if err != nil {
 				return nil, err // not a *tls.Conn that is nil
 			}

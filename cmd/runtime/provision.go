@@ -15,6 +15,7 @@ import (
 	"github.com/fairlead-iot/fairlead/internal/control"
 	"github.com/fairlead-iot/fairlead/store"
 	"github.com/fairlead-iot/fairlead/transports/mqtt"
+	"github.com/fairlead-iot/fairlead/transports/mqttws"
 	"github.com/fairlead-iot/fairlead/transports/netdial"
 )
 
@@ -45,13 +46,22 @@ func (rt *running) identify(cfg *device.Config) (err error) {
 	if err != nil {
 		return err
 	}
-	if rt.date, err = rt.newDateAsker(cfg.Identity.ConnectHost(), trust, c.Transports[0].Address, cmp.Or(c.Transports[0].Port, mqtt.DefaultPort)); err != nil {
+	if rt.date, err = rt.newDateAsker(cfg.Identity.ConnectHost(), trust, func(t config.Transport) (string, int) {
+		return t.Address, cmp.Or(t.Port, defaultPort(t))
+	}); err != nil {
 		return err
 	}
 	if cfg.Transports == nil {
 		cfg.Transports, err = makeTransports(c, cfg.Identity, nil, now, rt.log)
 	}
 	return err
+}
+
+func defaultPort(t config.Transport) int {
+	if t.Use == config.UseWebSocket {
+		return mqttws.DefaultPort
+	}
+	return mqtt.DefaultPort
 }
 
 // whoStarts says for the log who the device is, as far as that is known.
@@ -87,12 +97,18 @@ func (rt *running) provisioning() (*device.Provisioning, error) {
 		}
 		cfg.TLS = netdial.TLSConfig{ExtraCA: text}
 	}
-	if rt.date, err = rt.newDateAsker(p.Host, cfg.TLS, p.Address, cmp.Or(p.Port, mqtt.DefaultPort)); err != nil {
+	if rt.date, err = rt.newDateAsker(p.Host, cfg.TLS, func(t config.Transport) (string, int) {
+		port := p.Port
+		if t.Use != c.Transports[0].Use {
+			port = 0 // one that is given is of the first's kind
+		}
+		return p.Address, cmp.Or(port, defaultPort(t))
+	}); err != nil {
 		return nil, configProblem(c, key, err)
 	}
-	registrar, err := mqtt.NewRegistrar(cfg)
+	registrar, err := makeRegistrar(c, key, cfg)
 	if err != nil {
-		return nil, configProblem(c, key, err)
+		return nil, err
 	}
 	out := &device.Provisioning{
 		Registrar: registrar, Proof: rt.doubting(rt.proof.noting(proof)), Gateway: c.Device.GatewayHostname, Logger: log,
@@ -121,6 +137,32 @@ func (rt *running) provisioning() (*device.Provisioning, error) {
 		out.Routes = append(out.Routes, t.Name())
 	}
 	return out, nil
+}
+
+// makeRegistrar makes the ways to the provisioning service, which are those to the hub, with their proxies. A port that is
+// given is of the first's kind.
+func makeRegistrar(c *config.Config, key string, cfg mqtt.RegistrarConfig) (core.Registrar, error) {
+	var ways []*mqtt.Registrar
+	port := cfg.Port
+	for i, t := range c.Transports {
+		var err error
+		if cfg.Proxy, err = routeProxy(c, i); err != nil {
+			return nil, err
+		}
+		newRegistrar := mqtt.NewRegistrar
+		if t.Use == config.UseWebSocket {
+			newRegistrar = mqttws.NewRegistrar
+		}
+		if cfg.Port = port; t.Use != c.Transports[0].Use {
+			cfg.Port = 0
+		}
+		way, err := newRegistrar(cfg)
+		if err != nil {
+			return nil, configProblem(c, key, err)
+		}
+		ways = append(ways, way)
+	}
+	return mqtt.NewRegistrars(ways[0], ways[1:]...), nil
 }
 
 // provisioned is what the status says of the assignment; nil where there is none to be had.

@@ -43,9 +43,10 @@ type Config struct {
 
 // Clock is the wall clock. Make it with New.
 type Clock struct {
-	cfg   Config
-	kept  time.Time // the time that an earlier run kept
-	start time.Time // has the monotonic reading
+	cfg    Config
+	kept   time.Time     // the time that an earlier run kept
+	start  time.Time     // has the monotonic reading
+	offset time.Duration // of the wall clock then
 
 	mu     sync.Mutex
 	keptAt time.Time // when this run kept the time last
@@ -64,6 +65,7 @@ type kept struct {
 // New makes a clock. A kept file that cannot be read is as none, but for the error that is returned beside the clock.
 func New(cfg Config) (*Clock, error) {
 	c := &Clock{cfg: cfg, start: time.Now()}
+	c.offset = c.offsetNow()
 	if cfg.State == "" {
 		return c, nil
 	}
@@ -223,20 +225,24 @@ func write(name string, text []byte) (err error) {
 	return os.Rename(f.Name(), name)
 }
 
+// offsetNow is how far the wall clock is from the monotonic one.
+func (c *Clock) offsetNow() time.Duration {
+	return c.cfg.System().Round(0).Sub(c.start.Round(0)) - time.Since(c.start)
+}
+
 // Watch calls jumped whenever the wall clock has moved against the monotonic one by more than is slewed: somebody set it,
 // or the machine slept. It returns when ctx ends.
 func (c *Clock) Watch(ctx context.Context, jumped func(by time.Duration)) {
 	tick := time.NewTicker(cmp.Or(c.cfg.Look, look))
 	defer tick.Stop()
-	offset := func() time.Duration { return c.cfg.System().Round(0).Sub(c.start.Round(0)) - time.Since(c.start) }
-	last := offset()
+	last := c.offset // from the start, or a jump before this call would never show
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
 		}
-		now := offset()
+		now := c.offsetNow()
 		by := now - last
 		last = now
 		if by.Abs() >= jumpFrom {

@@ -516,7 +516,7 @@ func TestPortInTheHostName(t *testing.T) {
 		{"::1", "::1", 8883},
 		{"[::1]:18883", "::1", 18883},
 	} {
-		if name, port := splitHost(c.host); name != c.wantName || port != c.wantPort {
+		if name, port := splitHost(c.host, DefaultPort); name != c.wantName || port != c.wantPort {
 			t.Errorf("%s: %s and %d, want %s and %d", c.host, name, port, c.wantName, c.wantPort)
 		}
 	}
