@@ -93,7 +93,7 @@ func newInvoker(o *Options, id Identity, source core.CredentialSource) *invoker 
 		base: "https://" + id.Gateway, caller: id.ClientID(), agent: strings.TrimSpace(o.UserAgent + " " + o.ProductInfo), source: source,
 	}
 	transport := &http.Transport{
-		Proxy: nil, DisableKeepAlives: true, // a call now and then, to a neighbour
+		DisableKeepAlives: true, // a call now and then, to a neighbour; the dialer has the proxy
 		DialTLSContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			conn, err := i.dialer.Load().Dial(ctx, core.Credential{})
 			if err != nil {
@@ -113,7 +113,7 @@ func (i *invoker) trust(o *Options, id Identity) error {
 		return err
 	}
 	d, err := netdial.New(netdial.Config{
-		Host: id.Gateway, Port: cmp.Or(o.HTTPSPort, httpsPort), Address: o.Address, TLS: trust, DialContext: netdial.ContextDialer(o.DialContext),
+		Host: id.Gateway, Port: cmp.Or(o.HTTPSPort, httpsPort), Address: o.Address, TLS: trust, Proxy: o.Proxy, DialContext: netdial.ContextDialer(o.DialContext),
 	})
 	if err == nil {
 		i.dialer.Store(d)
