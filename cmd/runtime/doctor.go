@@ -117,6 +117,18 @@ func doctorProblems(c *config.Config) []config.Problem {
 	return out
 }
 
+// doctorEdge says who a module is, and by which authority it knows its Edge hub.
+func doctorEdge(c *config.Config, now func() time.Time) (id core.Identity, source core.CredentialSource, ca []byte, err error) {
+	e, source, err := readEdge(c, now)
+	if err != nil {
+		return id, nil, nil, err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), trustBundleLimit) // before anything that an operator could end
+	defer cancel()
+	ca, err = e.TrustBundle(ctx)
+	return e.Identity, source, ca, err
+}
+
 // doctorConfig puts together what the doctor looks at, as assemble does what runs.
 func doctorConfig(c *config.Config) (doctor.Config, error) {
 	cfg := doctor.Config{StateDir: c.StateDir, UserAgent: userAgent(), Session: sessionOf(c), Before: configChecks(c)}
@@ -133,7 +145,7 @@ func doctorConfig(c *config.Config) (doctor.Config, error) {
 		err = doctorProvisioning(c, &cfg, cfg.Clock, log)
 	case d.EdgeEnvironment:
 		cfg.Renewed = true
-		cfg.Identity, cfg.Credentials, edgeCA, err = edge(c, cfg.Clock.Now)
+		cfg.Identity, cfg.Credentials, edgeCA, err = doctorEdge(c, cfg.Clock.Now)
 	default:
 		cfg.Renewed = d.X509 == nil && d.SASToken.IsZero()
 		cfg.Identity, cfg.Credentials, err = credential(c, cfg.Clock.Now, log)
