@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"time"
 
 	"github.com/fairlead-iot/fairlead/core"
 )
@@ -11,7 +12,11 @@ import (
 // attempt is what an epoch has: a context, then a credential, a link, a session. It is filled in by the goroutine of
 // the effect that is under way, of which there is one at a time.
 type attempt struct {
-	epoch  core.Epoch
+	epoch core.Epoch
+	// route and connectedAt belong to the engine's goroutine.
+	route       int
+	connectedAt time.Time
+
 	ctx    context.Context //nolint:containedctx // it is the attempt's life, and ends with it
 	cancel context.CancelFunc
 	work   sync.WaitGroup
@@ -30,10 +35,11 @@ func (a *attempt) getSession() core.Session {
 }
 
 // failed reports the end of an attempt that came to nothing, and lets go of what is kept of it.
-func (e *Engine) failed(a *attempt, ev core.Event) {
+func (e *Engine) failed(a *attempt, ev core.Event, f core.Fault) {
 	e.inbox.run(func() core.Event {
 		if e.attempts[a.epoch] == a {
 			delete(e.attempts, a.epoch)
+			e.happened(a, AttemptFailed, f, "")
 		}
 		a.cancel()
 		return ev
@@ -60,7 +66,8 @@ func (e *Engine) fetchCredential(ctx context.Context, epoch core.Epoch) {
 		defer cancel()
 		c, err := e.cfg.Credentials.Credential(ctx)
 		if err != nil {
-			e.failed(a, core.CredentialFailed{Epoch: epoch, Fault: core.FaultOf(fmt.Errorf("fetch credential: %w", err))})
+			f := core.FaultOf(fmt.Errorf("fetch credential: %w", err))
+			e.failed(a, core.CredentialFailed{Epoch: epoch, Fault: f}, f)
 			return nil
 		}
 		e.who.set(c.Identity)
@@ -96,6 +103,7 @@ func (a *attempt) fault(err error) core.Fault {
 
 func (e *Engine) open(f core.Open) {
 	a := e.attempts[f.Epoch]
+	a.route = f.Route
 	e.begin(a, func(ctx context.Context) core.Event {
 		ctx, cancel := context.WithTimeout(ctx, openTimeout)
 		defer cancel()
@@ -104,7 +112,8 @@ func (e *Engine) open(f core.Open) {
 		a.mu.Unlock()
 		link, err := e.cfg.Transports[f.Route].Open(ctx, c)
 		if err != nil {
-			e.failed(a, core.OpenFailed{Epoch: f.Epoch, Fault: a.fault(err)})
+			fault := a.fault(err)
+			e.failed(a, core.OpenFailed{Epoch: f.Epoch, Fault: fault}, fault)
 			return nil
 		}
 		a.mu.Lock()
@@ -120,11 +129,18 @@ func (e *Engine) connect(epoch core.Epoch) {
 	e.background(func() {
 		s, err := e.makeSession(a)
 		if err != nil {
-			e.failed(a, core.ConnectFailed{Epoch: epoch, Fault: a.fault(err)})
+			f := a.fault(err)
+			e.failed(a, core.ConnectFailed{Epoch: epoch, Fault: f}, f)
 			a.work.Done()
 			return
 		}
-		e.inbox.post(core.Connected{Epoch: epoch, Present: s.Present()})
+		e.inbox.run(func() core.Event {
+			if e.attempts[epoch] == a {
+				a.connectedAt = time.Now()
+				e.happened(a, SessionBegan, core.Fault{}, "")
+			}
+			return core.Connected{Epoch: epoch, Present: s.Present()}
+		})
 		a.work.Done()
 		e.watchSession(a, s)
 	})
@@ -171,7 +187,10 @@ func (e *Engine) watchSession(a *attempt, s core.Session) {
 	}
 	fault := core.FaultOf(err)
 	e.inbox.run(func() core.Event {
-		delete(e.attempts, a.epoch)
+		if e.attempts[a.epoch] == a {
+			delete(e.attempts, a.epoch)
+			e.happened(a, SessionLost, fault, "")
+		}
 		a.cancel()
 		return core.Lost{Epoch: a.epoch, Fault: fault}
 	})
@@ -181,12 +200,16 @@ func (e *Engine) watchSession(a *attempt, s core.Session) {
 }
 
 // closeAttempt ends an attempt in whatever state, and reports Closed when nothing of it is left.
-func (e *Engine) closeAttempt(ctx context.Context, epoch core.Epoch) {
+func (e *Engine) closeAttempt(ctx context.Context, f core.Close) {
+	epoch := f.Epoch
 	a := e.attempts[epoch]
 	delete(e.attempts, epoch)
 	if a == nil { // it has just ended by itself
 		e.inbox.post(core.Closed{Epoch: epoch})
 		return
+	}
+	if !a.connectedAt.IsZero() {
+		e.happened(a, SessionClosed, core.Fault{}, f.Why)
 	}
 	a.cancel()
 	e.background(func() {
