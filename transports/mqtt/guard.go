@@ -24,7 +24,8 @@ import (
 // it is told errEnded, whatever the cause.
 type guard struct {
 	net.Conn
-	idle time.Duration // silence from the hub that ends the connection
+	idle  time.Duration // silence from the hub that ends the connection
+	chunk int           // bytes that are written at once
 
 	// The end. cause is written once, before done is closed.
 	once  sync.Once
@@ -64,11 +65,11 @@ type guard struct {
 	present   bool        // the hub kept the session; written before connacked
 }
 
-// newGuard takes conn over. idle is the silence that ends it; acked is told the ids of the PUBACKs that each read brought,
+// newGuard takes conn over. idle is the silence that ends it, chunk how much is written at once; acked is told the ids of the PUBACKs that each read brought,
 // if it brought any.
-func newGuard(conn net.Conn, idle time.Duration, acked func(ids []uint16)) *guard {
+func newGuard(conn net.Conn, idle time.Duration, chunk int, acked func(ids []uint16)) *guard {
 	g := &guard{
-		Conn: conn, idle: idle, acked: acked,
+		Conn: conn, idle: idle, chunk: chunk, acked: acked,
 		done: make(chan struct{}), kick: make(chan struct{}, 1),
 		rbuf: make([]byte, readBuffer), subs: make(map[uint16]struct{}),
 		start: time.Now(),
@@ -95,20 +96,9 @@ func (g *guard) abort(cause error) {
 		g.watch.Stop()
 		g.room.Broadcast()
 		g.mu.Unlock()
-		_ = rawConn(g.Conn).Close()
+		_ = netdial.Innermost(g.Conn).Close() // closing a tls.Conn writes an alert, for which a stuck peer would make it wait
 		_ = g.Conn.Close()
 	})
-}
-
-// rawConn returns the connection below TLS. Closing a tls.Conn writes an alert, for which a stuck peer would make it wait.
-func rawConn(conn net.Conn) net.Conn {
-	for {
-		wrapper, ok := conn.(interface{ NetConn() net.Conn })
-		if !ok || wrapper.NetConn() == nil {
-			return conn
-		}
-		conn = wrapper.NetConn()
-	}
 }
 
 // checkSilence runs on the watch timer.
@@ -315,7 +305,7 @@ func (g *guard) send() {
 // push writes p to the connection, chunk by chunk, each with its own deadline. The caller has set writing.
 func (g *guard) push(p []byte) error {
 	for len(p) > 0 {
-		n := min(len(p), writeChunk)
+		n := min(len(p), g.chunk)
 		err := g.Conn.SetWriteDeadline(time.Now().Add(writeTimeout))
 		if err == nil {
 			_, err = g.Conn.Write(p[:n])
