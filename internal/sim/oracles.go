@@ -145,9 +145,9 @@ func (w *world) announce(e core.Announce) {
 const dialsPerDay = 300
 
 // sawDial holds an attempt against three budgets. One is for any minute, in which a renewal that fails and a loss may
-// follow each other. One is for an outage: ten attempts of the beginning, one each five seconds (half of
-// connection_retry_interval) for five minutes, then one each five minutes (half of connection_retry_max). The last is
-// for each day of it. A route that is blocked costs one more.
+// follow each other. One is for an outage: ten attempts of the beginning, one each second (half of RetryEarly) for OutageEarly,
+// one each five seconds (half of connection_retry_interval) for five minutes, then one each five minutes (half of
+// connection_retry_max). The last is for each day of it. A route that is blocked costs one more.
 func (w *world) sawDial() {
 	w.dials[w.dialCount%len(w.dials)] = w.now
 	w.dialCount++
@@ -159,7 +159,7 @@ func (w *world) sawDial() {
 			inMinute++
 		}
 	}
-	if most := 30*routes + 4*w.wakes; inMinute > most {
+	if most := 60*routes + 4*w.wakes; inMinute > most {
 		w.fail(Dials, "%d attempts within a minute", inMinute)
 	}
 	for _, l := range w.links {
@@ -169,8 +169,8 @@ func (w *world) sawDial() {
 	}
 	w.dialsInRow++
 	lasted := w.now.Sub(w.outageSince)
-	early, late := min(lasted, 5*time.Minute), max(0, lasted-5*time.Minute)
-	most := min(10+int(early/(5*time.Second))+int(late/(5*time.Minute)), dialsPerDay*(1+int(lasted/(24*time.Hour))))
+	first, early, late := min(lasted, w.opts.Limits.OutageEarly), min(lasted, 5*time.Minute), max(0, lasted-5*time.Minute)
+	most := min(10+int(first/(w.opts.Limits.RetryEarly/2))+int(early/(5*time.Second))+int(late/(5*time.Minute)), dialsPerDay*(1+int(lasted/(24*time.Hour))))
 	most = routes*most + 4*w.wakes
 	if w.dialsInRow > most {
 		w.fail(Dials, "%d attempts in an outage of %v, at most %d", w.dialsInRow, lasted, most)

@@ -219,8 +219,8 @@ func (c *conn) SetDeadline(t time.Time) error {
 // SetReadDeadline implements net.Conn. A Read that it ends is the last.
 func (c *conn) SetReadDeadline(t time.Time) error { return c.wire.SetReadDeadline(t) }
 
-// SetWriteDeadline implements net.Conn, for writes that begin later. A Write that it ends is the last.
+// SetWriteDeadline implements net.Conn. A Write that it ends is the last.
 func (c *conn) SetWriteDeadline(t time.Time) error {
 	c.deadline.Store(&t)
-	return nil
+	return c.wire.SetWriteDeadline(t) // for one that is under way, which gorilla would not change
 }
