@@ -34,13 +34,14 @@ type guard struct {
 	watch *time.Timer
 
 	// The reading side; one goroutine at a time.
-	rbuf   []byte
-	rpos   int
-	rend   int
-	filter filter
-	acked  func(ids []uint16) // told the PUBACKs of each read
-	heard  atomic.Int64       // when the last bytes came, as nanoseconds since start
-	start  time.Time
+	rbuf    []byte
+	rpos    int
+	rend    int
+	filter  filter
+	acked   func(ids []uint16) // told the PUBACKs of each read
+	heard   atomic.Int64       // when the hub was heard, as nanoseconds since start
+	partial int                // bytes that came since, of a packet that has not ended
+	start   time.Time
 
 	subsMu sync.Mutex
 	subs   map[uint16]struct{} // SUBSCRIBEs that await their answer
@@ -125,9 +126,8 @@ func (g *guard) Read(p []byte) (int, error) {
 	for g.rpos == g.rend {
 		n, err := g.Conn.Read(g.rbuf)
 		if n > 0 {
-			g.heard.Store(int64(time.Since(g.start)))
-			g.prolong()
 			kept, bad := g.filter.feed(g.rbuf[:n])
+			g.hear(n)
 			if len(g.filter.pubacks) > 0 {
 				g.acked(g.filter.pubacks)
 			}
@@ -144,6 +144,16 @@ func (g *guard) Read(p []byte) (int, error) {
 	n := copy(p, g.rbuf[g.rpos:g.rend])
 	g.rpos += n
 	return n, nil
+}
+
+// hear notes that n bytes came. Those of a packet that never ends count only if they are many.
+func (g *guard) hear(n int) {
+	if g.partial += n; g.partial < heardBytes && !g.filter.boundary() {
+		return
+	}
+	g.partial = 0
+	g.heard.Store(int64(time.Since(g.start)))
+	g.prolong()
 }
 
 // readError says what the end of the stream means.
