@@ -258,12 +258,15 @@ func refusedConnect(resp *connectResponse, target string, auth *proxyAuth) error
 }
 
 // closeNow closes the innermost connection: closing a tls.Conn writes an alert, for which a stuck peer would make it wait.
-func closeNow(conn net.Conn) {
+func closeNow(conn net.Conn) { _ = Innermost(conn).Close() }
+
+// Innermost returns the connection below all that wraps it and offers NetConn() net.Conn, as tls.Conn does. Closing that
+// one waits for nobody, where closing a tls.Conn writes.
+func Innermost(conn net.Conn) net.Conn {
 	for {
 		wrapper, ok := conn.(interface{ NetConn() net.Conn })
 		if !ok || wrapper.NetConn() == nil {
-			_ = conn.Close()
-			return
+			return conn
 		}
 		conn = wrapper.NetConn()
 	}
