@@ -26,6 +26,9 @@ type Config struct {
 	// Plugins run beside the client's own handlers; each has its own stream of messages.
 	Plugins []engine.Plugin
 
+	// Files, if set, makes what asks the hub about uploads of files. The source may be called from any goroutine.
+	Files func(id Identity, source core.CredentialSource) (core.FileService, error)
+
 	// AutoConnect: an operation that needs a session makes one. ConnectAtStart: a session is made without being asked.
 	AutoConnect, ConnectAtStart bool
 	// ConnectionRetry: a lost session is made again, a failed attempt repeated.
@@ -59,6 +62,7 @@ type Client struct {
 	engine *engine.Engine
 	own    core.Device
 	in     *handlers
+	files  core.FileService // nil where there is none
 	stop   context.CancelFunc
 	result error         // of the engine's Run
 	ended  chan struct{} // closed when result is set
@@ -82,6 +86,14 @@ func New(cfg Config) (*Client, error) {
 		return nil, fmt.Errorf("device: %w: hostname and device id are needed", core.ErrInvalid)
 	}
 	c := &Client{in: newHandlers(), pending: map[uint64]chan error{}, ended: make(chan struct{})}
+	if cfg.Files != nil {
+		cfg.Credentials = serialize(cfg.Credentials)
+		files, err := cfg.Files(cfg.Identity, cfg.Credentials)
+		if err != nil {
+			return nil, err
+		}
+		c.files = files
+	}
 	plugins := append([]engine.Plugin{{PluginConfig: core.PluginConfig{Name: "(this process)"}, Launcher: c.in}}, cfg.Plugins...)
 	e, err := engine.New(engine.Config{
 		Identity: cfg.Identity, Transports: cfg.Transports, Credentials: cfg.Credentials, Plugins: plugins,

@@ -10,6 +10,7 @@ import (
 
 	"github.com/fairlead-iot/fairlead/core"
 	"github.com/fairlead-iot/fairlead/credentials"
+	"github.com/fairlead-iot/fairlead/transports/http"
 	"github.com/fairlead-iot/fairlead/transports/mqtt"
 	"github.com/fairlead-iot/fairlead/transports/netdial"
 )
@@ -48,6 +49,8 @@ type Options struct {
 	// Port is the hub's, 8883 if not set; Address, if set, is dialed in place of the hub's name.
 	Port    int
 	Address string
+	// HTTPSPort is the hub's port for file uploads, 443 if not set.
+	HTTPSPort int
 	// DialContext, if set, takes the place of DNS and TCP.
 	DialContext func(ctx context.Context, network, addr string) (net.Conn, error)
 	// UserAgent names the program to the hub, before ProductInfo; it has a default.
@@ -137,12 +140,25 @@ func (o *Options) client(id Identity, source CredentialSource) (*Client, error) 
 		return nil, fmt.Errorf("device: %w", err)
 	}
 	return New(Config{
-		Identity: id, Credentials: source, Transports: []core.Transport{t},
+		Identity: id, Credentials: source, Transports: []core.Transport{t}, Files: o.files,
 		AutoConnect: o.AutoConnect, ConnectionRetry: o.ConnectionRetry,
 		ConnectionRetryInterval: o.ConnectionRetryInterval, ConnectionRetryMax: o.ConnectionRetryMax,
 		EnsureDesiredProperties: o.EnsureDesiredProperties,
 		OutboxMessages:          o.OutboxMessages, OutboxBytes: o.OutboxBytes, Logger: o.Logger,
 	})
+}
+
+// files makes what asks the hub about uploads.
+func (o *Options) files(id Identity, source CredentialSource) (core.FileService, error) {
+	files, err := http.New(http.Config{
+		Identity: id, Credentials: source, UserAgent: o.UserAgent, ProductInfo: o.ProductInfo, Port: o.HTTPSPort, Address: o.Address,
+		TLS:         netdial.TLSConfig{ServerVerificationCert: o.ServerVerificationCert, ExtraCA: o.ExtraCA},
+		DialContext: o.DialContext,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("device: %w", err)
+	}
+	return files, nil
 }
 
 // parseID takes a module's id off its device's. What has a slash and no module keeps it, and is refused for that.
