@@ -119,6 +119,8 @@ type UploadRecord struct {
 	File    string    `json:"file,omitempty"` // which file it is on its file system, where that can be told
 	// CorrelationID is open at the hub; "" where none is.
 	CorrelationID string `json:"correlation_id,omitempty"`
+	// Committed: the storage has the whole file.
+	Committed bool `json:"committed,omitempty"`
 	// Owed are outcomes that the hub has not acknowledged.
 	Owed []UploadOutcome `json:"owed,omitempty"`
 	// EndedAt is when State became one of an end, by the wall clock.
