@@ -108,9 +108,15 @@ type TLS struct {
 	Cipher                 string `koanf:"cipher"` // OpenSSL names, joined with ":"
 }
 
+// What a transport is made of.
+const (
+	UseMQTT      = "mqtt"
+	UseWebSocket = "mqttws"
+)
+
 // Transport is one way to the hub.
 type Transport struct {
-	Use     string `koanf:"use"` // mqtt or mqttws
+	Use     string `koanf:"use"` // one of the constants
 	Port    int    `koanf:"port"`
 	Address string `koanf:"address"` // "" means what DNS says
 	Proxy   Proxy  `koanf:"proxy_options"`

@@ -126,7 +126,6 @@ func TestExampleIsRight(t *testing.T) {
 		unsupported = append(unsupported, p.String())
 	}
 	wantUnsupported := []string{
-		"example.yaml:26:10: transports[1].use: MQTT over WebSocket: this version cannot do that yet",
 		"example.yaml:27:20: transports[1].proxy_options: a proxy: this version cannot do that yet",
 		"example.yaml:29:1: uploads: a proxy for uploads: this version cannot do that yet",
 		"example.yaml:32:9: outbox.mode: an outbox on disk (write mode: memory meanwhile): this version cannot do that yet",

@@ -183,7 +183,7 @@ func (f *field) jsonType() object {
 	case listKind:
 		return object{"type": "array", "minItems": 1, "items": f.jsonSection()}
 	case namedKind:
-		return object{"type": []string{"object", "null"}, "propertyNames": object{"pattern": pluginName.String()}, "additionalProperties": f.jsonSection()}
+		return object{"type": []string{"object", "null"}, "propertyNames": object{"pattern": pluginName().String()}, "additionalProperties": f.jsonSection()}
 	case boolKind:
 		return object{"type": "boolean"}
 	case intKind:
@@ -202,7 +202,7 @@ func (f *field) jsonType() object {
 		}
 		return s
 	case sizeKind:
-		return object{"anyOf": []object{{"type": "integer", "minimum": f.min}, {"type": "string", "pattern": sizePattern.String()}}}
+		return object{"anyOf": []object{{"type": "integer", "minimum": f.min}, {"type": "string", "pattern": sizePattern().String()}}}
 	case enumKind:
 		return object{"enum": slices.Clone(f.enum)}
 	case stringsKind:

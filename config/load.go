@@ -335,11 +335,11 @@ func defaultValue(f *field) any {
 // fill adds the defaults that depend on something else, and those within lists.
 func (l *loader) fill(c *Config) {
 	if len(c.Transports) == 0 && !c.IsSet("transports") {
-		c.Transports = []Transport{{Use: "mqtt"}}
+		c.Transports = []Transport{{Use: UseMQTT}}
 	}
 	for i := range c.Transports {
 		t := &c.Transports[i]
-		if t.Port == 0 && t.Use == "mqttws" {
+		if t.Port == 0 && t.Use == UseWebSocket {
 			t.Port = 443
 		} else if t.Port == 0 {
 			t.Port = 8883

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -14,7 +13,7 @@ import (
 )
 
 // yamlLine finds the line that yaml's syntax errors carry; they have no columns and no type of their own.
-var yamlLine = regexp.MustCompile(`^(?:yaml: )?(?:line (\d+): )?(.*)$`)
+var yamlLine = pattern(`^(?:yaml: )?(?:line (\d+): )?(.*)$`)
 
 func parseYAML(name string, data []byte) (*node, []Problem) {
 	dec := yaml.NewDecoder(bytes.NewReader(data))
@@ -37,13 +36,13 @@ func parseYAML(name string, data []byte) (*node, []Problem) {
 }
 
 // yamlParserErrors are the errors whose line the library counts from 0; its other errors count from 1.
-var yamlParserErrors = regexp.MustCompile(`^did not find expected (<|node content|'-' indicator|key$|',' or)`)
+var yamlParserErrors = pattern(`^did not find expected (<|node content|'-' indicator|key$|',' or)`)
 
-var yamlAnchorError = regexp.MustCompile(`^unknown anchor '(.*)' referenced$`)
+var yamlAnchorError = pattern(`^unknown anchor '(.*)' referenced$`)
 
 func yamlProblem(name string, data []byte, err error) Problem {
 	p := Problem{Pos: Pos{name, 1, 1}, Text: "not YAML: " + strings.TrimPrefix(err.Error(), "yaml: ")}
-	m := yamlLine.FindStringSubmatch(err.Error())
+	m := yamlLine().FindStringSubmatch(err.Error())
 	if m == nil {
 		return p
 	}
@@ -51,14 +50,14 @@ func yamlProblem(name string, data []byte, err error) Problem {
 	if n, err := strconv.Atoi(m[1]); err == nil {
 		p.Pos.Line = n
 	}
-	if yamlParserErrors.MatchString(m[2]) && m[1] != "" {
+	if yamlParserErrors().MatchString(m[2]) && m[1] != "" {
 		p.Pos.Line++
 	}
 	lines := bytes.Split(data, []byte{'\n'})
 	if p.Pos.Line <= len(lines) && bytes.HasPrefix(bytes.TrimLeft(lines[p.Pos.Line-1], " "), []byte{'\t'}) {
 		p.Text = "not YAML: a tab indents this line: use spaces"
 	}
-	if a := yamlAnchorError.FindStringSubmatch(m[2]); a != nil {
+	if a := yamlAnchorError().FindStringSubmatch(m[2]); a != nil {
 		p.Text = fmt.Sprintf("not YAML: there is no anchor &%s before this alias", a[1])
 		p.Pos = newLocator(name, data).at(bytes.Index(data, []byte("*"+a[1])))
 	}

@@ -3,7 +3,6 @@ package config
 import (
 	"fmt"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -177,7 +176,7 @@ func (r *reader) value(f *field, n *node, key string) any {
 }
 
 // pluginName allows what makes a good name of a folder, a log field and a part of a key.
-var pluginName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$`)
+var pluginName = pattern(`^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$`)
 
 func (r *reader) named(f *field, n *node, key string) any {
 	if n.kind == nullNode {
@@ -191,7 +190,7 @@ func (r *reader) named(f *field, n *node, key string) any {
 	out := map[string]any{}
 	for _, e := range n.entries {
 		k := joinKey(key, e.key)
-		if !pluginName.MatchString(e.key) {
+		if !pluginName().MatchString(e.key) {
 			r.add(e.pos, displayKey(k), "a plugin's name has 1 to 63 letters, digits, - and _, and begins with a letter or digit")
 			continue
 		}

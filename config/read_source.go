@@ -1,16 +1,15 @@
 package config
 
 import (
-	"regexp"
 	"strings"
 
 	"github.com/fairlead-iot/fairlead/core"
 )
 
 // credentialName is systemd's rule in short: it names a file.
-var credentialName = regexp.MustCompile(`^[A-Za-z0-9._-]{1,255}$`)
+var credentialName = pattern(`^[A-Za-z0-9._-]+$`)
 
-var envName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
+var envName = pattern(`^[A-Za-z_][A-Za-z0-9_]*$`)
 
 // source reads a secret's source. Its problems never show a value, which may be the secret in the wrong place.
 func (r *reader) source(n *node, key string) any {
@@ -60,10 +59,10 @@ func (r *reader) source(n *node, key string) any {
 		case e.val.text == "":
 			r.add(e.val.pos, k, "is empty: a name is wanted")
 			bad = true
-		case e.key == "credential" && (!credentialName.MatchString(e.val.text) || strings.Trim(e.val.text, ".") == ""):
+		case e.key == "credential" && (!credentialName().MatchString(e.val.text) || len(e.val.text) > 255 || strings.Trim(e.val.text, ".") == ""):
 			r.add(e.val.pos, k, "is not the name of a credential: letters, digits and . _ - are allowed")
 			bad = true
-		case e.key == "env" && !envName.MatchString(e.val.text):
+		case e.key == "env" && !envName().MatchString(e.val.text):
 			r.add(e.val.pos, k, "is not the name of a variable: letters, digits and _ are allowed")
 			bad = true
 		default:

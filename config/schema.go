@@ -109,7 +109,7 @@ func schema() *field {
 			{name: "cipher", kind: cipherKind, doc: "Cipher suites of TLS 1.2 by their OpenSSL names, joined with colons or as a list. TLS 1.3 stays allowed beside them unless !TLSv1.3 is among them."},
 		}},
 		{name: "transports", kind: listKind, defDoc: "[{use: mqtt}]", doc: "The routes to the hub in order of preference. A route that does not get through gives way to the next.", fields: []field{
-			{name: "use", kind: enumKind, required: true, enum: []string{"mqtt", "mqttws"}, doc: "mqtt: MQTT over TLS. mqttws: MQTT over WebSocket, which passes where only HTTPS does."},
+			{name: "use", kind: enumKind, required: true, enum: []string{UseMQTT, UseWebSocket}, doc: "mqtt: MQTT over TLS. mqttws: MQTT over WebSocket, which passes where only HTTPS does."},
 			{name: "port", kind: intKind, min: 1, max: 65535, defDoc: "8883 for mqtt, 443 for mqttws", doc: "TCP port of the hub."},
 			{name: "address", kind: stringKind, check: checkHost, doc: "Address or host name to dial instead of asking DNS for the hub's name, which is still the one that the certificate must bear."},
 			proxyField("The proxy of this route: none, environment (HTTPS_PROXY and NO_PROXY), or a section."),
@@ -154,7 +154,7 @@ func deviceSchema() field {
 		}},
 		{name: "provisioning", kind: sectionKind, doc: "Identity that the Device Provisioning Service hands out; with x509, symmetric_key or group_symmetric_key as proof. The answer is kept in state_dir.", fields: []field{
 			{name: "provisioning_host", kind: stringKind, def: "", defDoc: "global.azure-devices-provisioning.net", check: checkHost, doc: "Host name of the provisioning service."},
-			{name: "port", kind: intKind, min: 1, max: 65535, defDoc: "8883", doc: "TCP port of the provisioning service."},
+			{name: "port", kind: intKind, min: 1, max: 65535, defDoc: "8883 by mqtt, 443 by mqttws", doc: "TCP port of the provisioning service, for the first of the transports and its like."},
 			{name: "address", kind: stringKind, check: checkHost, doc: "Address or host name to dial instead of asking DNS for provisioning_host, which is still the name that the certificate must bear."},
 			{name: "id_scope", kind: stringKind, required: true, check: checkNotBlank, doc: "Id scope of the provisioning service, as in 0ne00000000."},
 			{name: "registration_id", kind: stringKind, required: true, check: checkNotBlank, doc: "Registration id of the enrollment."},

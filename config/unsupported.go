@@ -10,9 +10,6 @@ func (c *Config) Unsupported() []Problem {
 		out = append(out, p)
 	}
 	for i, t := range c.Transports {
-		if t.Use != "mqtt" {
-			add(itemKey("transports", i)+".use", "MQTT over WebSocket")
-		}
 		if t.Proxy.Mode != ProxyNone {
 			add(itemKey("transports", i)+".proxy_options", "a proxy")
 		}

@@ -172,7 +172,7 @@ func (v *validator) plugins() {
 			}
 		}
 		for _, name := range slices.Sorted(maps.Keys(p.Env)) {
-			if k := key + ".env." + name; !envName.MatchString(name) {
+			if k := key + ".env." + name; !envName().MatchString(name) {
 				v.add(k, "%q is not the name of a variable: letters, digits and _ are allowed", name)
 			} else if strings.ContainsRune(p.Env[name], 0) {
 				v.add(k, "holds a NUL character")

@@ -5,7 +5,7 @@ import (
 	"fmt"
 	"math"
 	"net/netip"
-	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -57,11 +57,11 @@ var sizeUnits = map[string]int64{
 	"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40,
 }
 
-var sizePattern = regexp.MustCompile(`^([0-9]{1,18}(?:\.[0-9]{1,9})?) ?([A-Za-z]*)$`)
+var sizePattern = pattern(`^([0-9]{1,18}(?:\.[0-9]{1,9})?) ?([A-Za-z]*)$`)
 
 // parseSize reads "64MiB", "1.5GB" or "1048576B".
 func parseSize(s string) (int64, error) {
-	m := sizePattern.FindStringSubmatch(s)
+	m := sizePattern().FindStringSubmatch(s)
 	if m == nil {
 		return 0, errors.New("write a size with a unit, as in 512KiB, 64MiB or 1GiB")
 	}
@@ -95,7 +95,7 @@ func formatSize(n int64) string {
 	return strconv.FormatInt(n, 10) + "B"
 }
 
-var hostPattern = regexp.MustCompile(`^[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?(?:\.[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?)*\.?$`)
+var hostPattern = pattern(`^[A-Za-z0-9_](?:[A-Za-z0-9_-]*[A-Za-z0-9_])?(?:\.[A-Za-z0-9_](?:[A-Za-z0-9_-]*[A-Za-z0-9_])?)*\.?$`)
 
 // checkHost says what is wrong with a host name or IP address; "" if nothing.
 func checkHost(s string) string {
@@ -109,7 +109,7 @@ func checkHost(s string) string {
 		return fmt.Sprintf("%s is a URL: write the host name alone", quote(s))
 	case strings.Count(s, ":") == 1:
 		return fmt.Sprintf("%s holds a port: write the host name alone", quote(s))
-	case len(s) > 253 || !hostPattern.MatchString(s):
+	case len(s) > 253 || !hostPattern().MatchString(s) || slices.ContainsFunc(strings.Split(s, "."), func(label string) bool { return len(label) > 63 }):
 		return fmt.Sprintf("%s is not a host name or address", quote(s))
 	}
 	return ""
@@ -118,7 +118,7 @@ func checkHost(s string) string {
 // deviceIDPattern is the hub's rule for the ids of devices and modules.
 //
 // https://learn.microsoft.com/azure/iot-hub/iot-hub-devguide-identity-registry#device-identity-properties
-var deviceIDPattern = regexp.MustCompile(`^[A-Za-z0-9\-.%_*?!(),:=@$'+#]{1,128}$`)
+var deviceIDPattern = pattern(`^[A-Za-z0-9\-.%_*?!(),:=@$'+#]+$`)
 
 func checkDeviceID(s string) string {
 	switch {
@@ -126,7 +126,7 @@ func checkDeviceID(s string) string {
 		return "is empty"
 	case len(s) > 128:
 		return fmt.Sprintf("has %d characters: the hub allows 128", len(s))
-	case !deviceIDPattern.MatchString(s):
+	case !deviceIDPattern().MatchString(s):
 		return fmt.Sprintf("%s is not an id at a hub: letters, digits and - . %% _ * ? ! ( ) , : = @ $ ' are allowed", quote(s))
 	}
 	return ""
@@ -141,11 +141,11 @@ func checkNotBlank(s string) string {
 
 // modelID is the form of a digital twin model id.
 // https://learn.microsoft.com/azure/iot/concepts-modeling-guide
-var modelID = regexp.MustCompile(`^dtmi:[A-Za-z](?:[A-Za-z0-9_]*[A-Za-z0-9])?(?::[A-Za-z](?:[A-Za-z0-9_]*[A-Za-z0-9])?)*;[1-9][0-9]{0,8}$`)
+var modelID = pattern(`^dtmi:[A-Za-z](?:[A-Za-z0-9_]*[A-Za-z0-9])?(?::[A-Za-z](?:[A-Za-z0-9_]*[A-Za-z0-9])?)*;[1-9][0-9]{0,8}$`)
 
 // checkProductInfo refuses a model id that the hub would refuse with the connection.
 func checkProductInfo(s string) string {
-	if strings.HasPrefix(s, "dtmi:") && !modelID.MatchString(s) {
+	if strings.HasPrefix(s, "dtmi:") && !modelID().MatchString(s) {
 		return quote(s) + " is not a model id, which looks like dtmi:com:example:Thermostat;1"
 	}
 	return ""

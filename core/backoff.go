@@ -56,7 +56,11 @@ func (m *Machine) outage(now Instant, f Fault, wasUp bool, lasted time.Duration)
 		m.abandonAll(outcome)
 		return
 	}
-	m.retryAt = now.Add(max(m.wait(now, f), f.RetryAfter))
+	wait := m.wait(now, f)
+	if f.Kind != Blocked || wait > 0 {
+		wait = max(wait, f.RetryAfter) // else it is the wait of a route, and the next one is another
+	}
+	m.retryAt = now.Add(wait)
 }
 
 // wait computes the time until the next attempt.
@@ -82,6 +86,11 @@ func (m *Machine) wait(now Instant, f Fault) time.Duration {
 		return slowly(m.lim.UnauthorizedMin)
 	case Throttled:
 		return slowly(m.lim.ThrottledMin)
+	case Unavailable:
+		if n == 0 && b.tries == 0 {
+			return 0
+		}
+		return slowly(m.lim.RetryFirst)
 	case Fatal, Refused:
 		return slowly(m.lim.FatalMin)
 	case TakenOver:

@@ -25,12 +25,16 @@ const (
 	// Fatal means that nothing changes by trying again soon: a wrong certificate, a protocol that the hub does not
 	// speak. It is retried slowly, shown plainly, and woken by a changed configuration.
 	Fatal
+	// Unavailable means that the hub answered and takes this device not now: it is busy, or the device is disabled, which
+	// it does not tell apart. The first tries are made as soon as after any failure; then the waits go on growing, beyond
+	// what bounds them in a young outage, since only an operator ends a disabled device's.
+	Unavailable
 	// TakenOver means that another client uses the identity. No table yields it: the machine infers it from clean
 	// closes soon after connecting.
 	TakenOver
 )
 
-var kindNames = [...]string{"transient", "throttled", "unauthorized", "blocked", "refused", "fatal", "taken-over"}
+var kindNames = [...]string{"transient", "throttled", "unauthorized", "blocked", "refused", "fatal", "unavailable", "taken-over"}
 
 // String returns the kind's stable name, as used in transcripts, logs and status.
 func (k Kind) String() string {
@@ -50,7 +54,7 @@ type Error struct {
 	Phase string
 	// Status is the CONNACK code, twin status or HTTP status; 0 where there is none.
 	Status int
-	// RetryAfter is the least wait that the hub asked for; 0 where it said nothing.
+	// RetryAfter is the least wait that the hub asked for, or that spares a route which is Blocked; 0 where there is none.
 	RetryAfter time.Duration
 	// TrackingID is the hub's, for a support request; "" where there is none.
 	TrackingID string

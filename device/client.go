@@ -63,9 +63,11 @@ type Client struct {
 	own    core.Device
 	in     *handlers
 	files  core.FileService // nil where there is none
-	stop   context.CancelFunc
-	result error         // of the engine's Run
-	ended  chan struct{} // closed when result is set
+	// invoker calls methods of others; nil for whom that is not.
+	invoker *invoker
+	stop    context.CancelFunc
+	result  error         // of the engine's Run
+	ended   chan struct{} // closed when result is set
 
 	mu      sync.Mutex
 	lastTag uint64

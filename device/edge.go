@@ -36,5 +36,14 @@ func FromEdgeEnvironment(ctx context.Context, change ...func(*Options)) (*Client
 	if o.ServerVerificationCert, err = e.TrustBundle(ctx); err != nil {
 		return nil, fmt.Errorf("device: %w", err)
 	}
-	return o.client(id, source)
+	invoker, err := newInvoker(o, id, source)
+	if err != nil {
+		return nil, fmt.Errorf("device: %w", err)
+	}
+	c, err := o.client(id, source)
+	if err != nil {
+		return nil, err
+	}
+	c.invoker = invoker
+	return c, nil
 }

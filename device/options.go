@@ -12,6 +12,7 @@ import (
 	"github.com/fairlead-iot/fairlead/credentials"
 	"github.com/fairlead-iot/fairlead/transports/http"
 	"github.com/fairlead-iot/fairlead/transports/mqtt"
+	"github.com/fairlead-iot/fairlead/transports/mqttws"
 	"github.com/fairlead-iot/fairlead/transports/netdial"
 )
 
@@ -32,6 +33,9 @@ type Options struct {
 	SASTokenTTL time.Duration
 	// KeepAlive is the longest silence before a ping: 1 s to 1740 s, a minute if not set.
 	KeepAlive time.Duration
+	// WebSockets: MQTT goes through a WebSocket on port 443, where only HTTPS gets out. The provisioning service is spoken
+	// with in the same way.
+	WebSockets bool
 	// AutoConnect: an operation that needs a session makes one. True if not set.
 	AutoConnect bool
 	// ConnectionRetry: a lost session is made again, a failed attempt repeated. True if not set.
@@ -46,11 +50,10 @@ type Options struct {
 
 	// ExtraCA, PEM, is trusted beside the roots.
 	ExtraCA []byte
-	// Port is the hub's, 8883 if not set; Address, if set, is dialed in place of the hub's name.
-	Port    int
-	Address string
-	// HTTPSPort is the hub's port for file uploads, 443 if not set.
-	HTTPSPort int
+	// Port is the hub's, 8883 if not set, or 443 with WebSockets; HTTPSPort is the hub's for uploads, and the Edge hub's for InvokeMethod, 443 if not set. Address, if set, is
+	// dialed in place of the hub's name.
+	Port, HTTPSPort int
+	Address         string
 	// DialContext, if set, takes the place of DNS and TCP.
 	DialContext func(ctx context.Context, network, addr string) (net.Conn, error)
 	// UserAgent names the program to the hub, before ProductInfo; it has a default.
@@ -131,7 +134,11 @@ func (o *Options) complete(id *Identity) error {
 
 // client puts the parts together.
 func (o *Options) client(id Identity, source CredentialSource) (*Client, error) {
-	t, err := mqtt.New(mqtt.Config{
+	newTransport := mqtt.New
+	if o.WebSockets {
+		newTransport = mqttws.New
+	}
+	t, err := newTransport(mqtt.Config{
 		Identity: id, ProductInfo: o.ProductInfo, UserAgent: o.UserAgent, KeepAlive: o.KeepAlive, Port: o.Port, Address: o.Address,
 		TLS:         netdial.TLSConfig{ServerVerificationCert: o.ServerVerificationCert, ExtraCA: o.ExtraCA},
 		DialContext: o.DialContext, Logger: o.Logger,

@@ -84,6 +84,8 @@ type provisioner struct {
 	tries    int      // questions that came soon after one another
 	askedAt  time.Time
 	next     time.Time // not before then
+	proven   proven
+	tried    []byte // the certificate that the service was asked about last
 }
 
 // assigned is what belongs to an assignment.
@@ -157,7 +159,7 @@ func (p *provisioner) Credential(ctx context.Context) (core.Credential, error) {
 	p.asking.Lock()
 	defer p.asking.Unlock()
 	if why := p.due(time.Now()); why != "" {
-		err := p.ask(ctx, why)
+		_, err := p.ask(ctx, why)
 		if err != nil && p.identity() == (core.Identity{}) {
 			return core.Credential{}, err
 		}
@@ -165,6 +167,15 @@ func (p *provisioner) Credential(ctx context.Context) (core.Credential, error) {
 			p.log.WarnContext(ctx, "the provisioning service did not help; the last assignment stays", "why_asked", why, "hub", p.identity().Hostname, "error", err)
 		}
 	}
+	c, err := p.atHub(ctx)
+	if err != nil || !p.isUnknown(c) {
+		return c, err
+	}
+	return p.introduce(ctx, c)
+}
+
+// atHub returns a credential for the hub that the device is assigned to.
+func (p *provisioner) atHub(ctx context.Context) (core.Credential, error) {
 	p.mu.Lock()
 	now := p.now
 	p.mu.Unlock()
@@ -198,24 +209,25 @@ func (p *provisioner) due(now time.Time) string {
 	return why
 }
 
-// ask asks the service and takes over what it says.
-func (p *provisioner) ask(ctx context.Context, why string) error {
+// ask asks the service and takes over what it says. It returns what the device proved itself by.
+func (p *provisioner) ask(ctx context.Context, why string) (core.Credential, error) {
 	p.pace(time.Now())
 	p.log.DebugContext(ctx, "ask the provisioning service", "why", why)
 	proof, err := p.cfg.Proof.Credential(ctx)
 	if err != nil {
-		return fmt.Errorf("prove the identity to the provisioning service: %w", err)
+		return proof, fmt.Errorf("prove the identity to the provisioning service: %w", err)
 	}
 	r, err := p.cfg.Registrar.Register(ctx, proof)
 	if err != nil {
-		return err
+		return proof, err
 	}
 	old := p.identity()
 	if err := p.adopt(r.State.AssignedHub, r.State.DeviceID); err != nil {
-		return &core.Error{Op: "take over what the provisioning service says", Kind: core.Fatal, Err: err}
+		return proof, &core.Error{Op: "take over what the provisioning service says", Kind: core.Fatal, Err: err}
 	}
 	p.mu.Lock()
 	p.asked, p.refusals, p.failures = true, 0, 0
+	p.proven.certificate = leafOf(proof)
 	p.mu.Unlock()
 	p.log.InfoContext(ctx, "assigned", "hub", r.State.AssignedHub, "device", r.State.DeviceID, "substatus", r.State.Substatus, "before", old.Hostname, "why_asked", why)
 	if p.cfg.Keep != nil {
@@ -223,7 +235,7 @@ func (p *provisioner) ask(ctx context.Context, why string) error {
 			p.log.ErrorContext(ctx, "the assignment cannot be kept: a restart has to ask again", "error", err)
 		}
 	}
-	return nil
+	return proof, nil
 }
 
 // pace puts the next question off, the longer the more there were.
@@ -303,5 +315,8 @@ type link struct {
 func (l *link) Connect(ctx context.Context, c core.Credential, h core.Handler) (core.Session, error) {
 	s, err := l.Link.Connect(ctx, c, h)
 	l.p.outcome(ctx, err)
+	if err == nil {
+		l.p.prove(c)
+	}
 	return s, err
 }

@@ -9,6 +9,7 @@ import (
 	"github.com/fairlead-iot/fairlead/core"
 	"github.com/fairlead-iot/fairlead/credentials"
 	"github.com/fairlead-iot/fairlead/transports/mqtt"
+	"github.com/fairlead-iot/fairlead/transports/mqttws"
 	"github.com/fairlead-iot/fairlead/transports/netdial"
 )
 
@@ -35,8 +36,8 @@ type Enrollment struct {
 
 // Provision registers a device with a provisioning service and returns which hub it belongs to, and by what name. It
 // tries once, for at most 90 s or until ctx ends, and may be called again. From options it takes ServerVerificationCert,
-// ExtraCA, GatewayHostname, SASTokenTTL, Port, Address, DialContext, UserAgent and Logger; with the result and the same
-// key or certificate a client is made:
+// ExtraCA, GatewayHostname, SASTokenTTL, WebSockets, Port, Address, DialContext, UserAgent and Logger; with the result and
+// the same key or certificate a client is made:
 //
 //	r, err := device.Provision(ctx, enrollment)
 //	c, err := device.FromSymmetricKey(enrollment.SymmetricKey, r.State.AssignedHub, r.State.DeviceID)
@@ -73,7 +74,11 @@ func Provision(ctx context.Context, e Enrollment, change ...func(*Options)) (Reg
 			return RegistrationResult{}, fmt.Errorf("device: %w", err)
 		}
 	}
-	registrar, err := mqtt.NewRegistrar(cfg)
+	newRegistrar := mqtt.NewRegistrar
+	if o.WebSockets {
+		newRegistrar = mqttws.NewRegistrar
+	}
+	registrar, err := newRegistrar(cfg)
 	if err != nil {
 		return RegistrationResult{}, fmt.Errorf("device: %w", err)
 	}

@@ -40,6 +40,7 @@ const (
 	Blocked      = core.Blocked      // this route does not get through here
 	Refused      = core.Refused      // the hub said no to this one thing
 	Fatal        = core.Fatal        // does not pass by itself
+	Unavailable  = core.Unavailable  // the hub is busy, or the device disabled
 	TakenOver    = core.TakenOver    // another client uses the identity
 )
 
@@ -68,4 +69,6 @@ var (
 	ErrInvalid = core.ErrInvalid
 	// ErrService: the hub answered with an error; the *Error has its status and tracking id.
 	ErrService = core.ErrService
+	// ErrUnsupported: this client, its identity or its routes cannot do that.
+	ErrUnsupported = core.ErrUnsupported
 )

@@ -19,6 +19,7 @@ import (
 	"github.com/fairlead-iot/fairlead/internal/control"
 	"github.com/fairlead-iot/fairlead/plugins/host"
 	"github.com/fairlead-iot/fairlead/transports/mqtt"
+	"github.com/fairlead-iot/fairlead/transports/mqttws"
 	"github.com/fairlead-iot/fairlead/transports/netdial"
 )
 
@@ -170,7 +171,11 @@ func makeTransports(c *config.Config, identity core.Identity, edgeCA []byte, now
 	trust.Ciphers = ciphers
 	var out []core.Transport
 	for i, t := range c.Transports {
-		m, err := mqtt.New(mqtt.Config{
+		newTransport := mqtt.New
+		if t.Use == config.UseWebSocket {
+			newTransport = mqttws.New
+		}
+		m, err := newTransport(mqtt.Config{
 			Identity: identity, ProductInfo: c.Device.ProductInfo, UserAgent: userAgent(), KeepAlive: c.Connection.KeepAlive,
 			Port: t.Port, Address: t.Address, TLS: trust, Now: now, Logger: log,
 		})

@@ -51,7 +51,7 @@ func runHub(ctx context.Context, args ...string) (stdout, stderr string, code in
 	cmd.SetErr(&errs)
 	err := cmd.ExecuteContext(ctx)
 	if err != nil {
-		errs.Write([]byte(err.Error()))
+		_, _ = errs.Write([]byte(err.Error())) // it never fails
 	}
 	return out.String(), errs.String(), exitCode(err)
 }

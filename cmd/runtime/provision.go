@@ -12,6 +12,7 @@ import (
 	"github.com/fairlead-iot/fairlead/device"
 	"github.com/fairlead-iot/fairlead/store"
 	"github.com/fairlead-iot/fairlead/transports/mqtt"
+	"github.com/fairlead-iot/fairlead/transports/mqttws"
 	"github.com/fairlead-iot/fairlead/transports/netdial"
 )
 
@@ -75,7 +76,7 @@ func (rt *running) provisioning() (*device.Provisioning, error) {
 		}
 		cfg.TLS = netdial.TLSConfig{ExtraCA: text}
 	}
-	registrar, err := mqtt.NewRegistrar(cfg)
+	registrar, err := makeRegistrar(c, cfg)
 	if err != nil {
 		return nil, configProblem(c, key, err)
 	}
@@ -106,6 +107,28 @@ func (rt *running) provisioning() (*device.Provisioning, error) {
 		out.Routes = append(out.Routes, t.Name())
 	}
 	return out, nil
+}
+
+// makeRegistrar makes the ways to the provisioning service, which are those to the hub. A port that is given is of the
+// first's kind.
+func makeRegistrar(c *config.Config, cfg mqtt.RegistrarConfig) (core.Registrar, error) {
+	var ways []*mqtt.Registrar
+	port := cfg.Port
+	for _, t := range c.Transports {
+		newRegistrar := mqtt.NewRegistrar
+		if t.Use == config.UseWebSocket {
+			newRegistrar = mqttws.NewRegistrar
+		}
+		if cfg.Port = port; t.Use != c.Transports[0].Use {
+			cfg.Port = 0
+		}
+		way, err := newRegistrar(cfg)
+		if err != nil {
+			return nil, err
+		}
+		ways = append(ways, way)
+	}
+	return mqtt.NewRegistrars(ways[0], ways[1:]...), nil
 }
 
 // registrationProof makes the source of what proves the identity to the provisioning service, and what makes such a

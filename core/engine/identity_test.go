@@ -3,6 +3,8 @@ package engine
 import (
 	"context"
 	"errors"
+	"slices"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -30,10 +32,21 @@ func (n *named) Credential(context.Context) (core.Credential, error) {
 }
 
 // asked is a launcher that notes who the device was at each start.
-type asked struct{ seen []core.Identity }
+type asked struct {
+	mu  sync.Mutex
+	ids []core.Identity
+}
+
+func (a *asked) seen() []core.Identity {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return slices.Clone(a.ids)
+}
 
 func (a *asked) Launch(_ context.Context, d core.Device) (core.Plugin, error) {
-	a.seen = append(a.seen, d.Identity())
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.ids = append(a.ids, d.Identity())
 	return nil, &core.Error{Op: "start", Kind: core.Fatal, Err: errors.New("only asked")}
 }
 
@@ -48,16 +61,16 @@ func TestPluginsStartWhenTheDeviceKnowsWhoItIs(t *testing.T) {
 		})
 		stop := run(t, e)
 		synctest.Wait()
-		if len(launcher.seen) != 0 {
-			t.Fatalf("a plugin was started as %+v before anybody knew the device", launcher.seen)
+		if seen := launcher.seen(); len(seen) != 0 {
+			t.Fatalf("a plugin was started as %+v before anybody knew the device", seen)
 		}
 		who := func() core.Identity { return e.Device(0).Identity() }
 		for range 3 {
 			time.Sleep(10 * time.Second)
 		}
 		synctest.Wait()
-		if len(launcher.seen) == 0 || launcher.seen[0] != first || who() != first {
-			t.Fatalf("the plugin was told %+v, and the device is %+v, want %+v", launcher.seen, who(), first)
+		if seen := launcher.seen(); len(seen) == 0 || seen[0] != first || who() != first {
+			t.Fatalf("the plugin was told %+v, and the device is %+v, want %+v", seen, who(), first)
 		}
 		for range 2 { // the second credential says nothing, the third another hub
 			if err := e.Disconnect(t.Context(), false); err != nil {

@@ -26,6 +26,12 @@ type process struct {
 // start starts the program; it is killed, and its log printed if the test failed, when the test ends.
 func start(t *testing.T, dir, name string, args ...string) *process {
 	t.Helper()
+	return startWith(t, dir, name, nil, args...)
+}
+
+// startWith is start with more in the environment.
+func startWith(t *testing.T, dir, name string, env []string, args ...string) *process {
+	t.Helper()
 	p := &process{name: name, log: filepath.Join(dir, name+".log"), done: make(chan struct{})}
 	log, err := os.OpenFile(p.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
@@ -33,7 +39,7 @@ func start(t *testing.T, dir, name string, args ...string) *process {
 	}
 	defer log.Close() //nolint:errcheck // the child has its own
 	p.cmd = exec.Command(programs.fairlead, args...)
-	p.cmd.Stdout, p.cmd.Stderr, p.cmd.Dir, p.cmd.Env = log, log, dir, environ(dir)
+	p.cmd.Stdout, p.cmd.Stderr, p.cmd.Dir, p.cmd.Env = log, log, dir, append(environ(dir), env...)
 	if err := p.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}

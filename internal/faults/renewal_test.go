@@ -36,6 +36,35 @@ func TestThreeRenewalsOfEachIdentityLoseNothingAndNobodyNotices(t *testing.T) {
 		w.configure(numbers("{rate: 200}"), "device: {x509: {hostname: localhost, device_id: "+device+", cert_file: cert.pem, key_file: key.pem}}")
 		w.renewThrice(func() { ca.issue(20 * time.Second) })
 	})
+	t.Run("a key, by provisioning", func(t *testing.T) {
+		t.Parallel()
+		w := newWorld(t)
+		p := w.enroll("--group")
+		w.replace("enrollment.key", p.Key)
+		w.configure(numbers("{rate: 200}"), p.configuration("group_symmetric_key: {file: enrollment.key}"))
+		w.renewThrice(nil)
+	})
+	t.Run("a certificate, by provisioning", func(t *testing.T) {
+		t.Parallel()
+		w := newWorld(t)
+		ca := w.newAuthority()
+		p := w.enroll("--group", "--ca", w.path("ca.pem"))
+		// Each new one is registered before it is shown, which takes the service three seconds.
+		const life = 45 * time.Second
+		ca.issue(life)
+		w.configure(numbers("{rate: 200}"), p.configuration("x509: {cert_file: cert.pem, key_file: key.pem}"))
+		w.renewThrice(func() { ca.issue(life) })
+	})
+	t.Run("a module of IoT Edge", func(t *testing.T) {
+		t.Parallel()
+		w := newWorld(t)
+		edge := w.startWorkload()
+		w.configure(numbers("{rate: 200}"), "device: {edge_environment: true, sastoken_ttl: 20s}")
+		w.renewThrice(nil)
+		if n := edge.signed.Load(); n < 4 {
+			t.Errorf("the workload API signed %d tokens over three renewals", n)
+		}
+	})
 }
 
 // renewThrice runs the device until three renewals were seen, under telemetry and method calls that may not wait long, and
@@ -61,7 +90,7 @@ func (w *world) renewThrice(replace func()) {
 			calls++
 			at := time.Now()
 			payload := strconv.Itoa(calls)
-			stdout, stderr, code := w.cli("hub", "method", device, "echo", "--payload", payload, "--connect-timeout", "5s", "--timeout", "10s", "--dir", w.path("hub"))
+			stdout, stderr, code := w.cli("hub", "method", w.id, "echo", "--payload", payload, "--connect-timeout", "5s", "--timeout", "10s", "--dir", w.path("hub"))
 			var a answer
 			if err := json.Unmarshal([]byte(stdout), &a); err != nil || code != 0 || a.Status != 200 || string(a.Payload) != payload {
 				t.Errorf("call %d, %v after the start: exit %d: %s%s", calls, at.Sub(began), code, stdout, stderr)
@@ -84,7 +113,7 @@ func (w *world) renewThrice(replace func()) {
 		})
 	}
 	var s status
-	eventually(t, 100*time.Second, "three renewals", func() bool {
+	eventually(t, 150*time.Second, "three renewals", func() bool {
 		s = w.mustStatus()
 		time.Sleep(200 * time.Millisecond) // the callers are to have the processor
 		return s.Counters.Renewals >= wanted

@@ -17,12 +17,20 @@ import (
 	"time"
 )
 
-// device is the device's id at the hub.
-const device = "dev1"
+const (
+	// device is the device's id at the hub.
+	device = "dev1"
+	// hostname is the hub's own name, provisioningHost its provisioning service's.
+	hostname         = "localhost"
+	provisioningHost = "global.azure-devices-provisioning.net"
+)
 
 // world is a hub and a runtime with its configuration.
 type world struct {
-	t       *testing.T
+	t *testing.T
+	// id is what the hub calls the device, or the module; env is what the runtime's environment has besides.
+	id      string
+	env     []string
 	dir     string
 	hub     *process
 	runtime *process
@@ -51,7 +59,7 @@ func newWorld(t *testing.T) *world {
 			t.Error(err)
 		}
 	})
-	w := &world{t: t, dir: dir}
+	w := &world{t: t, dir: dir, id: device}
 	w.startHub("0", "0")
 	w.must("hub", "device", "add", device, "--out", w.path("device.cs"), "--dir", w.path("hub"))
 	return w
@@ -78,7 +86,7 @@ func (w *world) startHub(mqttPort, httpsPort string) {
 // launchHub starts the hub, and does not wait.
 func (w *world) launchHub(mqttPort, httpsPort string) *process {
 	w.t.Helper()
-	return start(w.t, w.dir, "hub", "hub", "serve", "--dir", w.path("hub"), "--mqtt-port", mqttPort, "--https-port", httpsPort, "--ready-file", w.path("ready.json"))
+	return start(w.t, w.dir, "hub", "hub", "serve", "--dir", w.path("hub"), "--hostname", hostname, "--hostname", provisioningHost, "--mqtt-port", mqttPort, "--https-port", httpsPort, "--ready-file", w.path("ready.json"))
 }
 
 // restartHub starts the hub again where it was.
@@ -107,8 +115,16 @@ func (w *world) configure(plugins, more string) {
 	if err != nil {
 		w.t.Fatal(err)
 	}
+	ca := strconv.Quote(w.ready.CAFile)
+	trust := "server_verification_cert: {file: " + ca + "}"
+	switch {
+	case strings.Contains(more, "edge_environment"):
+		trust = "" // the IoT Edge runtime says whom to trust
+	case strings.Contains(more, "provisioning"):
+		trust = "extra_ca: {file: " + ca + "}" // the other one is for the hub alone
+	}
 	text := `version: 1
-tls: {server_verification_cert: {file: ` + strconv.Quote(w.ready.CAFile) + `}}
+tls: {` + trust + `}
 transports: [{use: mqtt, port: ` + port + `, address: ` + host + `}]
 state_dir: ` + strconv.Quote(w.path("state")) + "\n"
 	if !strings.Contains(more, "device:") {
@@ -128,7 +144,7 @@ func numbers(settings string) string {
 // run starts the runtime and waits until it is connected and its plugins are ready.
 func (w *world) run() {
 	w.t.Helper()
-	w.runtime = start(w.t, w.dir, "runtime", "run", "-c", w.path("fairlead.yaml"))
+	w.runtime = startWith(w.t, w.dir, "runtime", w.env, "run", "-c", w.path("fairlead.yaml"))
 	eventually(w.t, 20*time.Second, "a session and ready plugins", func() bool {
 		select {
 		case <-w.runtime.done:
@@ -240,7 +256,7 @@ type answer struct {
 func (w *world) method(name, payload string, flags ...string) answer {
 	w.t.Helper()
 	var a answer
-	stdout := w.hubDo(append([]string{"method", device, name, "--payload", payload}, flags...)...)
+	stdout := w.hubDo(append([]string{"method", w.id, name, "--payload", payload}, flags...)...)
 	if err := json.Unmarshal([]byte(stdout), &a); err != nil {
 		w.t.Fatalf("answer %q: %v", stdout, err)
 	}
@@ -252,7 +268,7 @@ func (w *world) call(name, payload string) <-chan answer {
 	answered := make(chan answer, 1)
 	go func() {
 		var a answer
-		stdout, stderr, code := w.cli("hub", "method", device, name, "--payload", payload, "--dir", w.path("hub"))
+		stdout, stderr, code := w.cli("hub", "method", w.id, name, "--payload", payload, "--dir", w.path("hub"))
 		if err := json.Unmarshal([]byte(stdout), &a); err != nil || code != 0 {
 			w.t.Errorf("method %s: %d %s%s", name, code, stdout, stderr)
 		}

@@ -70,6 +70,12 @@ func (l *launcher) Launch(ctx context.Context, d core.Device) (core.Plugin, erro
 		return nil, l.fail(core.Transient, err)
 	}
 
+	proof, err := newProof()
+	if err != nil {
+		pipes.close()
+		return nil, l.fail(core.Transient, err)
+	}
+
 	// go-plugin does the handshake; the connection is ours, since its own comes with a broker and an output stream that
 	// nobody uses, and with a Kill that waits for a hung plugin.
 	var socketDir string
@@ -77,7 +83,7 @@ func (l *launcher) Launch(ctx context.Context, d core.Device) (core.Plugin, erro
 		HandshakeConfig:  wire.Handshake(),
 		VersionedPlugins: versions,
 		AllowedProtocols: []plugin.Protocol{plugin.ProtocolGRPC},
-		AutoMTLS:         true,
+		TLSConfig:        proof.config,
 		SkipHostEnv:      true,
 		StartTimeout:     l.cfg.StartTimeout,
 		// What it would log, the errors and lines of this package say already.
@@ -88,7 +94,7 @@ func (l *launcher) Launch(ctx context.Context, d core.Device) (core.Plugin, erro
 			l.mu.Lock()
 			l.live[tmpDir] = true
 			l.mu.Unlock()
-			cmd.Env = slices.Concat(environment(l.cfg.Env), spec.Env, streamEnv)
+			cmd.Env = slices.Concat(environment(l.cfg.Env), spec.Env, proof.env, streamEnv)
 			return proc, nil
 		},
 	}

@@ -43,6 +43,8 @@ type Config struct {
 	Port    int
 	Address string
 	TLS     netdial.TLSConfig
+	// Proxy, if set, is the only way out.
+	Proxy netdial.Proxy
 	// DialContext, if set, takes the place of DNS and TCP.
 	DialContext netdial.ContextDialer
 	// Now is the wall clock against which certificates are checked; nil is time.Now.
@@ -165,7 +167,13 @@ func (c *Client) post(ctx context.Context, op, path, contentType string, body, a
 		req.Header.Set("Authorization", credential.Token.Reveal())
 	}
 	t := &http.Transport{
-		DialTLSContext:     func(ctx context.Context, _, _ string) (net.Conn, error) { return dialer.Dial(ctx, credential) },
+		DialTLSContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			conn, err := dialer.Dial(ctx, credential)
+			if err != nil {
+				return nil, err // not a *tls.Conn that is nil
+			}
+			return conn, nil
+		},
 		DisableKeepAlives:  true,
 		DisableCompression: true,
 	}
@@ -199,7 +207,7 @@ func (c *Client) dialerTo(host string) (*netdial.Dialer, error) {
 		return c.dialer, nil
 	}
 	d, err := netdial.New(netdial.Config{
-		Host: host, Port: c.cfg.Port, Address: c.cfg.Address, TLS: c.cfg.TLS, Renegotiate: true, UserTimeout: unacknowledged,
+		Host: host, Port: c.cfg.Port, Address: c.cfg.Address, TLS: c.cfg.TLS, Proxy: c.cfg.Proxy, Renegotiate: true, UserTimeout: unacknowledged,
 		DialContext: c.cfg.DialContext, Now: c.cfg.Now,
 	})
 	if err != nil {

@@ -1,15 +1,12 @@
 package http //nolint:revive // see doc.go
 
 import (
+	"cmp"
 	"context"
-	"fmt"
 	"net"
 	"net/http"
-	"strconv"
-	"sync"
 	"time"
 
-	"github.com/fairlead-iot/fairlead/core"
 	"github.com/fairlead-iot/fairlead/transports/netdial"
 )
 
@@ -24,14 +21,16 @@ const (
 	idleTimeout = 30 * time.Second
 	// writeBuffer is gathered before a write.
 	writeBuffer = 64 << 10
-	// maxDialers bounds how many storage hosts are remembered; a device has one or two.
-	maxDialers = 8
+	// defaultConnections is how many connections to a host are kept.
+	defaultConnections = 4
 )
 
 // StorageConfig says how to reach storage accounts.
 type StorageConfig struct {
-	// TLS says whom to trust.
+	// TLS says whom to trust: the roots and ExtraCA. ServerVerificationCert is for a hub or a gateway, and has no say here.
 	TLS netdial.TLSConfig
+	// Proxy, if set, is the only way out.
+	Proxy netdial.Proxy
 	// DialContext, if set, takes the place of DNS and TCP.
 	DialContext netdial.ContextDialer
 	// Connections is how many are kept to a host, 4 if 0.
@@ -42,36 +41,35 @@ type StorageConfig struct {
 
 // Storage carries requests to storage accounts: an http.RoundTripper for https addresses of any host. The device's
 // certificate is never shown there. Errors of connecting are *core.Error with their phase. Make it with NewStorage.
-type Storage struct {
-	cfg StorageConfig
-	t   *http.Transport
-
-	mu      sync.Mutex
-	dialers map[string]*netdial.Dialer
-}
+type Storage struct{ t *http.Transport }
 
 var _ http.RoundTripper = (*Storage)(nil)
 
+// noHost stands where a dialer wants a host of its own. No storage account has the name: the domain is reserved, RFC 2606.
+const noHost = "storage.invalid"
+
 // NewStorage checks the configuration. Its error wraps core.ErrInvalid.
 func NewStorage(cfg StorageConfig) (*Storage, error) {
-	if cfg.Connections == 0 {
-		cfg.Connections = 4
-	}
-	s := &Storage{cfg: cfg, dialers: map[string]*netdial.Dialer{}}
-	s.t = &http.Transport{
-		DialTLSContext:        s.dial,
-		DialContext:           refusePlain,
-		MaxIdleConnsPerHost:   cfg.Connections,
-		IdleConnTimeout:       idleTimeout,
-		ResponseHeaderTimeout: answerTimeout,
-		ExpectContinueTimeout: time.Second,
-		WriteBufferSize:       writeBuffer,
-		DisableCompression:    true,
-	}
-	if _, err := s.dialer("localhost:443"); err != nil {
+	d, err := netdial.New(netdial.Config{
+		Host: noHost, Port: DefaultPort, TLS: netdial.TLSConfig{ExtraCA: cfg.TLS.ExtraCA, Ciphers: cfg.TLS.Ciphers}, Proxy: cfg.Proxy,
+		UserTimeout: unacknowledged, DialContext: cfg.DialContext, Now: cfg.Now,
+	})
+	if err != nil {
 		return nil, err
 	}
-	return s, nil
+	t := d.HTTPTransport(nil)
+	dial := t.DialTLSContext
+	t.DialTLSContext = func(ctx context.Context, network, addr string) (net.Conn, error) {
+		conn, err := dial(ctx, network, addr)
+		if err != nil {
+			return nil, err
+		}
+		return &stallConn{conn}, nil
+	}
+	t.MaxIdleConnsPerHost = cmp.Or(cfg.Connections, defaultConnections)
+	t.ResponseHeaderTimeout, t.IdleConnTimeout = answerTimeout, idleTimeout
+	t.WriteBufferSize, t.DisableCompression = writeBuffer, true
+	return &Storage{t}, nil
 }
 
 // RoundTrip implements http.RoundTripper.
@@ -79,48 +77,6 @@ func (s *Storage) RoundTrip(r *http.Request) (*http.Response, error) { return s.
 
 // CloseIdleConnections closes what is not in use.
 func (s *Storage) CloseIdleConnections() { s.t.CloseIdleConnections() }
-
-// refusePlain keeps an address with http:// from being used: the token in it is a secret.
-func refusePlain(_ context.Context, _, addr string) (net.Conn, error) {
-	return nil, &core.Error{Op: "dial " + addr, Kind: core.Fatal, Err: fmt.Errorf("storage is reached over https only: %w", core.ErrInvalid)}
-}
-
-func (s *Storage) dial(ctx context.Context, _, addr string) (net.Conn, error) {
-	d, err := s.dialer(addr)
-	if err != nil {
-		return nil, err
-	}
-	conn, err := d.Dial(ctx, core.Credential{})
-	if err != nil {
-		return nil, err
-	}
-	return &stallConn{conn}, nil
-}
-
-func (s *Storage) dialer(addr string) (*netdial.Dialer, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if d := s.dialers[addr]; d != nil {
-		return d, nil
-	}
-	host, portText, err := net.SplitHostPort(addr)
-	if err != nil {
-		return nil, fmt.Errorf("dial storage: %w: %w", core.ErrInvalid, err)
-	}
-	port, err := strconv.Atoi(portText)
-	if err != nil {
-		return nil, fmt.Errorf("dial storage: %w: %w", core.ErrInvalid, err)
-	}
-	d, err := netdial.New(netdial.Config{Host: host, Port: port, TLS: s.cfg.TLS, UserTimeout: unacknowledged, DialContext: s.cfg.DialContext, Now: s.cfg.Now})
-	if err != nil {
-		return nil, err
-	}
-	if len(s.dialers) >= maxDialers {
-		clear(s.dialers)
-	}
-	s.dialers[addr] = d
-	return d, nil
-}
 
 // stallConn ends a write that makes no progress.
 type stallConn struct{ net.Conn }

@@ -60,7 +60,7 @@ func TestConnackTable(t *testing.T) {
 	for _, c := range []struct {
 		code byte
 		kind core.Kind
-	}{{1, core.Fatal}, {2, core.Fatal}, {3, core.Transient}, {4, core.Unauthorized}, {5, core.Unauthorized}, {6, core.Transient}, {0x80, core.Transient}} {
+	}{{1, core.Fatal}, {2, core.Fatal}, {3, core.Unavailable}, {4, core.Unauthorized}, {5, core.Unauthorized}, {6, core.Transient}, {0x80, core.Transient}} {
 		t.Run(fmt.Sprint(c.code), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				hub := transporttest.NewFakeHub()
@@ -516,7 +516,7 @@ func TestPortInTheHostName(t *testing.T) {
 		{"::1", "::1", 8883},
 		{"[::1]:18883", "::1", 18883},
 	} {
-		if name, port := splitHost(c.host); name != c.wantName || port != c.wantPort {
+		if name, port := splitHost(c.host, DefaultPort); name != c.wantName || port != c.wantPort {
 			t.Errorf("%s: %s and %d, want %s and %d", c.host, name, port, c.wantName, c.wantPort)
 		}
 	}

@@ -2,7 +2,6 @@ package mqtt
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -383,7 +382,7 @@ func (g *guard) drain() {
 	}
 }
 
-// finish says goodbye: DISCONNECT after everything written before it, then TLS's own. The hub then knows that the client
+// finish says goodbye: DISCONNECT after everything written before it, then that of TLS or of the WebSocket. The hub then knows that the client
 // meant it. Whoever calls it has to abort where it takes too long.
 func (g *guard) finish() {
 	g.finishing.Store(true)
@@ -391,8 +390,8 @@ func (g *guard) finish() {
 		return
 	}
 	g.drain()
-	if t, ok := g.Conn.(*tls.Conn); ok {
-		_ = t.CloseWrite()
+	if c, ok := g.Conn.(interface{ CloseWrite() error }); ok {
+		_ = c.CloseWrite()
 	}
 	// What the hub sent before it saw the goodbye still counts: a method call is sent once. The hub closes its side then.
 	// https://docs.oasis-open.org/mqtt/mqtt/v3.1.1/os/mqtt-v3.1.1-os.html#_Toc398718090

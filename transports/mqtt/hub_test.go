@@ -12,6 +12,7 @@ import (
 	"github.com/fairlead-iot/fairlead/hub/api"
 	"github.com/fairlead-iot/fairlead/hub/hubtest"
 	"github.com/fairlead-iot/fairlead/transports/mqtt"
+	"github.com/fairlead-iot/fairlead/transports/mqttws"
 	"github.com/fairlead-iot/fairlead/transports/netdial"
 	"github.com/fairlead-iot/fairlead/transports/transporttest"
 )
@@ -146,6 +147,15 @@ func (w *wire) DialContext(ctx context.Context, network, addr string) (net.Conn,
 }
 
 func TestContractWithTheEmbeddedHub(t *testing.T) {
+	contractWithTheEmbeddedHub(t, mqtt.New, (*hubtest.Hub).MQTTPort)
+}
+
+// transports/mqttws is a dialer below the same session.
+func TestContractWithTheEmbeddedHubOverWebSocket(t *testing.T) {
+	contractWithTheEmbeddedHub(t, mqttws.New, (*hubtest.Hub).HTTPSPort)
+}
+
+func contractWithTheEmbeddedHub(t *testing.T, newTransport func(mqtt.Config) (*mqtt.Transport, error), port func(*hubtest.Hub) int) {
 	transporttest.Run(t, func(t *testing.T) transporttest.Harness {
 		t.Helper()
 		hub := hubtest.Start(t)
@@ -163,8 +173,8 @@ func TestContractWithTheEmbeddedHub(t *testing.T) {
 		}
 		w := &wire{dial: hub.DialContext}
 		w.moved.L = &w.mu
-		transport, err := mqtt.New(mqtt.Config{
-			Identity: cs.Identity, UserAgent: "fairlead/test", Port: hub.MQTTPort(),
+		transport, err := newTransport(mqtt.Config{
+			Identity: cs.Identity, UserAgent: "fairlead/test", Port: port(hub),
 			TLS: netdial.TLSConfig{ServerVerificationCert: hub.CAPEM()}, DialContext: w.DialContext,
 		})
 		if err != nil {

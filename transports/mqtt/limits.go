@@ -11,9 +11,10 @@ const (
 	// pahoTick is how late paho may notice that a PINGREQ is due.
 	pahoTick = 5 * time.Second
 	// writeTimeout is how long the connection may take to accept one chunk. Chunks are small so that a slow link, which
-	// accepts 16 KiB in 2 s at 64 kbit/s, is not taken for a dead one.
+	// accepts 16 KiB in 2 s at 64 kbit/s, is not taken for a dead one. With the header of a WebSocket's frame one is a TLS
+	// record, which has at most 16 KiB.
 	writeTimeout = 10 * time.Second
-	writeChunk   = 16 << 10
+	writeChunk   = 16<<10 - 16
 	// connackTimeout bounds the wait for CONNACK where the caller's context does not.
 	connackTimeout = 60 * time.Second
 	// goodbyeTimeout is how long the hub has to close its side after a DISCONNECT: a round trip, mostly.

@@ -65,7 +65,7 @@ const (
 var connackKinds = map[byte]core.Kind{
 	1: core.Fatal,
 	2: core.Fatal,
-	3: core.Transient,
+	3: core.Unavailable,
 	4: core.Unauthorized,
 	5: core.Unauthorized,
 }
@@ -73,7 +73,7 @@ var connackKinds = map[byte]core.Kind{
 var connackTexts = map[byte]string{
 	1: "the hub does not speak this version of MQTT",
 	2: "the hub does not accept the client identifier: is the device id right, letter case included?",
-	3: "the hub is unavailable, or the device is disabled",
+	3: "the hub is unavailable, or the device is disabled there",
 	4: "the hub does not accept the user name or the password",
 	5: "the hub does not accept the device's proof of identity: is the key the device's own, the device known and enabled, and this device's clock right?",
 }

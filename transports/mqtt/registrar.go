@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"regexp"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/fairlead-iot/fairlead/core"
@@ -32,6 +33,8 @@ type RegistrarConfig struct {
 	// UserAgent names the program: "fairlead/1.2 (linux; arm64)".
 	UserAgent string
 	TLS       netdial.TLSConfig
+	// Proxy, if set, is the only way to the service.
+	Proxy netdial.Proxy
 	// DialContext, if set, takes the place of DNS and TCP; Open that of TLS as well, as in Config.
 	DialContext netdial.ContextDialer
 	Open        Opener
@@ -44,18 +47,20 @@ type RegistrarConfig struct {
 // registrationIDPattern: "a case-insensitive string (up to 128 characters long) of alphanumeric characters plus the
 // special characters: '-', '.', '_', ':'. The last character must be alphanumeric or dash".
 // https://learn.microsoft.com/azure/iot-dps/concepts-service#registration-id
-var registrationIDPattern = regexp.MustCompile(`^[A-Za-z0-9._:-]{0,127}[A-Za-z0-9-]$`)
+var registrationIDPattern = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[A-Za-z0-9._:-]*[A-Za-z0-9-]$`) })
 
 // idScopePattern is wider than what the service hands out; a slash or a space would change the user name's meaning.
-var idScopePattern = regexp.MustCompile(`^[A-Za-z0-9._-]{1,128}$`)
+var idScopePattern = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[A-Za-z0-9._-]+$`) })
+
+const registrationIDMax = 128 // bytes, of the id scope too
 
 // CheckRegistration refuses an id scope or a registration id that the provisioning service cannot have. Its error wraps
 // core.ErrInvalid.
 func CheckRegistration(idScope, registrationID string) error {
 	switch {
-	case !idScopePattern.MatchString(idScope):
+	case len(idScope) > registrationIDMax || !idScopePattern().MatchString(idScope):
 		return fmt.Errorf("id scope %.40q: %w: copy it from the provisioning service's overview, as in 0ne00000000", idScope, core.ErrInvalid)
-	case !registrationIDPattern.MatchString(registrationID):
+	case len(registrationID) > registrationIDMax || !registrationIDPattern().MatchString(registrationID):
 		return fmt.Errorf("registration id %.140q: %w: it has up to 128 letters, digits and - . _ : and ends with a letter, a digit or -",
 			registrationID, core.ErrInvalid)
 	}
@@ -77,9 +82,8 @@ func NewRegistrar(cfg RegistrarConfig) (*Registrar, error) {
 	if err := CheckRegistration(cfg.IDScope, cfg.RegistrationID); err != nil {
 		return nil, fmt.Errorf("make registrar: %w", err)
 	}
-	if cfg.Host == "" {
-		cfg.Host = DefaultProvisioningHost
-	}
+	connection := cfg.Transport()
+	cfg.Host = connection.Identity.Hostname
 	if cfg.UserAgent == "" {
 		cfg.UserAgent = defaultUserAgent()
 	}
@@ -91,10 +95,7 @@ func NewRegistrar(cfg RegistrarConfig) (*Registrar, error) {
 		return nil, fmt.Errorf("make registrar: payload: %w: %w", err, core.ErrInvalid)
 	}
 	// The session is the hub's, with other names and topics.
-	t, err := New(Config{
-		Identity: core.Identity{Hostname: cfg.Host, DeviceID: cfg.RegistrationID}, UserAgent: cfg.UserAgent,
-		Port: cfg.Port, Address: cfg.Address, TLS: cfg.TLS, DialContext: cfg.DialContext, Open: cfg.Open, Now: cfg.Now, Logger: cfg.Logger,
-	})
+	t, err := New(connection)
 	if err != nil {
 		return nil, fmt.Errorf("make registrar: %w", err)
 	}
@@ -103,16 +104,34 @@ func NewRegistrar(cfg RegistrarConfig) (*Registrar, error) {
 	return &Registrar{t: t, what: "register " + cfg.RegistrationID + " at " + cfg.Host, body: body}, nil
 }
 
+// Transport returns the configuration of the connection to the provisioning service.
+func (cfg RegistrarConfig) Transport() Config {
+	if cfg.Host == "" {
+		cfg.Host = DefaultProvisioningHost
+	}
+	return Config{
+		Identity: core.Identity{Hostname: cfg.Host, DeviceID: cfg.RegistrationID}, UserAgent: cfg.UserAgent,
+		Port: cfg.Port, Address: cfg.Address, TLS: cfg.TLS, Proxy: cfg.Proxy, DialContext: cfg.DialContext, Open: cfg.Open, Now: cfg.Now, Logger: cfg.Logger,
+	}
+}
+
 // Register registers the device, and waits until the service has assigned it to a hub: as long as the service asks for
 // with retry-after, but no longer than 90 s. It implements core.Registrar.
 func (r *Registrar) Register(ctx context.Context, c core.Credential) (core.Registration, error) {
+	reg, _, err := r.try(ctx, c)
+	return reg, err
+}
+
+// try registers. The kind is that of the error, where it failed; that a way is blocked says nothing of the routes to the
+// hub, and the error does not say so either.
+func (r *Registrar) try(ctx context.Context, c core.Credential) (core.Registration, core.Kind, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, registrationTimeout, errRegistrationTimeout)
 	defer cancel()
 	reg, err := r.register(ctx, c)
 	if err != nil {
-		return core.Registration{}, r.fail(err)
+		return core.Registration{}, core.KindOf(err), r.fail(err)
 	}
-	return reg, nil
+	return reg, core.Transient, nil
 }
 
 var errRegistrationTimeout = fmt.Errorf("the provisioning service assigned no hub within %v", registrationTimeout)

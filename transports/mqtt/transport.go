@@ -18,7 +18,8 @@ import (
 // Its errors are *core.Error with Phase set. It ends when ctx does.
 //
 // A connection that wraps another may offer NetConn() net.Conn, as tls.Conn does: then the end of a session closes the
-// innermost one and cannot be held up by a goodbye.
+// innermost one and cannot be held up by a goodbye. One that has a goodbye of its own offers CloseWrite() error, as
+// tls.Conn does; it follows DISCONNECT.
 type Opener func(ctx context.Context, c core.Credential) (net.Conn, error)
 
 // Config says whose session, and how to reach the hub. Identity is required.
@@ -36,6 +37,8 @@ type Config struct {
 	Port    int
 	Address string
 	TLS     netdial.TLSConfig
+	// Proxy, if set, is the only way to the hub.
+	Proxy netdial.Proxy
 	// DialContext, if set, takes the place of DNS and TCP.
 	DialContext netdial.ContextDialer
 	// Now is the wall clock against which certificates are checked; nil is time.Now.
@@ -43,7 +46,7 @@ type Config struct {
 	// Logger gets debug lines about what was dropped, and an error line where a message can never be sent; nil is none.
 	Logger *slog.Logger
 
-	// Name is the route's name; "" is "mqtt". Open, if set, takes the place of TCP and TLS: then Port, Address, TLS,
+	// Name is the route's name; "" is "mqtt". Open, if set, takes the place of TCP and TLS: then Address, TLS, Proxy,
 	// DialContext and Now are not used.
 	Name string
 	Open Opener
@@ -92,14 +95,7 @@ func New(cfg Config) (*Transport, error) {
 		log:       cfg.Logger,
 	}
 	if t.open == nil {
-		host, port := splitHost(cfg.Identity.ConnectHost())
-		if cfg.Port == 0 {
-			cfg.Port = port
-		}
-		dialer, err := netdial.New(netdial.Config{
-			Host: host, Port: cfg.Port, Address: cfg.Address, TLS: cfg.TLS,
-			UserTimeout: t.silence(), DialContext: cfg.DialContext, Now: cfg.Now,
-		})
+		dialer, err := cfg.Dialer(DefaultPort)
 		if err != nil {
 			return nil, fmt.Errorf("make mqtt transport: %w", err)
 		}
@@ -114,22 +110,47 @@ func New(cfg Config) (*Transport, error) {
 	return t, nil
 }
 
+// Endpoint returns the host and the port that the configuration names; port is taken where neither Port nor the hub's name
+// has one.
+func (cfg Config) Endpoint(port int) (string, int) {
+	host, named := splitHost(cfg.Identity.ConnectHost(), port)
+	if cfg.Port != 0 {
+		named = cfg.Port
+	}
+	return host, named
+}
+
+// Dialer makes what opens the configuration's connections up to TLS, for transports that put something between it and the
+// session; port is as in Endpoint. Its error wraps core.ErrInvalid.
+func (cfg Config) Dialer(port int) (*netdial.Dialer, error) {
+	host, port := cfg.Endpoint(port)
+	return netdial.New(netdial.Config{
+		Host: host, Port: port, Address: cfg.Address, TLS: cfg.TLS, Proxy: cfg.Proxy,
+		UserTimeout: silence(cfg.KeepAlive), DialContext: cfg.DialContext, Now: cfg.Now,
+	})
+}
+
 // splitHost takes a port off the host's name, as connection strings of local hubs have it ("localhost:18883").
-func splitHost(host string) (name string, port int) {
+func splitHost(host string, otherwise int) (name string, port int) {
 	name, text, err := net.SplitHostPort(host)
 	if err != nil {
-		return host, DefaultPort
+		return host, otherwise
 	}
 	port, err = strconv.Atoi(text)
 	if err != nil {
-		return host, DefaultPort
+		return host, otherwise
 	}
 	return name, port
 }
 
 // silence is how long the hub may say nothing before the connection counts as dead: until a ping is due, noticed, and
 // unanswered.
-func (t *Transport) silence() time.Duration { return t.keepAlive + pahoTick + pingTimeout }
+func silence(keepAlive time.Duration) time.Duration {
+	if keepAlive == 0 {
+		keepAlive = defaultKeepAlive
+	}
+	return keepAlive.Truncate(time.Second) + pahoTick + pingTimeout
+}
 
 // Name returns the route's name.
 func (t *Transport) Name() string { return t.name }

@@ -1,6 +1,7 @@
 package netdial
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -23,6 +24,8 @@ const (
 	PhaseDNS = "dns"
 	PhaseTCP = "tcp"
 	PhaseTLS = "tls"
+	// PhaseProxy is everything up to the tunnel, the proxy's own DNS, TCP and TLS included.
+	PhaseProxy = "proxy"
 )
 
 // The bounds of the phases. The caller's context bounds the sum.
@@ -46,6 +49,8 @@ type Config struct {
 	// Address, if set, is the IP address or name to dial in Host's place. The certificate must bear Host all the same.
 	Address string
 	TLS     TLSConfig
+	// Proxy, if set, is the only way out: where it fails, nothing is dialed directly. It is told Address, or else Host.
+	Proxy Proxy
 	// UserTimeout bounds how long sent bytes may stay unacknowledged by the other side's TCP before the connection is
 	// given up (TCP_USER_TIMEOUT; Linux only). 0 leaves the system's, about a quarter of an hour.
 	UserTimeout time.Duration
@@ -53,24 +58,37 @@ type Config struct {
 	// on port 443. That exists up to TLS 1.2, which is then the newest version offered. It changes nothing for a credential
 	// without a certificate.
 	Renegotiate bool
-	// DialContext, if set, is used in place of net.Dialer.
+	// DialContext, if set, is used in place of net.Dialer, for the proxy too.
 	DialContext ContextDialer
 	// Now is the wall clock for the validity of certificates; nil is time.Now.
 	Now func() time.Time
 }
 
-// Dialer opens connections to one host. Make it with New.
+// Dialer opens connections to one host, and to others by the same way. Make it with New.
 type Dialer struct {
 	cfg  Config
-	addr string
-	tls  *tls.Config
+	own  target
 	dial ContextDialer
+	// tls is for the dialer's own host, otherTLS for others, proxyTLS for the proxy; nil where that wants none.
+	tls, otherTLS, proxyTLS *tls.Config
+	isDirect                func(hostPort string) bool
 	// small is set once a small ClientHello got through where a large one did not.
 	small atomic.Bool
+	// proxyScheme is the one in which the proxy took the user's name and password last.
+	proxyScheme atomic.Pointer[string]
+	// proxyRefusals counts how often in a row it refused who asks.
+	proxyRefusals atomic.Int64
 
 	mu       sync.Mutex
 	sessions tls.ClientSessionCache // of the identity below
 	identity string                 // the leaf certificate; a resumed session would show the old one's
+}
+
+// target is where a connection ends.
+type target struct {
+	host string // the name that the certificate must bear
+	addr string // what is dialed, "host:port"
+	tls  *tls.Config
 }
 
 // New checks the configuration. Its error wraps core.ErrInvalid.
@@ -81,19 +99,14 @@ func New(cfg Config) (*Dialer, error) {
 	if cfg.Port <= 0 || cfg.Port > 65535 {
 		return nil, fmt.Errorf("make dialer: port %d: %w", cfg.Port, core.ErrInvalid)
 	}
-	base, err := cfg.TLS.build()
-	if err != nil {
+	if err := cfg.Proxy.check(); err != nil {
 		return nil, fmt.Errorf("make dialer: %w", err)
 	}
-	// The certificate is checked against the name that was asked for, never against the address that was dialed.
-	base.ServerName = cfg.Host
-	base.Time = cfg.Now
-	d := &Dialer{cfg: cfg, tls: base, dial: cfg.DialContext}
-	host := cfg.Host
-	if cfg.Address != "" {
-		host = cfg.Address
+	d := &Dialer{cfg: cfg, dial: cfg.DialContext, isDirect: cfg.Proxy.bypass()}
+	if err := d.trust(); err != nil {
+		return nil, fmt.Errorf("make dialer: %w", err)
 	}
-	d.addr = net.JoinHostPort(host, strconv.Itoa(cfg.Port))
+	d.own = target{host: cfg.Host, addr: net.JoinHostPort(cmp.Or(cfg.Address, cfg.Host), strconv.Itoa(cfg.Port)), tls: d.tls}
 	if d.dial == nil {
 		d.dial = (&net.Dialer{
 			KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 30 * time.Second, Interval: 10 * time.Second, Count: 3},
@@ -105,17 +118,68 @@ func New(cfg Config) (*Dialer, error) {
 	return d, nil
 }
 
-// Addr returns what is dialed, "host:port".
-func (d *Dialer) Addr() string { return d.addr }
+// trust makes the TLS configurations.
+func (d *Dialer) trust() (err error) {
+	if d.tls, err = d.cfg.TLS.build(); err != nil {
+		return err
+	}
+	// The certificate is checked against the name that was asked for, never against the address that was dialed.
+	d.tls.ServerName = d.cfg.Host
+	d.tls.Time = d.cfg.Now
+	// What replaces the roots does so for the hub alone.
+	others := d.cfg.TLS
+	others.ServerVerificationCert = nil
+	if d.otherTLS, err = others.build(); err != nil {
+		return err
+	}
+	d.otherTLS.Time = d.cfg.Now
+	d.otherTLS.ClientSessionCache = tls.NewLRUClientSessionCache(4)
+	if d.cfg.Proxy.Type != ProxyHTTPS {
+		return nil
+	}
+	// A proxy is not the hub: it may have other ciphers, and sees no certificate of the device's.
+	if d.proxyTLS, err = (TLSConfig{ExtraCA: d.cfg.TLS.ExtraCA, NextProtos: []string{"http/1.1"}}).build(); err != nil {
+		return err
+	}
+	d.proxyTLS.ServerName = d.cfg.Proxy.Addr
+	d.proxyTLS.Time = d.cfg.Now
+	d.proxyTLS.ClientSessionCache = tls.NewLRUClientSessionCache(1)
+	return nil
+}
 
-// Dial opens a TCP connection and TLS within it. c's certificate, if it has one, is shown to the server. It ends when
-// ctx does. Its errors are *core.Error.
+// Addr returns what is dialed, "host:port".
+func (d *Dialer) Addr() string { return d.own.addr }
+
+// Proxy returns the proxy through which the dialer's own host is reached; the zero value where it is reached directly.
+func (d *Dialer) Proxy() Proxy {
+	if d.direct(d.own) {
+		return Proxy{}
+	}
+	return d.cfg.Proxy
+}
+
+// direct reports whether t is reached without a proxy. Both the name and the address that stands in its place may be
+// named by NoProxy.
+func (d *Dialer) direct(t target) bool {
+	if d.isDirect(t.addr) {
+		return true
+	}
+	_, port, err := net.SplitHostPort(t.addr)
+	return err == nil && d.isDirect(net.JoinHostPort(t.host, port))
+}
+
+// Dial opens a connection and TLS within it, through the proxy if there is one. c's certificate, if it has one, is shown
+// to the server. It ends when ctx does. Its errors are *core.Error.
 func (d *Dialer) Dial(ctx context.Context, c core.Credential) (*tls.Conn, error) {
-	conn, silent, err := d.try(ctx, c, d.small.Load())
+	return d.dialTLS(ctx, d.own, c)
+}
+
+func (d *Dialer) dialTLS(ctx context.Context, t target, c core.Credential) (*tls.Conn, error) {
+	conn, silent, err := d.try(ctx, t, c, d.small.Load())
 	if err == nil || !silent || d.small.Load() || ctx.Err() != nil {
 		return conn, err
 	}
-	conn, _, err = d.try(ctx, c, true)
+	conn, _, err = d.try(ctx, t, c, true)
 	if err == nil {
 		d.small.Store(true)
 	}
@@ -123,20 +187,35 @@ func (d *Dialer) Dial(ctx context.Context, c core.Credential) (*tls.Conn, error)
 }
 
 // try makes one attempt. silent says that TLS failed by a stall or a cut before the server's first byte.
-func (d *Dialer) try(ctx context.Context, c core.Credential, small bool) (conn *tls.Conn, silent bool, err error) {
-	raw, err := d.DialTCP(ctx)
+func (d *Dialer) try(ctx context.Context, t target, c core.Credential, small bool) (conn *tls.Conn, silent bool, err error) {
+	raw, err := d.open(ctx, t)
 	if err != nil {
 		return nil, false, err
 	}
-	cfg := d.config(c)
+	cfg := d.config(t, c)
 	if small {
 		cfg.CurvePreferences = []tls.CurveID{tls.X25519, tls.CurveP256}
 	}
-	return d.handshake(ctx, raw, cfg)
+	return d.handshake(ctx, t, raw, cfg)
 }
 
-// DialTCP opens the TCP connection alone. Its errors are *core.Error of phase dns or tcp.
-func (d *Dialer) DialTCP(ctx context.Context) (net.Conn, error) {
+// DialTCP opens what TLS would be spoken in: a TCP connection to the host, or a tunnel through the proxy. Its errors are
+// *core.Error of phase dns, tcp or proxy.
+func (d *Dialer) DialTCP(ctx context.Context) (net.Conn, error) { return d.open(ctx, d.own) }
+
+func (d *Dialer) open(ctx context.Context, t target) (net.Conn, error) {
+	if !d.direct(t) {
+		return d.tunnel(ctx, t)
+	}
+	conn, phase, err := d.dialTCP(ctx, t.addr)
+	if err != nil {
+		return nil, d.fail(ctx, phase, t, err)
+	}
+	return conn, nil
+}
+
+// dialTCP opens a TCP connection; phase says what failed.
+func (d *Dialer) dialTCP(ctx context.Context, addr string) (_ net.Conn, phase string, _ error) {
 	dialing, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	p := &phases{cancel: cancel, phase: PhaseTCP}
@@ -147,38 +226,38 @@ func (d *Dialer) DialTCP(ctx context.Context) (net.Conn, error) {
 		DNSStart: func(httptrace.DNSStartInfo) { p.enter(PhaseDNS, dnsTimeout) },
 		DNSDone:  func(httptrace.DNSDoneInfo) { p.enter(PhaseTCP, tcpTimeout) },
 	})
-	conn, err := d.dial(dialing, "tcp", d.addr)
+	conn, err := d.dial(dialing, "tcp", addr)
 	if err != nil {
 		phase := p.current()
 		if dnsError, ok := errors.AsType[*net.DNSError](err); ok {
 			phase = PhaseDNS
 			err = dnsError
-		} else if e, ok := errors.AsType[*net.OpError](err); ok && e.Op == "dial" && e.Addr != nil && e.Addr.String() == d.addr {
-			err = e.Err // fail says the rest; another address, which a name stands for, is kept
+		} else if e, ok := errors.AsType[*net.OpError](err); ok && e.Op == "dial" && e.Addr != nil && e.Addr.String() == addr {
+			err = e.Err // the caller says the rest; another address, which a name stands for, is kept
 		}
 		// Which of the contexts ended it is told by the causes: a phase's own bound, or the caller.
-		if ctx.Err() == nil && dialing.Err() != nil {
+		if dialing.Err() != nil {
 			err = context.Cause(dialing)
 		}
-		return nil, d.fail(ctx, phase, err)
+		return nil, phase, err
 	}
 	if t, ok := conn.(*net.TCPConn); ok {
 		// Go's default, said again because the coalescing writer of transports/mqtt depends on it.
 		_ = t.SetNoDelay(true)
 	}
-	return conn, nil
+	return conn, PhaseTCP, nil
 }
 
 // handshake carries out TLS on raw, which it takes over.
-func (d *Dialer) handshake(ctx context.Context, raw net.Conn, cfg *tls.Config) (conn *tls.Conn, silent bool, err error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, tlsTimeout, errPhaseTimeout(PhaseTLS, tlsTimeout))
+func (d *Dialer) handshake(ctx context.Context, t target, raw net.Conn, cfg *tls.Config) (conn *tls.Conn, silent bool, err error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, tlsTimeout, errPhaseTimeout(tlsTimeout))
 	defer cancel()
 	heard := &heardConn{Conn: quietio.Wrap(raw)}
 	stalled := make(chan struct{})
 	stall := time.AfterFunc(tlsFirstByteTimeout, func() {
 		if !heard.any.Load() {
 			close(stalled)
-			_ = raw.Close()
+			closeNow(raw)
 		}
 	})
 	conn = tls.Client(heard, cfg)
@@ -187,21 +266,25 @@ func (d *Dialer) handshake(ctx context.Context, raw net.Conn, cfg *tls.Config) (
 	if err == nil {
 		return conn, false, nil
 	}
-	_ = raw.Close()
+	closeNow(raw)
 	select {
 	case <-stalled:
-		return nil, true, d.fail(ctx, PhaseTLS, errPhaseTimeout(PhaseTLS, tlsFirstByteTimeout))
+		return nil, true, d.fail(ctx, PhaseTLS, t, errPhaseTimeout(tlsFirstByteTimeout))
 	default:
 	}
 	if ctx.Err() != nil {
-		return nil, false, d.fail(ctx, PhaseTLS, context.Cause(ctx))
+		return nil, false, d.fail(ctx, PhaseTLS, t, context.Cause(ctx))
 	}
-	return nil, !heard.any.Load() && isCut(err), d.fail(ctx, PhaseTLS, err)
+	return nil, !heard.any.Load() && isCut(err), d.fail(ctx, PhaseTLS, t, err)
 }
 
-// config returns the TLS configuration for a credential.
-func (d *Dialer) config(c core.Credential) *tls.Config {
-	cfg := d.tls.Clone()
+// config returns the TLS configuration for a credential. Another host than the dialer's own is never shown one.
+func (d *Dialer) config(t target, c core.Credential) *tls.Config {
+	cfg := t.tls.Clone()
+	if t.tls != d.tls {
+		cfg.ServerName = t.host
+		return cfg
+	}
 	leaf := ""
 	if len(c.Certificate) > 0 {
 		leaf = string(c.Certificate[0])
@@ -222,14 +305,17 @@ func (d *Dialer) config(c core.Credential) *tls.Config {
 	return cfg
 }
 
-func (d *Dialer) fail(ctx context.Context, phase string, err error) error {
-	op := fmt.Sprintf("dial %s %s", phase, d.addr)
+func (d *Dialer) fail(ctx context.Context, phase string, t target, err error) error {
+	op := fmt.Sprintf("dial %s %s", phase, t.addr)
+	if !d.direct(t) {
+		op += " through " + d.cfg.Proxy.String()
+	}
 	if cause := context.Cause(ctx); cause != nil && !errors.Is(cause, context.DeadlineExceeded) {
 		if _, bound := errors.AsType[*phaseTimeoutError](cause); !bound {
 			return &core.Error{Op: op, Kind: core.Transient, Phase: phase, Err: cause} // cancelled by the caller
 		}
 	}
-	kind, advised := Classify(phase, err, d.cfg.Host, d.now())
+	kind, advised := Classify(phase, err, t.host, d.now())
 	return &core.Error{Op: op, Kind: kind, Phase: phase, Err: advised}
 }
 
@@ -256,7 +342,7 @@ func (p *phases) enter(phase string, limit time.Duration) {
 		p.timer.Stop()
 	}
 	p.phase = phase
-	p.timer = time.AfterFunc(limit, func() { p.cancel(errPhaseTimeout(phase, limit)) })
+	p.timer = time.AfterFunc(limit, func() { p.cancel(errPhaseTimeout(limit)) })
 }
 
 func (p *phases) stop() {
@@ -272,18 +358,13 @@ func (p *phases) current() string {
 }
 
 // phaseTimeoutError is the end of a phase by its own bound.
-type phaseTimeoutError struct {
-	phase string
-	after time.Duration
+type phaseTimeoutError struct{ text string }
+
+func errPhaseTimeout(after time.Duration) error {
+	return &phaseTimeoutError{fmt.Sprintf("no answer within %v; a firewall that drops packets looks like this", after)}
 }
 
-func errPhaseTimeout(phase string, after time.Duration) error {
-	return &phaseTimeoutError{phase, after}
-}
-
-func (e *phaseTimeoutError) Error() string {
-	return fmt.Sprintf("no answer within %v; a firewall that drops packets looks like this", e.after)
-}
+func (e *phaseTimeoutError) Error() string { return e.text }
 
 // Timeout makes it a timeout to whoever asks as of a net.Error.
 func (e *phaseTimeoutError) Timeout() bool { return true }

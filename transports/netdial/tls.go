@@ -5,10 +5,11 @@ import (
 	"crypto/x509"
 	"encoding/pem"
 	"fmt"
+	"runtime"
 	"strings"
+	"sync"
 
-	// The roots of Mozilla's programme, for a system that has none (a container from scratch, a stripped image).
-	_ "golang.org/x/crypto/x509roots/fallback"
+	"golang.org/x/crypto/x509roots/fallback/bundle"
 
 	"github.com/fairlead-iot/fairlead/core"
 )
@@ -45,21 +46,44 @@ func (c TLSConfig) build() (*tls.Config, error) {
 		if err := addPEM(cfg.RootCAs, "server_verification_cert", c.ServerVerificationCert); err != nil {
 			return nil, err
 		}
+	} else {
+		cfg.RootCAs = roots()
 	}
 	if len(c.ExtraCA) > 0 {
-		if cfg.RootCAs == nil {
-			roots, err := x509.SystemCertPool()
-			if err != nil {
-				return nil, fmt.Errorf("load the system's roots: %w", err)
-			}
-			cfg.RootCAs = roots
-		}
 		if err := addPEM(cfg.RootCAs, "extra_ca", c.ExtraCA); err != nil {
 			return nil, err
 		}
 	}
 	return cfg, nil
 }
+
+// roots returns the system's, or those of Mozilla's programme on a system that has none (a container from scratch, a
+// stripped image). x509.SetFallbackRoots is not for a library, and costs every start what only such a system needs.
+func roots() *x509.CertPool {
+	pool, err := x509.SystemCertPool()
+	if runtime.GOOS == "linux" && (err != nil || pool.Equal(x509.NewCertPool())) {
+		return embeddedRoots().Clone()
+	}
+	if err != nil {
+		return x509.NewCertPool() // trusts nobody
+	}
+	return pool
+}
+
+var embeddedRoots = sync.OnceValue(func() *x509.CertPool {
+	pool := x509.NewCertPool()
+	for root := range bundle.Roots() {
+		certificate, err := x509.ParseCertificate(root.Certificate)
+		switch {
+		case err != nil: // none, in any version of the bundle
+		case root.Constraint != nil:
+			pool.AddCertWithConstraint(certificate, root.Constraint)
+		default:
+			pool.AddCert(certificate)
+		}
+	}
+	return pool
+})
 
 // addPEM adds every certificate of text, and is strict where AppendCertsFromPEM skips what it does not understand.
 func addPEM(pool *x509.CertPool, name string, text []byte) error {

@@ -67,7 +67,7 @@ func New(cfg Config) *Front {
 		f.route("GET "+path, iot.ServiceConnect, f.getTwin)
 		f.route("PATCH "+path, iot.ServiceConnect, f.changeTwin(f.svc.PatchTwin))
 		f.route("PUT "+path, iot.ServiceConnect, f.changeTwin(f.svc.ReplaceTwin))
-		f.route("POST "+path+"/methods", iot.ServiceConnect, f.method)
+		f.methodRoute("POST " + path + "/methods")
 	}
 	f.route("GET /statistics/devices", iot.RegistryRead, f.deviceStatistics)
 	f.route("GET /statistics/service", iot.ServiceConnect, f.serviceStatistics)
