@@ -13,6 +13,7 @@ import (
 
 	"github.com/fairlead-iot/fairlead/core"
 	"github.com/fairlead-iot/fairlead/core/engine"
+	"github.com/fairlead-iot/fairlead/uploads"
 )
 
 // Config assembles a client. Start from DefaultConfig.
@@ -28,6 +29,8 @@ type Config struct {
 
 	// Files, if set, makes what asks the hub about uploads of files. The source may be called from any goroutine.
 	Files func(id Identity, source core.CredentialSource) (core.FileService, error)
+	// Uploads, if set, makes the queue of uploads; its Files are those above, its Logger is the client's unless it has one.
+	Uploads *uploads.Config
 
 	// AutoConnect: an operation that needs a session makes one. ConnectAtStart: a session is made without being asked.
 	AutoConnect, ConnectAtStart bool
@@ -59,10 +62,11 @@ func DefaultConfig() Config {
 // Client is one device, or one module, at one hub. It is made by New and ends with Shutdown. All methods may be called
 // from any goroutine; each that takes a context ends when that does.
 type Client struct {
-	engine *engine.Engine
-	own    core.Device
-	in     *handlers
-	files  core.FileService // nil where there is none
+	engine  *engine.Engine
+	own     core.Device
+	in      *handlers
+	files   core.FileService // nil where there is none
+	uploads *uploads.Queue   // nil where there is none
 	// invoker calls methods of others; nil for whom that is not.
 	invoker *invoker
 	stop    context.CancelFunc
@@ -111,10 +115,15 @@ func New(cfg Config) (*Client, error) {
 		return nil, err
 	}
 	c.engine, c.own = e, e.Device(0)
+	if err := c.makeUploads(cfg); err != nil {
+		return nil, err
+	}
 	ctx, cancel := context.WithCancel(context.Background()) // the engine's life is the client's: it ends by Shutdown
 	c.stop = cancel
+	uploaded := c.runUploads(ctx)
 	go func() {
 		c.result = e.Run(ctx)
+		<-uploaded
 		close(c.ended)
 	}()
 	return c, nil

@@ -14,6 +14,7 @@ import (
 	"github.com/fairlead-iot/fairlead/transports/mqtt"
 	"github.com/fairlead-iot/fairlead/transports/mqttws"
 	"github.com/fairlead-iot/fairlead/transports/netdial"
+	"github.com/fairlead-iot/fairlead/uploads"
 )
 
 // Options is what a constructor may be told. They have the names of the Python client's options; a constructor fills in
@@ -146,7 +147,12 @@ func (o *Options) client(id Identity, source CredentialSource) (*Client, error) 
 	if err != nil {
 		return nil, fmt.Errorf("device: %w", err)
 	}
+	storage, err := http.NewStorage(http.StorageConfig{TLS: netdial.TLSConfig{ExtraCA: o.ExtraCA}, DialContext: o.DialContext})
+	if err != nil {
+		return nil, fmt.Errorf("device: %w", err)
+	}
 	return New(Config{
+		Uploads:  &uploads.Config{Storage: storage},
 		Identity: id, Credentials: source, Transports: []core.Transport{t}, Files: o.files,
 		AutoConnect: o.AutoConnect, ConnectionRetry: o.ConnectionRetry,
 		ConnectionRetryInterval: o.ConnectionRetryInterval, ConnectionRetryMax: o.ConnectionRetryMax,

@@ -144,8 +144,8 @@ func userAgent() string {
 	return fmt.Sprintf("fairlead/%s (%s)", v.Version, v.Platform)
 }
 
-// makeTransports makes the routes to an identity's hub. edgeCA, if given, takes the place of server_verification_cert.
-func makeTransports(c *config.Config, identity core.Identity, edgeCA []byte, now func() time.Time, log *slog.Logger) ([]core.Transport, error) {
+// trusted says whom the device trusts. edgeCA, if given, takes the place of server_verification_cert.
+func trusted(c *config.Config, edgeCA []byte) (netdial.TLSConfig, error) {
 	trust := netdial.TLSConfig{ServerVerificationCert: edgeCA}
 	for _, p := range []struct {
 		key string
@@ -160,15 +160,24 @@ func makeTransports(c *config.Config, identity core.Identity, edgeCA []byte, now
 		}
 		text, err := p.pem.Read()
 		if err != nil {
-			return nil, configProblem(c, p.key, err)
+			return trust, configProblem(c, p.key, err)
 		}
 		*p.to = text
 	}
 	ciphers, err := netdial.ParseCiphers(c.TLS.Cipher)
 	if err != nil {
-		return nil, configProblem(c, "tls.cipher", err)
+		return trust, configProblem(c, "tls.cipher", err)
 	}
 	trust.Ciphers = ciphers
+	return trust, nil
+}
+
+// makeTransports makes the routes to an identity's hub. edgeCA, if given, takes the place of server_verification_cert.
+func makeTransports(c *config.Config, identity core.Identity, edgeCA []byte, now func() time.Time, log *slog.Logger) ([]core.Transport, error) {
+	trust, err := trusted(c, edgeCA)
+	if err != nil {
+		return nil, err
+	}
 	var out []core.Transport
 	for i, t := range c.Transports {
 		newTransport := mqtt.New

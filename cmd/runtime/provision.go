@@ -25,8 +25,14 @@ func (rt *running) identify(cfg *device.Config) (err error) {
 	var edgeCA []byte
 	switch {
 	case c.Device.Provisioning != nil:
-		cfg.Provisioning, err = rt.provisioning()
-		return err
+		if cfg.Provisioning, err = rt.provisioning(); err != nil {
+			return err
+		}
+		trust, err := trusted(c, nil)
+		if err != nil {
+			return err
+		}
+		return rt.uploads(cfg, trust)
 	case c.Device.EdgeEnvironment:
 		cfg.Identity, cfg.Credentials, edgeCA, err = edge(c, now)
 	default:
@@ -39,8 +45,14 @@ func (rt *running) identify(cfg *device.Config) (err error) {
 		rt.token = given.Token()
 	}
 	cfg.Credentials = doubting(cfg.Credentials, rt.clock)
-	cfg.Transports, err = makeTransports(c, cfg.Identity, edgeCA, now, rt.log)
-	return err
+	if cfg.Transports, err = makeTransports(c, cfg.Identity, edgeCA, now, rt.log); err != nil {
+		return err
+	}
+	trust, err := trusted(c, edgeCA)
+	if err != nil {
+		return err
+	}
+	return rt.uploads(cfg, trust)
 }
 
 // whoStarts says for the log who the device is, as far as that is known.

@@ -97,7 +97,7 @@ func (rt *running) Status(ctx context.Context) (control.Status, error) {
 			Submitted: n.Submitted, Acknowledged: n.Acknowledged, MethodsCalled: n.MethodsCalled, MethodsAnswered: n.MethodsAnswered,
 			MessagesReceived: n.MessagesReceived, MessagesCompleted: n.MessagesCompleted, DeadLetters: n.DeadLetters, PluginExits: n.PluginExits,
 		},
-		DeadLetters: len(e.DeadLetters),
+		DeadLetters: len(e.DeadLetters), Uploads: rt.uploadList(),
 	}
 	s.Clock = rt.clock.Doubt()
 	s.Connection.CredentialDoubt, s.Connection.CredentialGiven = e.Doubt, e.Machine.Given

@@ -38,6 +38,11 @@ type Backend interface {
 	Twin(ctx context.Context) (json.RawMessage, error)
 	Report(ctx context.Context, patch json.RawMessage) (version int64, err error)
 	UpdateToken(ctx context.Context, token core.Secret) error
+	// Upload queues an upload; UploadState tells how one stands, with a channel that is closed at the next change of any;
+	// CancelUpload calls one off.
+	Upload(ctx context.Context, r NewUpload) (Upload, error)
+	UploadState(id string) (Upload, <-chan struct{}, error)
+	CancelUpload(id string) error
 }
 
 // CheckDir says what keeps a directory, whether it is there yet or not, from holding the socket.
@@ -125,6 +130,7 @@ func routes(b Backend) http.Handler {
 		version, err := b.Report(r.Context(), patch)
 		answer(w, Reported{version}, err)
 	})
+	uploadRoutes(mux, b)
 	return mux
 }
 
