@@ -115,10 +115,10 @@ func schema() *field {
 			{name: "use", kind: enumKind, required: true, enum: []string{UseMQTT, UseWebSocket}, doc: "mqtt: MQTT over TLS. mqttws: MQTT over WebSocket, which passes where only HTTPS does."},
 			{name: "port", kind: intKind, min: 1, max: 65535, defDoc: "8883 for mqtt, 443 for mqttws", doc: "TCP port of the hub."},
 			{name: "address", kind: stringKind, check: checkHost, doc: "Address or host name to dial instead of asking DNS for the hub's name, which is still the one that the certificate must bear."},
-			proxyField("The proxy of this route: none, environment (HTTPS_PROXY and NO_PROXY), or a section."),
+			proxyField("The proxy of this route: none, environment (HTTPS_PROXY, else ALL_PROXY, and NO_PROXY), or a section."),
 		}},
 		{name: "uploads", kind: sectionKind, doc: "Uploads of files to the storage behind the hub.", fields: []field{
-			proxyField("The proxy for uploads: none, environment (HTTPS_PROXY and NO_PROXY), or a section."),
+			proxyField("The proxy for uploads: none, environment (HTTPS_PROXY, else ALL_PROXY, and NO_PROXY), or a section."),
 			{name: "port", kind: intKind, def: "443", min: 1, max: 65535, env: true, doc: "TCP port of the hub's HTTPS, by which it is asked where to upload to."},
 			{name: "address", kind: stringKind, check: checkHost, env: true, doc: "Address or host name to dial for it instead of asking DNS for the hub's name, which is still the one that the certificate must bear."},
 			{name: "files", kind: intKind, def: "2", min: 1, max: maxUploads, env: true, doc: "How many files are uploaded at once; the others wait in order."},

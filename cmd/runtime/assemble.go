@@ -138,6 +138,14 @@ func configProblem(c *config.Config, key string, err error) error {
 	return usageError(&config.Error{Problems: []config.Problem{c.Problem(key, "%v", err)}})
 }
 
+// problemsOf returns the problems of the configuration that an error holds.
+func problemsOf(err error) []config.Problem {
+	if e, ok := errors.AsType[*config.Error](err); ok {
+		return e.Problems
+	}
+	return nil
+}
+
 // userAgent is what the hub is told of this program.
 func userAgent() string {
 	v := readVersion()
@@ -180,13 +188,17 @@ func makeTransports(c *config.Config, identity core.Identity, edgeCA []byte, now
 	}
 	var out []core.Transport
 	for i, t := range c.Transports {
+		proxy, err := routeProxy(c, i)
+		if err != nil {
+			return nil, err
+		}
 		newTransport := mqtt.New
 		if t.Use == config.UseWebSocket {
 			newTransport = mqttws.New
 		}
 		m, err := newTransport(mqtt.Config{
 			Identity: identity, ProductInfo: c.Device.ProductInfo, UserAgent: userAgent(), KeepAlive: c.Connection.KeepAlive,
-			Port: t.Port, Address: t.Address, TLS: trust, Now: now, Logger: log,
+			Port: t.Port, Address: t.Address, TLS: trust, Proxy: proxy, Now: now, Logger: log,
 		})
 		if err != nil {
 			return nil, configProblem(c, fmt.Sprintf("transports[%d]", i), err)

@@ -88,9 +88,9 @@ func (rt *running) provisioning() (*device.Provisioning, error) {
 		}
 		cfg.TLS = netdial.TLSConfig{ExtraCA: text}
 	}
-	registrar, err := makeRegistrar(c, cfg)
+	registrar, err := makeRegistrar(c, key, cfg)
 	if err != nil {
-		return nil, configProblem(c, key, err)
+		return nil, err
 	}
 	out := &device.Provisioning{
 		Registrar: registrar, Proof: proof, Gateway: c.Device.GatewayHostname, Logger: log,
@@ -121,12 +121,16 @@ func (rt *running) provisioning() (*device.Provisioning, error) {
 	return out, nil
 }
 
-// makeRegistrar makes the ways to the provisioning service, which are those to the hub. A port that is given is of the
-// first's kind.
-func makeRegistrar(c *config.Config, cfg mqtt.RegistrarConfig) (core.Registrar, error) {
+// makeRegistrar makes the ways to the provisioning service, which are those to the hub, with their proxies. A port that is
+// given is of the first's kind.
+func makeRegistrar(c *config.Config, key string, cfg mqtt.RegistrarConfig) (core.Registrar, error) {
 	var ways []*mqtt.Registrar
 	port := cfg.Port
-	for _, t := range c.Transports {
+	for i, t := range c.Transports {
+		var err error
+		if cfg.Proxy, err = routeProxy(c, i); err != nil {
+			return nil, err
+		}
 		newRegistrar := mqtt.NewRegistrar
 		if t.Use == config.UseWebSocket {
 			newRegistrar = mqttws.NewRegistrar
@@ -136,7 +140,7 @@ func makeRegistrar(c *config.Config, cfg mqtt.RegistrarConfig) (core.Registrar, 
 		}
 		way, err := newRegistrar(cfg)
 		if err != nil {
-			return nil, err
+			return nil, configProblem(c, key, err)
 		}
 		ways = append(ways, way)
 	}

@@ -28,14 +28,18 @@ func (rt *running) uploads(cfg *device.Config, trust netdial.TLSConfig) error {
 	if err := os.MkdirAll(spool, 0o700); err != nil {
 		return fmt.Errorf("make the directory of uploads: %w", err)
 	}
-	storage, err := http.NewStorage(http.StorageConfig{TLS: trust, Connections: c.Uploads.Files * c.Uploads.Blocks, Now: rt.clock.Now})
+	proxy, err := makeProxy(c, "uploads.proxy_options", c.Uploads.Proxy)
+	if err != nil {
+		return err
+	}
+	storage, err := http.NewStorage(http.StorageConfig{TLS: trust, Proxy: proxy, Connections: c.Uploads.Files * c.Uploads.Blocks, Now: rt.clock.Now})
 	if err != nil {
 		return configProblem(c, "uploads", err)
 	}
 	cfg.Files = func(id core.Identity, source core.CredentialSource) (core.FileService, error) {
 		client, err := http.New(http.Config{
 			Identity: id, Credentials: source, UserAgent: userAgent(), ProductInfo: c.Device.ProductInfo,
-			Port: c.Uploads.Port, Address: c.Uploads.Address, TLS: trust, Now: rt.clock.Now,
+			Port: c.Uploads.Port, Address: c.Uploads.Address, TLS: trust, Proxy: proxy, Now: rt.clock.Now,
 		})
 		if err != nil {
 			return nil, configProblem(c, "uploads", err)

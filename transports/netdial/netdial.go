@@ -99,7 +99,7 @@ func New(cfg Config) (*Dialer, error) {
 	if cfg.Port <= 0 || cfg.Port > 65535 {
 		return nil, fmt.Errorf("make dialer: port %d: %w", cfg.Port, core.ErrInvalid)
 	}
-	if err := cfg.Proxy.check(); err != nil {
+	if err := cfg.Proxy.Check(); err != nil {
 		return nil, fmt.Errorf("make dialer: %w", err)
 	}
 	d := &Dialer{cfg: cfg, dial: cfg.DialContext, isDirect: cfg.Proxy.bypass()}
