@@ -191,10 +191,11 @@ func (q *Queue) startable() []*job {
 // Add takes an upload on. When it returns, the upload outlives a crash, if the queue has a Keep. The error wraps
 // core.ErrInvalid where the file cannot be uploaded.
 func (q *Queue) Add(ctx context.Context, r core.UploadRequest) (core.Upload, error) {
-	return q.add(ctx, r, false)
+	return q.add(ctx, r, false, nil)
 }
 
-func (q *Queue) add(ctx context.Context, r core.UploadRequest, isSpooled bool) (core.Upload, error) {
+// add is Add; the file must be the one that want says, if that is given.
+func (q *Queue) add(ctx context.Context, r core.UploadRequest, isSpooled bool, want *facts) (core.Upload, error) {
 	if err := CheckBlobName(r.BlobName); err != nil {
 		return core.Upload{}, fmt.Errorf("upload %s: %w", r.Path, err)
 	}
@@ -206,6 +207,11 @@ func (q *Queue) add(ctx context.Context, r core.UploadRequest, isSpooled bool) (
 		return core.Upload{}, fmt.Errorf("upload %s: %w: %w", r.Path, core.ErrInvalid, err)
 	}
 	_ = f.Close() // it was looked at
+	if want != nil {
+		if text := facts.differs(*want); text != "" {
+			return core.Upload{}, fmt.Errorf("upload %s: %w: %s", r.Path, core.ErrInvalid, text)
+		}
+	}
 	if err := ctx.Err(); err != nil {
 		return core.Upload{}, fmt.Errorf("upload %s: %w", r.Path, context.Cause(ctx))
 	}

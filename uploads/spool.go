@@ -69,7 +69,7 @@ func (q *Queue) AddStream(ctx context.Context, blobName, owner string, next func
 	if err != nil {
 		return core.Upload{}, fmt.Errorf("upload a stream: %w", err)
 	}
-	return q.add(ctx, core.UploadRequest{Path: path, BlobName: blobName, Owner: owner}, true)
+	return q.add(ctx, core.UploadRequest{Path: path, BlobName: blobName, Owner: owner}, true, nil)
 }
 
 // dropSpool removes the file of an upload that has ended, if it is the queue's own.

@@ -70,6 +70,18 @@ func (rt *running) CancelUpload(id string) error {
 	return rt.client.Uploads().Cancel(id, "cancelled by the operator")
 }
 
+// door is a plugin's way to the queue, which is there once the device is put together: plugins start before.
+func (rt *running) door(name string, dirs []string) *uploads.Door {
+	return &uploads.Door{Owner: name, Dirs: dirs, Open: func(ctx context.Context) (*uploads.Queue, error) {
+		select {
+		case <-rt.assembled:
+			return rt.client.Uploads(), nil
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+	}}
+}
+
 func (rt *running) uploadList() []control.Upload {
 	out := []control.Upload{}
 	for _, u := range rt.client.Uploads().List() {
