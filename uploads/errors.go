@@ -87,7 +87,7 @@ func retryAfter(h http.Header) time.Duration {
 // readAllError is the error of a file that could not be read as a block was sent.
 func readAllError(err error) error {
 	if errors.Is(err, io.ErrUnexpectedEOF) {
-		return &giveUp{reason: "the file was changed meanwhile: it became shorter; upload it again when nobody writes to it"}
+		return &giveUpError{reason: "the file was changed meanwhile: it became shorter; upload it again when nobody writes to it"}
 	}
-	return &giveUp{reason: fmt.Sprintf("the file cannot be read: %v", reason(err))}
+	return &giveUpError{reason: fmt.Sprintf("the file cannot be read: %v", reason(err))}
 }

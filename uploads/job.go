@@ -54,19 +54,19 @@ type sample struct {
 	sent int64
 }
 
-// giveUp is an error that no further attempt mends.
-type giveUp struct {
+// giveUpError is an error that no further attempt mends.
+type giveUpError struct {
 	reason string
 	status int
 }
 
-func (e *giveUp) Error() string { return e.reason }
+func (e *giveUpError) Error() string { return e.reason }
 
-// refused is an error of the storage that asks for another address.
-type refused struct{ err *core.Error }
+// refusedError is an error of the storage that asks for another address.
+type refusedError struct{ err *core.Error }
 
-func (e *refused) Error() string { return e.err.Error() }
-func (e *refused) Unwrap() error { return e.err }
+func (e *refusedError) Error() string { return e.err.Error() }
+func (e *refusedError) Unwrap() error { return e.err }
 
 // settled reports that nothing is left to do; q.mu is held.
 func (j *job) settled() bool { return j.held || j.rec.State.Ended() && len(j.rec.Owed) == 0 }
@@ -92,7 +92,7 @@ func (j *job) run() {
 		if err == nil {
 			return
 		}
-		if g, ok := errors.AsType[*giveUp](err); ok {
+		if g, ok := errors.AsType[*giveUpError](err); ok {
 			j.fail(g)
 			n = 0
 			continue
@@ -188,7 +188,7 @@ func (j *job) transfer(ctx context.Context) error {
 	if err == nil {
 		err = j.commit(ctx)
 	}
-	if r, ok := errors.AsType[*refused](err); ok {
+	if r, ok := errors.AsType[*refusedError](err); ok {
 		return j.addressRefused(r)
 	}
 	if err != nil {
@@ -218,11 +218,11 @@ func (j *job) openSource() error {
 	}
 	f, facts, err := open(j.rec.Path)
 	if err != nil {
-		return &giveUp{reason: fmt.Sprintf("the file cannot be read any more: %v", err)}
+		return &giveUpError{reason: fmt.Sprintf("the file cannot be read any more: %v", err)}
 	}
 	if text := facts.differs(factsOf(j.rec)); text != "" {
 		_ = f.Close()
-		return &giveUp{reason: text}
+		return &giveUpError{reason: text}
 	}
 	j.plan = newPlan(f, j.rec.ID, j.rec.Size, j.q.cfg.Blocks, j.resumed)
 	return nil
@@ -246,7 +246,7 @@ func (j *job) address(ctx context.Context) error {
 	info, err := j.q.cfg.Files.StorageInfo(ctx, j.rec.BlobName)
 	if err != nil {
 		if e := asError(err); e.Kind == core.Refused {
-			return &giveUp{reason: err.Error(), status: e.Status}
+			return &giveUpError{reason: err.Error(), status: e.Status}
 		}
 		return err
 	}
@@ -261,13 +261,13 @@ func (j *job) address(ctx context.Context) error {
 		return context.Cause(ctx)
 	}
 	if j.client, err = newClient(info, j.q); err != nil {
-		return &giveUp{reason: err.Error()}
+		return &giveUpError{reason: err.Error()}
 	}
 	return nil
 }
 
 // addressRefused lets go of an address that the storage does not take (any more).
-func (j *job) addressRefused(r *refused) error {
+func (j *job) addressRefused(r *refusedError) error {
 	j.client = nil
 	j.q.mu.Lock()
 	made := j.confirmed > 0
@@ -277,7 +277,7 @@ func (j *job) addressRefused(r *refused) error {
 	}
 	j.refusals++
 	if j.refusals >= maxRefusals {
-		return &giveUp{reason: fmt.Sprintf("the storage refused %d addresses in a row: %v", j.refusals, r), status: r.err.Status}
+		return &giveUpError{reason: fmt.Sprintf("the storage refused %d addresses in a row: %v", j.refusals, r), status: r.err.Status}
 	}
 	j.abandon(r.err.Status, "the storage refused the address; another one is asked for")
 	return r
@@ -334,17 +334,17 @@ func (j *job) tell(ctx context.Context) error {
 // of it. The file is there, and the new number tells of it as well.
 func (j *job) renumber(ctx context.Context, refusal error) (string, error) {
 	if j.refusals++; j.refusals >= maxRefusals {
-		return "", &giveUp{reason: fmt.Sprintf("the storage has the file, but the hub does not take the news: %v", refusal)}
+		return "", &giveUpError{reason: fmt.Sprintf("the storage has the file, but the hub does not take the news: %v", refusal)}
 	}
 	info, err := j.q.cfg.Files.StorageInfo(ctx, j.rec.BlobName)
 	if err != nil && asError(err).Kind == core.Refused {
-		return "", &giveUp{reason: fmt.Sprintf("the storage has the file, but the hub does not take the news: %v", err)}
+		return "", &giveUpError{reason: fmt.Sprintf("the storage has the file, but the hub does not take the news: %v", err)}
 	}
 	return info.CorrelationID, err
 }
 
 // fail ends the upload.
-func (j *job) fail(g *giveUp) {
+func (j *job) fail(g *giveUpError) {
 	j.set(func() {
 		if j.rec.State.Ended() {
 			return

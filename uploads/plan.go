@@ -188,7 +188,7 @@ func (p *plan) ended(b block, err error, took time.Duration) {
 }
 
 func isGiveUp(err error) bool {
-	_, ok := errors.AsType[*giveUp](err)
+	_, ok := errors.AsType[*giveUpError](err)
 	return ok
 }
 

@@ -29,7 +29,7 @@ func wait(n int, kind core.Kind, after time.Duration) time.Duration {
 		d = max(d, throttledMin)
 	case core.Unauthorized, core.Fatal:
 		d = max(d, refusedMin)
-	case core.Transient, core.Blocked, core.Refused, core.TakenOver:
+	case core.Transient, core.Unavailable, core.Blocked, core.Refused, core.TakenOver:
 	}
 	d = d/2 + rand.N(d/2+1) //nolint:gosec // jitter
 	return max(d, after)
@@ -45,7 +45,7 @@ func Ask(ctx context.Context, f func(context.Context) error) error {
 		}
 		e := asError(err)
 		switch e.Kind {
-		case core.Transient, core.Throttled, core.Blocked:
+		case core.Transient, core.Unavailable, core.Throttled, core.Blocked:
 		case core.Unauthorized, core.Refused, core.Fatal, core.TakenOver:
 			return err
 		}

@@ -144,11 +144,11 @@ func (j *job) unchanged() error {
 	now, err := lookAt(j.plan.file)
 	if err == nil {
 		if text := now.differs(factsOf(j.rec)); text != "" {
-			return &giveUp{reason: text}
+			return &giveUpError{reason: text}
 		}
 		return nil
 	}
-	return &giveUp{reason: "the file cannot be looked at any more: " + err.Error()}
+	return &giveUpError{reason: "the file cannot be looked at any more: " + err.Error()}
 }
 
 // readSize is read from a file at once, in bytes.
@@ -194,10 +194,10 @@ func (t transporter) Do(r *http.Request) (*http.Response, error) { return t.Roun
 func storageError(op string, err error) error {
 	e := classify(op, err)
 	if e.Status == http.StatusUnauthorized || e.Status == http.StatusForbidden || e.Status == http.StatusNotFound {
-		return &refused{e}
+		return &refusedError{e}
 	}
 	if e.Kind == core.Refused {
-		return &giveUp{reason: e.Error(), status: e.Status}
+		return &giveUpError{reason: e.Error(), status: e.Status}
 	}
 	return e
 }

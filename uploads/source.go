@@ -81,7 +81,7 @@ func readAll(f io.ReaderAt, p []byte, off int64) error {
 		return nil
 	}
 	if errors.Is(err, io.EOF) {
-		return &giveUp{reason: "the file was changed meanwhile: it became shorter; upload it again when nobody writes to it"}
+		return &giveUpError{reason: "the file was changed meanwhile: it became shorter; upload it again when nobody writes to it"}
 	}
-	return &giveUp{reason: fmt.Sprintf("the file cannot be read: %v", reason(err))}
+	return &giveUpError{reason: fmt.Sprintf("the file cannot be read: %v", reason(err))}
 }

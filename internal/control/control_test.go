@@ -165,8 +165,10 @@ func TestEachOperationGoesThroughTheSocket(t *testing.T) {
 
 func TestAnUploadIsFollowedToItsEnd(t *testing.T) {
 	states := []Upload{
-		{ID: "u1", State: "queued", Size: 10}, {ID: "u1", State: "uploading", Size: 10, Sent: 5, Rate: 2.5, Left: 2},
-		{ID: "u1", State: "waiting", Size: 10, Sent: 5, Reason: "no network", NextAttempt: 1.5}, {ID: "u1", State: "failed", Size: 10, Sent: 5, Reason: "changed"},
+		{ID: "u1", State: "queued", Size: 10},
+		{ID: "u1", State: "uploading", Size: 10, Sent: 5, Rate: 2.5, Left: 2},
+		{ID: "u1", State: "waiting", Size: 10, Sent: 5, Reason: "no network", NextAttempt: 1.5},
+		{ID: "u1", State: "failed", Size: 10, Sent: 5, Reason: "changed"},
 	}
 	b := &backend{uploads: states}
 	c, _ := serve(t, b)
