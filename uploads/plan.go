@@ -16,10 +16,11 @@ import (
 )
 
 const (
-	// blockMax is the largest block that is sent, and what a good link is given; blockMin what a bad one is given. A
-	// block that breaks off is sent again from its beginning.
-	blockMax = 4 << 20
-	blockMin = 256 << 10
+	// blockMax is what a good link is given unless Config.MaxBlock says otherwise; blockMin what a bad one is given. A
+	// block that breaks off is sent again from its beginning. blockMost is what older versions of the service take.
+	blockMax  = 4 << 20
+	blockMin  = 256 << 10
+	blockMost = 100 << 20
 	// maxBlocks is how many a blob may have: 50,000, with some room for those that were cut smaller.
 	// https://learn.microsoft.com/rest/api/storageservices/understanding-block-blobs--append-blobs--and-page-blobs
 	maxBlocks = 45_000
@@ -60,12 +61,12 @@ type plan struct {
 }
 
 // newPlan takes f over.
-func newPlan(f *os.File, id string, size int64, widest int, resumed bool) *plan {
+func newPlan(f *os.File, id string, size int64, widest int, maxBlock int64, resumed bool) *plan {
 	least := int64(blockMin)
 	if n := (size + maxBlocks - 1) / maxBlocks; n > least {
 		least = (n + blockMin - 1) / blockMin * blockMin
 	}
-	most := max(least, blockMax)
+	most := max(least, maxBlock)
 	return &plan{
 		file: f, id: id, size: size, least: least, most: most, block: most, listed: !resumed, there: map[int64][]block{},
 		whole: md5.New(), buffer: make([]byte, readSize), width: widest, widest: widest, //nolint:gosec // see the import

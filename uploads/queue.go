@@ -53,6 +53,8 @@ type Config struct {
 	SpoolMax int64
 	// Blocks of an upload and Parallel uploads are under way at once.
 	Blocks, Parallel int
+	// MaxBlock is the most that a block has on a good link, 4 MiB if 0, at least 256 KiB: what may have to be sent again.
+	MaxBlock int64
 	// Bandwidth limits what is sent of files, in bytes per second; 0 is no limit.
 	Bandwidth int64
 	// Logger gets what happens; nil is none. Event, if set, is told each change of state in a line. It must not block.
@@ -85,6 +87,9 @@ func New(cfg Config) (*Queue, error) {
 	if cfg.Parallel == 0 {
 		cfg.Parallel = DefaultParallel
 	}
+	if cfg.MaxBlock == 0 {
+		cfg.MaxBlock = blockMax
+	}
 	if cfg.SpoolMax == 0 {
 		cfg.SpoolMax = 1 << 30
 	}
@@ -95,6 +100,8 @@ func New(cfg Config) (*Queue, error) {
 		return nil, fmt.Errorf("make upload queue: %d blocks at once: %w: 1 to %d", cfg.Blocks, core.ErrInvalid, MaxBlocks)
 	case cfg.Parallel < 1 || cfg.Parallel > MaxParallel:
 		return nil, fmt.Errorf("make upload queue: %d uploads at once: %w: 1 to %d", cfg.Parallel, core.ErrInvalid, MaxParallel)
+	case cfg.MaxBlock < blockMin || cfg.MaxBlock > blockMost:
+		return nil, fmt.Errorf("make upload queue: blocks of %d bytes: %w: %d to %d", cfg.MaxBlock, core.ErrInvalid, blockMin, blockMost)
 	case cfg.Bandwidth != 0 && cfg.Bandwidth < MinBandwidth:
 		return nil, fmt.Errorf("make upload queue: a bandwidth of %d bytes per second: %w: at least %d", cfg.Bandwidth, core.ErrInvalid, MinBandwidth)
 	}
