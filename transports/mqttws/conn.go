@@ -217,8 +217,8 @@ func (c *conn) SetDeadline(t time.Time) error {
 // SetReadDeadline implements net.Conn. A Read that it ends is the last.
 func (c *conn) SetReadDeadline(t time.Time) error { return c.wire.SetReadDeadline(t) }
 
-// SetWriteDeadline implements net.Conn, for writes that begin later. A Write that it ends is the last.
+// SetWriteDeadline implements net.Conn. A Write that it ends is the last.
 func (c *conn) SetWriteDeadline(t time.Time) error {
-	c.deadline.Store(&t)
-	return nil
+	c.deadline.Store(&t)              // gorilla sets it anew with each frame
+	return c.wire.SetWriteDeadline(t) // of a Write that is under way
 }
