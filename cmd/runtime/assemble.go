@@ -199,29 +199,42 @@ func hubTrust(c *config.Config, edgeCA []byte) (netdial.TLSConfig, error) {
 
 // makeTransports makes the routes to an identity's hub.
 func makeTransports(c *config.Config, identity core.Identity, edgeCA []byte, now func() time.Time, log *slog.Logger) ([]core.Transport, error) {
-	trust, err := hubTrust(c, edgeCA)
+	routes, err := routeConfigs(c, identity, edgeCA, now, log)
 	if err != nil {
 		return nil, err
 	}
 	var out []core.Transport
+	for i, t := range c.Transports {
+		newTransport := mqtt.New
+		if t.Use == config.UseWebSocket {
+			newTransport = mqttws.New
+		}
+		m, err := newTransport(routes[i])
+		if err != nil {
+			return nil, configProblem(c, fmt.Sprintf("transports[%d]", i), err)
+		}
+		out = append(out, m)
+	}
+	return out, nil
+}
+
+// routeConfigs says how to reach an identity's hub by each of the routes.
+func routeConfigs(c *config.Config, identity core.Identity, edgeCA []byte, now func() time.Time, log *slog.Logger) ([]mqtt.Config, error) {
+	trust, err := hubTrust(c, edgeCA)
+	if err != nil {
+		return nil, err
+	}
+	var out []mqtt.Config
 	names := routeNames(c.Transports)
 	for i, t := range c.Transports {
 		proxy, err := routeProxy(c, i)
 		if err != nil {
 			return nil, err
 		}
-		newTransport := mqtt.New
-		if t.Use == config.UseWebSocket {
-			newTransport = mqttws.New
-		}
-		m, err := newTransport(mqtt.Config{
+		out = append(out, mqtt.Config{
 			Name: names[i], Identity: identity, ProductInfo: c.Device.ProductInfo, UserAgent: userAgent(), KeepAlive: c.Connection.KeepAlive,
 			Port: t.Port, Address: t.Address, TLS: trust, Proxy: proxy, Now: now, Logger: log,
 		})
-		if err != nil {
-			return nil, configProblem(c, fmt.Sprintf("transports[%d]", i), err)
-		}
-		out = append(out, m)
 	}
 	return out, nil
 }

@@ -75,6 +75,7 @@ state directory is in use. Results go to stdout, logs and errors to stderr.`,
 	root.AddCommand(
 		newRunCommand(),
 		newCheckCommand(),
+		newDoctorCommand(),
 		newStatusCommand(),
 		newEventsCommand(),
 		newWhyCommand(),

@@ -16,7 +16,8 @@ type Faults struct {
 	// DialBlocked: the route does not get through here.
 	DialRefused, DialHangs, DialBlocked float64
 	// TokenRejected: the hub refuses a good token. Throttled: the hub refuses a CONNECT, a twin request.
-	TokenRejected, Throttled float64
+	// Unavailable: the hub refuses a CONNECT, as it does to a disabled device.
+	TokenRejected, Throttled, Unavailable float64
 	// TokenShort: the credential source hands out what ends within ShortLife. In some worlds it has nothing else.
 	TokenShort float64
 	// ClockJumpedEvery: the device's wall clock jumps, forward or back, by minutes or by a day, or is set right. What is
@@ -119,7 +120,7 @@ func Draw(seed uint64) Options {
 		Seed: seed, Duration: 2 * time.Hour,
 		Faults: Faults{
 			CredentialFails: some(0.3), DialRefused: some(0.5), DialHangs: some(0.3), DialBlocked: some(0.4),
-			TokenRejected: some(0.3), Throttled: some(0.3), SubscriptionRefused: some(0.3), SessionForgotten: some(1),
+			TokenRejected: some(0.3), Throttled: some(0.3), Unavailable: some(0.3), SubscriptionRefused: some(0.3), SessionForgotten: some(1),
 			AnswerLost: some(0.05), AnswerLate: some(0.2), AnswerDoubled: some(0.2),
 			SessionLostEvery: every(20*time.Second, 20*time.Minute), SilentLoss: r.Float64(),
 			HubAwayEvery: every(20*time.Minute, time.Hour), TakenOverEvery: every(30*time.Minute, 2*time.Hour),

@@ -96,7 +96,7 @@ func (s *Stats) add(o Stats) {
 func checkBusy(t *testing.T, seeds uint64, s Stats) {
 	t.Helper()
 	for _, name := range []string{
-		"credential fails", "dial refused", "dial hangs", "dial blocked", "token rejected", "throttled", "subscription refused",
+		"credential fails", "dial refused", "dial hangs", "dial blocked", "token rejected", "throttled", "unavailable", "subscription refused",
 		"session forgotten", "answer lost", "answer late", "answer doubled", "session lost", "hub away", "taken over", "stale event",
 		"plugin crashed", "plugin hung", "plugin start fails", "handler slow", "twin re-created", "operator", "withdrawn",
 		"token short-lived", "wall clock jumped", "clock unset", "operation cancelled", "store full", "change lost",
@@ -169,6 +169,7 @@ func TestADayWithoutTheHub(t *testing.T) {
 		"silent":                       {faults: Faults{DialHangs: 1}},
 		"token rejected":               {faults: Faults{TokenRejected: 1}},
 		"throttled":                    {faults: Faults{Throttled: 1}},
+		"unavailable":                  {faults: Faults{Unavailable: 1}},
 		"clock unset":                  {faults: Faults{ClockUnset: 1}},
 		"two routes refused":           {obstacles: Obstacles{"refusing", "refusing"}},
 		"two routes swallowed":         {obstacles: Obstacles{"swallowed", "swallowed"}},

@@ -16,6 +16,10 @@ const (
 	writeTimeout = 10 * time.Second
 	writeLimit   = 30 * time.Second
 	writeChunk   = 16<<10 - 16
+	// proxiedChunk is the same through a proxy: a TLS record that fits into one segment of Ethernet, and into what a proxy
+	// forwards at once (tinyproxy: 2 KiB). Where the proxy holds back what follows until the hub's system has acknowledged
+	// the piece before, which it does late unless the hub answers, each piece has something that the hub can answer.
+	proxiedChunk = 1400
 	// connackTimeout bounds the wait for CONNACK where the caller's context does not.
 	connackTimeout = 60 * time.Second
 	// goodbyeTimeout is how long the hub has to close its side after a DISCONNECT: a round trip, mostly.

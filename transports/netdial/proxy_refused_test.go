@@ -199,6 +199,9 @@ func TestAProxyIsTrustedByItsOwnName(t *testing.T) {
 			}
 			_, err := d.Dial(t.Context(), core.Credential{})
 			wantError(t, err, netdial.PhaseProxy, core.Blocked, c.want)
+			if phase := netdial.ToProxy(err); phase != netdial.PhaseTLS {
+				t.Errorf("it failed at %q on the way to the proxy", phase)
+			}
 		})
 	}
 	// What replaces the hub's roots says nothing of the proxy's.
@@ -220,15 +223,16 @@ func TestAProxyIsTrustedByItsOwnName(t *testing.T) {
 
 func TestAProxyThatCannotBeReachedIsNamed(t *testing.T) {
 	for _, c := range []struct {
-		name string
-		addr string
-		dial netdial.ContextDialer
-		want string
+		name  string
+		addr  string
+		dial  netdial.ContextDialer
+		want  string
+		phase string
 	}{
-		{"refused", "127.0.0.1", nil, "proxy 127.0.0.1:1: tcp: connect: connection refused"},
+		{"refused", "127.0.0.1", nil, "proxy 127.0.0.1:1: tcp: connect: connection refused", netdial.PhaseTCP},
 		{"no such name", "proxy.plant", func(context.Context, string, string) (net.Conn, error) {
 			return nil, &net.OpError{Op: "dial", Err: &net.DNSError{Err: "no such host", Name: "proxy.plant", IsNotFound: true}}
-		}, "proxy proxy.plant:1: dns: lookup proxy.plant: no such host"},
+		}, "proxy proxy.plant:1: dns: lookup proxy.plant: no such host", netdial.PhaseDNS},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			d, err := netdial.New(netdial.Config{Host: host, Port: 8883, DialContext: c.dial, Proxy: netdial.Proxy{Type: netdial.ProxyHTTP, Addr: c.addr, Port: 1}})
@@ -237,6 +241,9 @@ func TestAProxyThatCannotBeReachedIsNamed(t *testing.T) {
 			}
 			_, err = d.Dial(t.Context(), core.Credential{})
 			wantError(t, err, netdial.PhaseProxy, core.Blocked, c.want)
+			if phase := netdial.ToProxy(err); phase != c.phase {
+				t.Errorf("it failed at %q on the way to the proxy, want %q", phase, c.phase)
+			}
 		})
 	}
 }
@@ -247,6 +254,9 @@ func TestAFailureBehindTheProxyIsTheHubs(t *testing.T) {
 	p := connectProxy(t, nil, port, script(nil, established))
 	_, err := proxied(t, p.config(netdial.ProxyHTTP, "", ""), netdial.TLSConfig{}).Dial(t.Context(), core.Credential{})
 	wantError(t, err, netdial.PhaseTLS, core.Fatal, "dial tls hub.example.net:8883 through HTTP proxy 127.0.0.1:")
+	if phase := netdial.ToProxy(err); phase != "" {
+		t.Errorf("it is said to have failed at %q on the way to the proxy", phase)
+	}
 }
 
 func TestEachPhaseOfAProxyIsBounded(t *testing.T) {

@@ -40,6 +40,24 @@ type proxyRefusalError struct {
 
 func (e *proxyRefusalError) Error() string { return e.text }
 
+// toProxyError is an error of the connection to the proxy itself.
+type toProxyError struct {
+	phase string
+	err   error
+}
+
+func (e *toProxyError) Error() string { return e.phase + ": " + e.err.Error() }
+func (e *toProxyError) Unwrap() error { return e.err }
+
+// ToProxy returns the phase in which the connection to the proxy itself failed: dns, tcp or tls; "" where err is anything
+// else.
+func ToProxy(err error) string {
+	if e, ok := errors.AsType[*toProxyError](err); ok {
+		return e.phase
+	}
+	return ""
+}
+
 // tunnel opens a connection to t through the proxy. Its errors are *core.Error of phase proxy.
 func (d *Dialer) tunnel(ctx context.Context, t target) (net.Conn, error) {
 	dialing, cancel := context.WithTimeoutCause(ctx, tunnelTimeout, errPhaseTimeout(tunnelTimeout))
@@ -85,7 +103,7 @@ func (d *Dialer) failProxy(ctx context.Context, err error) error {
 func (d *Dialer) dialProxy(ctx context.Context) (net.Conn, error) {
 	conn, phase, err := d.dialTCP(ctx, d.cfg.Proxy.hostPort())
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", phase, err)
+		return nil, &toProxyError{phase, err}
 	}
 	if d.proxyTLS == nil {
 		return conn, nil
@@ -102,7 +120,7 @@ func (d *Dialer) dialProxy(ctx context.Context) (net.Conn, error) {
 			err = fmt.Errorf("it ends the connection: does it speak TLS, as proxy_type HTTPS says? %w", err)
 		}
 		_, err = Classify(PhaseTLS, err, d.cfg.Proxy.Addr, d.now())
-		return nil, fmt.Errorf("tls: %w", err)
+		return nil, &toProxyError{PhaseTLS, err}
 	}
 	return secure, nil
 }
@@ -240,12 +258,15 @@ func refusedConnect(resp *connectResponse, target string, auth *proxyAuth) error
 }
 
 // closeNow closes the innermost connection: closing a tls.Conn writes an alert, for which a stuck peer would make it wait.
-func closeNow(conn net.Conn) {
+func closeNow(conn net.Conn) { _ = Innermost(conn).Close() }
+
+// Innermost returns the connection below all that wraps it and offers NetConn() net.Conn, as tls.Conn does. Closing that
+// one waits for nobody, where closing a tls.Conn writes.
+func Innermost(conn net.Conn) net.Conn {
 	for {
 		wrapper, ok := conn.(interface{ NetConn() net.Conn })
 		if !ok || wrapper.NetConn() == nil {
-			_ = conn.Close()
-			return
+			return conn
 		}
 		conn = wrapper.NetConn()
 	}
