@@ -49,6 +49,25 @@ type Limits struct {
 	TakeOverWithin time.Duration
 	TakeOverCount  int
 
+	// RouteTries: so many failures in a row of a route that opens, but on which no session comes about or lasts, make it
+	// give way. RouteRounds: so many rounds over all routes are made from one to the next at once; later each attempt has
+	// its wait.
+	RouteTries, RouteRounds int
+	// RouteSound is how long a session must last for its route to count as sound.
+	RouteSound time.Duration
+	// ProbeFirst is the wait before a better route is tried again beside the session; it doubles up to ProbeMax. After
+	// ProbesDistrusted doublings begins a route that opened, but did not carry a session.
+	ProbeFirst, ProbeMax time.Duration
+	ProbesDistrusted     int
+	// ProbeQuiet messages in flight, and no open call, are quiet enough for a probe; it waits for that for ProbePatience at
+	// most. ProbeRoom is what it keeps free before a renewal. ProbeConnect is how long the hub may take to answer CONNECT
+	// by the better route before the session goes back.
+	ProbeQuiet                             int
+	ProbePatience, ProbeRoom, ProbeConnect time.Duration
+	// LinkTries link-ups are answered by an attempt at once, and one more in each LinkRefill; LinkMin lies between two.
+	LinkTries           int
+	LinkRefill, LinkMin time.Duration
+
 	// DisconnectDrain is how long a disconnect waits for acknowledgements of what is in flight.
 	DisconnectDrain time.Duration
 	// PluginStop and Shutdown bound the two halves of a shutdown: the plugins, then everything.
@@ -87,6 +106,10 @@ func DefaultLimits() Limits {
 		Stable: time.Minute, RetryFirst: time.Second, RetryEarly: 2 * time.Second, OutageEarly: 45 * time.Second, OutageShort: 5 * time.Minute,
 		ThrottledMin: 10 * time.Second, UnauthorizedMin: 30 * time.Second, FatalMin: time.Minute, TakenOverMin: 2 * time.Minute,
 		TakeOverWithin: 10 * time.Second, TakeOverCount: 3,
+		RouteTries: 3, RouteRounds: 3, RouteSound: 10 * time.Minute,
+		ProbeFirst: time.Minute, ProbeMax: 2 * time.Hour, ProbesDistrusted: 5,
+		ProbeQuiet: 16, ProbePatience: 15 * time.Minute, ProbeRoom: time.Minute, ProbeConnect: 10 * time.Second,
+		LinkTries: 10, LinkRefill: time.Hour, LinkMin: 2 * time.Second,
 		DisconnectDrain: 5 * time.Second, PluginStop: 5 * time.Second, Shutdown: 9 * time.Second, ShutdownClose: 500 * time.Millisecond,
 		Method: 25 * time.Second, MethodAnswer: 5 * time.Minute, MessageVerdict: 50 * time.Second, DesiredApply: time.Minute, SetUp: 5 * time.Second,
 		OpenCalls:        256,

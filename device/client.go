@@ -23,6 +23,12 @@ type Config struct {
 	Credentials  core.CredentialSource
 	// Transports are the routes to the hub, in order of preference.
 	Transports []core.Transport
+	// Route is the name of the route to begin with: what OnRoute was told last, perhaps by an earlier process. OnRoute is
+	// told by which route a session came about where that is another than before, and OnHappening what becomes of each
+	// session and attempt. They must not block.
+	Route       string
+	OnRoute     func(name string)
+	OnHappening func(engine.Happening)
 	// Plugins run beside the client's own handlers; each has its own stream of messages.
 	Plugins []engine.Plugin
 
@@ -90,7 +96,7 @@ func New(cfg Config) (*Client, error) {
 	c := &Client{in: newHandlers(), provisioner: provisioner, pending: map[uint64]chan error{}, ended: make(chan struct{})}
 	plugins := append([]engine.Plugin{{PluginConfig: core.PluginConfig{Name: "(this process)"}, Launcher: c.in}}, cfg.Plugins...)
 	e, err := engine.New(engine.Config{
-		Identity: cfg.Identity, Transports: cfg.Transports, Credentials: cfg.Credentials, Plugins: plugins,
+		Identity: cfg.Identity, Transports: cfg.Transports, Route: cfg.Route, OnRoute: cfg.OnRoute, OnHappening: cfg.OnHappening, Credentials: cfg.Credentials, Plugins: plugins,
 		Logger: cfg.Logger, OnPluginFailed: cfg.OnPluginFailed,
 		OutboxMessages: cfg.OutboxMessages, OutboxBytes: cfg.OutboxBytes,
 		Machine: core.Config{
@@ -156,11 +162,24 @@ func (c *Client) Identity() Identity { return c.own.Identity() }
 // Connected reports whether there is a session now. A renewal of the credential does not end it.
 func (c *Client) Connected() bool { return c.engine.Connection().Connected() }
 
-// Connection returns the state of the connection, why it is so, since when, and when the next attempt is made.
+// Connection returns the state of the connection, why it is so, since when, by which route, and when the next attempt is
+// made; without a session also what stands in the way of each route.
 func (c *Client) Connection(ctx context.Context) (Connection, error) {
 	s, err := c.engine.Status(ctx)
 	return s.Connection, err
 }
+
+// UseRoute moves the session to the route of this name (a transport's Name), without a loss, and prefers it from then on to
+// the order of Config.Transports, which "auto" brings back. It returns when there is a session by the route; where none is
+// wanted now, at once. An error that wraps ErrInvalid names the routes that there are; ErrConnectionFailed says that the
+// route does not get through, and then nothing changes.
+func (c *Client) UseRoute(ctx context.Context, name string) error {
+	return c.engine.UseRoute(ctx, name)
+}
+
+// NetworkChanged tells the client that a network link or an address came up, for a program that knows: a wait between
+// attempts ends. It may be called as often as one likes, since what it causes is bounded.
+func (c *Client) NetworkChanged() { c.engine.NetworkChanged() }
 
 // OnConnection calls f with the state now and after each change, until stop is called.
 func (c *Client) OnConnection(f func(Connection)) (stop func()) { return c.own.Watch(f) }

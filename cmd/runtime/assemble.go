@@ -39,6 +39,8 @@ type running struct {
 	proof *proofFiles
 	// token is the SAS token that the device was started with, where it has one.
 	token core.Secret
+	// history is what outlives the process of the connection's past.
+	history *keeper
 	// failed gets the first plugin that cannot be started at all.
 	failed chan config.Problem
 }
@@ -72,6 +74,12 @@ func assembleWith(c *config.Config, log *slog.Logger, from timeSource) (_ *runni
 			rt.unlock()
 		}
 	}()
+	rt.history = newKeeper(c.StateDir, log)
+	defer func() {
+		if err != nil {
+			rt.history.close()
+		}
+	}()
 	if rt.clock, err = newClock(c.StateDir, from); err != nil {
 		log.Warn("the time of the last run is not known", "error", err)
 	}
@@ -80,7 +88,7 @@ func assembleWith(c *config.Config, log *slog.Logger, from timeSource) (_ *runni
 		return nil, err
 	}
 	cfg := device.Config{
-		Plugins: plugins, Logger: log,
+		Plugins: plugins, Logger: log, Route: rt.history.lastRoute(), OnRoute: rt.history.keepRoute, OnHappening: rt.history.keepHappening,
 		AutoConnect: c.Connection.AutoConnect, ConnectAtStart: c.Connection.AutoConnect, ConnectionRetry: c.Connection.Retry,
 		ConnectionRetryInterval: c.Connection.RetryInterval, ConnectionRetryMax: c.Connection.RetryMax,
 		EnsureDesiredProperties: c.Connection.EnsureDesiredProperties,
@@ -217,13 +225,14 @@ func routeConfigs(c *config.Config, identity core.Identity, edgeCA []byte, now f
 		return nil, err
 	}
 	var out []mqtt.Config
+	names := routeNames(c.Transports)
 	for i, t := range c.Transports {
 		proxy, err := routeProxy(c, i)
 		if err != nil {
 			return nil, err
 		}
 		out = append(out, mqtt.Config{
-			Identity: identity, ProductInfo: c.Device.ProductInfo, UserAgent: userAgent(), KeepAlive: c.Connection.KeepAlive,
+			Name: names[i], Identity: identity, ProductInfo: c.Device.ProductInfo, UserAgent: userAgent(), KeepAlive: c.Connection.KeepAlive,
 			Port: t.Port, Address: t.Address, TLS: trust, Proxy: proxy, Now: now, Logger: log,
 		})
 	}
@@ -269,6 +278,7 @@ func (rt *running) plugins() ([]engine.Plugin, error) {
 // serve answers on the control socket until ctx ends, and then shuts the device down. ctx's end is the signal to stop.
 func (rt *running) serve(ctx context.Context) error {
 	defer rt.unlock()
+	defer rt.history.close()
 	l, err := control.Listen(rt.cfg.StateDir)
 	if err != nil {
 		return errors.Join(err, rt.shutdown())
@@ -282,6 +292,7 @@ func (rt *running) serve(ctx context.Context) error {
 	watching.Go(func() { rt.clock.Watch(serving, func(by time.Duration) { rt.clockJumped(serving, by) }) })
 	watching.Go(func() { rt.keepTime(serving) })
 	watching.Go(func() { rt.watchProof(serving) })
+	watching.Go(func() { rt.watchLinks(serving) })
 	var cause error
 	select {
 	case <-ctx.Done():

@@ -117,6 +117,18 @@ func doctorProblems(c *config.Config) []config.Problem {
 	return out
 }
 
+// doctorEdge says who a module is, and by which authority it knows its Edge hub.
+func doctorEdge(c *config.Config, now func() time.Time) (id core.Identity, source core.CredentialSource, ca []byte, err error) {
+	e, source, err := readEdge(c, now)
+	if err != nil {
+		return id, nil, nil, err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), trustBundleLimit) // before anything that an operator could end
+	defer cancel()
+	ca, err = e.TrustBundle(ctx)
+	return e.Identity, source, ca, err
+}
+
 // doctorConfig puts together what the doctor looks at, as assemble does what runs.
 func doctorConfig(c *config.Config) (doctor.Config, error) {
 	cfg := doctor.Config{StateDir: c.StateDir, UserAgent: userAgent(), Session: sessionOf(c), Before: configChecks(c)}
@@ -133,7 +145,7 @@ func doctorConfig(c *config.Config) (doctor.Config, error) {
 		err = doctorProvisioning(c, &cfg, cfg.Clock, log)
 	case d.EdgeEnvironment:
 		cfg.Renewed = true
-		cfg.Identity, cfg.Credentials, edgeCA, err = edge(c, cfg.Clock.Now)
+		cfg.Identity, cfg.Credentials, edgeCA, err = doctorEdge(c, cfg.Clock.Now)
 	default:
 		cfg.Renewed = d.X509 == nil && d.SASToken.IsZero()
 		cfg.Identity, cfg.Credentials, err = credential(c, cfg.Clock.Now, log)
@@ -145,26 +157,12 @@ func doctorConfig(c *config.Config) (doctor.Config, error) {
 	if err != nil {
 		return cfg, err
 	}
-	for i, name := range wayNames(c) {
+	for i, name := range routeNames(c.Transports) {
 		cfg.Routes = append(cfg.Routes, doctor.Route{Name: name, Use: doctor.Use(c.Transports[i].Use), ToHub: true, Dial: routes[i]})
 	}
 	https, err := httpsWay(c, routes[0])
 	cfg.Routes = append(cfg.Routes, https)
 	return cfg, err
-}
-
-// wayNames are those of the routes: what they use, and a number from the second of its kind on.
-func wayNames(c *config.Config) []string {
-	var out []string
-	used := map[string]int{}
-	for _, t := range c.Transports {
-		name := t.Use
-		if used[t.Use]++; used[t.Use] > 1 {
-			name = fmt.Sprintf("%s-%d", t.Use, used[t.Use])
-		}
-		out = append(out, name)
-	}
-	return out
 }
 
 // httpsWay is that of uploads to the hub, which has HTTPS where it has WebSocket.
@@ -194,7 +192,7 @@ func doctorProvisioning(c *config.Config, cfg *doctor.Config, now *clock.Clock, 
 			return configProblem(c, "tls.extra_ca", err)
 		}
 	}
-	for i, name := range wayNames(c) {
+	for i, name := range routeNames(c.Transports) {
 		use := c.Transports[i].Use
 		r := mqtt.RegistrarConfig{
 			Host: p.Host, Address: p.Address, IDScope: p.IDScope, RegistrationID: p.RegistrationID, UserAgent: userAgent(), TLS: trust, Now: now.Now, Logger: log,

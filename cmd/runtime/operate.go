@@ -138,6 +138,22 @@ func printStatus(out io.Writer, s control.Status) error {
 	if s.Connection.NextAttempt > 0 {
 		row("next attempt", "in %s", ago(s.Connection.NextAttempt))
 	}
+	for _, cause := range s.Connection.Causes {
+		row("cause", "%s", describeCause(cause))
+	}
+	if len(s.Connection.Transports) > 1 {
+		text := strings.Join(s.Connection.Transports, ", ")
+		if s.Connection.Chosen != "" {
+			text += "; " + s.Connection.Chosen + " was chosen (fairlead transport use auto)"
+		}
+		if p := s.Connection.NextProbe; p != nil {
+			text += "; a better one is tried again in " + ago(*p)
+		}
+		if r := s.Connection.ProbeReason; r != "" {
+			text += ", and failed before: " + oneLine(r)
+		}
+		row("routes", "%s", text)
+	}
 	if s.Connection.CredentialLife > 0 {
 		renewal := "and is renewed before"
 		if s.Connection.CredentialGiven {
@@ -154,7 +170,11 @@ func printStatus(out io.Writer, s control.Status) error {
 	if s.Clock != "" {
 		row("clock", "%s", s.Clock)
 	}
-	row("sessions", "%d, lost %d, renewed %d, attempts %d", s.Counters.Sessions, s.Counters.Losses, s.Counters.Renewals, s.Counters.Attempts)
+	moved := ""
+	if s.Counters.Swaps > 0 {
+		moved = fmt.Sprintf(", moved to a better route %d", s.Counters.Swaps)
+	}
+	row("sessions", "%d, lost %d, renewed %d%s, attempts %d", s.Counters.Sessions, s.Counters.Losses, s.Counters.Renewals, moved, s.Counters.Attempts)
 	kept := ""
 	if s.Outbox.Mode == "memory" {
 		kept = " (in memory: lost at a crash)"

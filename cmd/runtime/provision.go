@@ -31,7 +31,7 @@ func (rt *running) identify(cfg *device.Config) (err error) {
 		cfg.Provisioning, err = rt.provisioning()
 		return err
 	case c.Device.EdgeEnvironment:
-		cfg.Identity, cfg.Credentials, edgeCA, err = edge(c, now)
+		edgeCA, err = rt.edge(cfg)
 	default:
 		cfg.Identity, cfg.Credentials, err = credential(c, now, rt.log)
 	}
@@ -51,7 +51,9 @@ func (rt *running) identify(cfg *device.Config) (err error) {
 	}); err != nil {
 		return err
 	}
-	cfg.Transports, err = makeTransports(c, cfg.Identity, edgeCA, now, rt.log)
+	if cfg.Transports == nil {
+		cfg.Transports, err = makeTransports(c, cfg.Identity, nil, now, rt.log)
+	}
 	return err
 }
 

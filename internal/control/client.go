@@ -62,6 +62,11 @@ func (c *Client) UpdateToken(ctx context.Context, token core.Secret) error {
 	return c.do(ctx, http.MethodPost, "/v1/token", newToken{token.Reveal()}, nil)
 }
 
+// UseRoute moves the session to a route, or with engine.AutoRoute back to the order of preference, and waits for it.
+func (c *Client) UseRoute(ctx context.Context, name string) error {
+	return c.do(ctx, http.MethodPost, "/v1/transport", useRoute{name}, nil)
+}
+
 // Twin asks the hub for the twin.
 func (c *Client) Twin(ctx context.Context) (json.RawMessage, error) {
 	var t json.RawMessage
@@ -211,6 +216,15 @@ type Connection struct {
 	Since     float64 `json:"since_s"`
 	Epoch     uint64  `json:"epoch"`
 	Transport string  `json:"transport"`
+	// Transports are all routes, in order of preference; Chosen is the one that an operator chose, "" for none.
+	Transports []string `json:"transports"`
+	Chosen     string   `json:"chosen,omitempty"`
+	// Causes are what ended the last session and what each route has failed of since, newest last; none in a session.
+	Causes []Cause `json:"causes,omitempty"`
+	// NextProbe is when a better route is tried again beside the session at the earliest; absent where there is none.
+	// ProbeReason is what the last try failed of.
+	NextProbe   *float64 `json:"next_probe_s,omitempty"`
+	ProbeReason string   `json:"probe_reason,omitempty"`
 	// NextAttempt is when the next attempt is made; 0 where none is planned.
 	NextAttempt float64 `json:"next_attempt_s,omitempty"`
 	// CredentialLife is what is left of the credential's life; 0 where it has no end.
@@ -219,6 +233,15 @@ type Connection struct {
 	CredentialGiven bool `json:"credential_given,omitempty"`
 	// CredentialDoubt is why the hub may refuse the newest credential; "" where nothing speaks against it.
 	CredentialDoubt string `json:"credential_doubt,omitempty"`
+}
+
+// Cause is something that stands in the way of a session.
+type Cause struct {
+	Route  string `json:"route"`
+	Kind   string `json:"kind"`
+	Phase  string `json:"phase,omitempty"`
+	Reason string `json:"reason"`
+	Count  int    `json:"count"`
 }
 
 // Outbox is what waits for the hub.
@@ -251,6 +274,8 @@ type Counters struct {
 	Sessions          uint64 `json:"sessions"`
 	Losses            uint64 `json:"losses"`
 	Renewals          uint64 `json:"renewals"`
+	Swaps             uint64 `json:"route_swaps"`
+	ProbesFailed      uint64 `json:"route_probes_failed"`
 	Submitted         uint64 `json:"telemetry_submitted"`
 	Acknowledged      uint64 `json:"telemetry_acknowledged"`
 	MethodsCalled     uint64 `json:"methods_called"`
@@ -264,6 +289,11 @@ type Counters struct {
 // newToken is the body of an update of the token; a core.Secret would hide it from the socket too.
 type newToken struct {
 	Token string `json:"token"`
+}
+
+// useRoute is the body of a choice of a route.
+type useRoute struct {
+	Use string `json:"use"`
 }
 
 // Reported answers a report.

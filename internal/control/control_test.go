@@ -30,6 +30,7 @@ type backend struct {
 	sent *core.Message
 	// token is the last one given.
 	token core.Secret
+	route string
 	seen  chan struct{} // closed when a blocking call has begun
 
 	mu    sync.Mutex
@@ -72,6 +73,11 @@ func (b *backend) Send(_ context.Context, m *core.Message) error {
 
 func (b *backend) UpdateToken(_ context.Context, token core.Secret) error {
 	b.token = token
+	return b.err
+}
+
+func (b *backend) UseRoute(_ context.Context, name string) error {
+	b.route = name
 	return b.err
 }
 
@@ -126,6 +132,9 @@ func TestEachOperationGoesThroughTheSocket(t *testing.T) {
 	}
 	if err := c.UpdateToken(t.Context(), "SharedAccessSignature sr=x"); err != nil || b.token.Reveal() != "SharedAccessSignature sr=x" {
 		t.Errorf("token %q: %v", b.token.Reveal(), err)
+	}
+	if err := c.UseRoute(t.Context(), "mqtt-2"); err != nil || b.route != "mqtt-2" {
+		t.Errorf("route %q: %v", b.route, err)
 	}
 	if twin, err := c.Twin(t.Context()); err != nil || string(twin) != `{"desired":{"$version":3}}` {
 		t.Errorf("twin %s: %v", twin, err)

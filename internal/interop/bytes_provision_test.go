@@ -77,8 +77,7 @@ func TestTheBytesOfARegistrationAreThoseOfMicrosoftsSDK(t *testing.T) {
 	}
 }
 
-// registrationConnect returns what of a CONNECT the service reads, with {id} for the registration's. Clean session is left
-// out on purpose: the service keeps no sessions, and Python's SDK has 0 where Node's has 1.
+// registrationConnect returns what of a CONNECT the service reads, with {id} for the registration's.
 func registrationConnect(t *testing.T, c *packets.ConnectPacket, id string) map[string]any {
 	t.Helper()
 	user, agent, ok := strings.Cut(c.Username, "&ClientVersion=")
@@ -109,7 +108,7 @@ func registrationConnect(t *testing.T, c *packets.ConnectPacket, id string) map[
 	}
 	return map[string]any{
 		"client id": strings.Replace(c.ClientIdentifier, id, "{id}", 1), "user name": strings.Replace(user, "/"+id+"/", "/{id}/", 1), "token": fields,
-		"will": c.WillFlag, "protocol": fmt.Sprint(c.ProtocolName, c.ProtocolVersion),
+		"clean session": c.CleanSession, "will": c.WillFlag, "protocol": fmt.Sprint(c.ProtocolName, c.ProtocolVersion),
 	}
 }
 

@@ -24,7 +24,8 @@ import (
 // it is told errEnded, whatever the cause.
 type guard struct {
 	net.Conn
-	idle time.Duration // silence from the hub that ends the connection
+	idle  time.Duration // silence from the hub that ends the connection
+	chunk int           // bytes that are written at once
 
 	// The end. cause is written once, before done is closed.
 	once  sync.Once
@@ -33,13 +34,14 @@ type guard struct {
 	watch *time.Timer
 
 	// The reading side; one goroutine at a time.
-	rbuf   []byte
-	rpos   int
-	rend   int
-	filter filter
-	acked  func(ids []uint16) // told the PUBACKs of each read
-	heard  atomic.Int64       // when the last bytes came, as nanoseconds since start
-	start  time.Time
+	rbuf    []byte
+	rpos    int
+	rend    int
+	filter  filter
+	acked   func(ids []uint16) // told the PUBACKs of each read
+	heard   atomic.Int64       // when the hub was heard, as nanoseconds since start
+	partial int                // bytes that came since, of a packet that has not ended
+	start   time.Time
 
 	subsMu sync.Mutex
 	subs   map[uint16]struct{} // SUBSCRIBEs that await their answer
@@ -66,11 +68,11 @@ type guard struct {
 	present   bool        // the hub kept the session; written before connacked
 }
 
-// newGuard takes conn over. idle is the silence that ends it; acked is told the ids of the PUBACKs that each read brought,
-// if it brought any.
-func newGuard(conn net.Conn, idle time.Duration, acked func(ids []uint16)) *guard {
+// newGuard takes conn over. idle is the silence that ends it, chunk how much is written at once; acked is told the ids of
+// the PUBACKs that each read brought, if it brought any.
+func newGuard(conn net.Conn, idle time.Duration, chunk int, acked func(ids []uint16)) *guard {
 	g := &guard{
-		Conn: conn, idle: idle, acked: acked,
+		Conn: conn, idle: idle, chunk: chunk, acked: acked,
 		done: make(chan struct{}), kick: make(chan struct{}, 1),
 		ahead: writeChunk, rbuf: make([]byte, readBuffer), subs: make(map[uint16]struct{}),
 		start: time.Now(),
@@ -97,20 +99,9 @@ func (g *guard) abort(cause error) {
 		g.watch.Stop()
 		g.room.Broadcast()
 		g.mu.Unlock()
-		_ = rawConn(g.Conn).Close()
+		_ = netdial.Innermost(g.Conn).Close() // closing a tls.Conn writes an alert, for which a stuck peer would make it wait
 		_ = g.Conn.Close()
 	})
-}
-
-// rawConn returns the connection below TLS. Closing a tls.Conn writes an alert, for which a stuck peer would make it wait.
-func rawConn(conn net.Conn) net.Conn {
-	for {
-		wrapper, ok := conn.(interface{ NetConn() net.Conn })
-		if !ok || wrapper.NetConn() == nil {
-			return conn
-		}
-		conn = wrapper.NetConn()
-	}
 }
 
 // checkSilence runs on the watch timer.
@@ -135,9 +126,8 @@ func (g *guard) Read(p []byte) (int, error) {
 	for g.rpos == g.rend {
 		n, err := g.Conn.Read(g.rbuf)
 		if n > 0 {
-			g.heard.Store(int64(time.Since(g.start)))
-			g.prolong()
 			kept, bad := g.filter.feed(g.rbuf[:n])
+			g.hear(n)
 			if len(g.filter.pubacks) > 0 {
 				g.acked(g.filter.pubacks)
 			}
@@ -154,6 +144,16 @@ func (g *guard) Read(p []byte) (int, error) {
 	n := copy(p, g.rbuf[g.rpos:g.rend])
 	g.rpos += n
 	return n, nil
+}
+
+// hear notes that n bytes came. Those of a packet that never ends count only if they are many.
+func (g *guard) hear(n int) {
+	if g.partial += n; g.partial < heardBytes && !g.filter.boundary() {
+		return
+	}
+	g.partial = 0
+	g.heard.Store(int64(time.Since(g.start)))
+	g.prolong()
 }
 
 // readError says what the end of the stream means.
@@ -318,7 +318,7 @@ func (g *guard) send() {
 // push writes p to the connection, chunk by chunk, each with its own deadline. The caller has set writing.
 func (g *guard) push(p []byte) error {
 	for len(p) > 0 {
-		n := min(len(p), writeChunk, g.ahead)
+		n := min(len(p), g.chunk, g.ahead)
 		began := time.Now()
 		err := g.Conn.SetWriteDeadline(began.Add(writeTimeout))
 		if err == nil {
@@ -331,7 +331,7 @@ func (g *guard) push(p []byte) error {
 			g.abort(&core.Error{Op: "write to hub", Kind: core.Transient, Phase: phaseMQTT, Err: err})
 			return errEnded
 		}
-		ahead := nextAhead(g.ahead, n, time.Since(began))
+		ahead := nextAhead(g.ahead, n, g.chunk, time.Since(began))
 		if p = p[n:]; len(p) != g.leaving || ahead != g.ahead {
 			g.mu.Lock()
 			g.ahead, g.leaving, g.began = ahead, len(p), time.Now()
@@ -352,9 +352,9 @@ func (g *guard) prolong() {
 	}
 }
 
-// nextAhead learns from a write of n bytes how many may wait for the next ones. One that the connection takes at once tells
-// little, since the kernel has room for some; so it grows step by step, and shrinks at once.
-func nextAhead(ahead, n int, took time.Duration) int {
+// nextAhead learns from a write of n bytes, at most chunk, how many may wait for the next ones. One that the connection
+// takes at once tells little, since the kernel has room for some; so it grows step by step, and shrinks at once.
+func nextAhead(ahead, n, chunk int, took time.Duration) int {
 	byPace := roomMax
 	if took > 0 {
 		byPace = int(min(int64(n)*int64(writeAhead)/int64(took), roomMax))
@@ -362,7 +362,7 @@ func nextAhead(ahead, n int, took time.Duration) int {
 	switch {
 	case byPace < ahead && n >= roomMin/4:
 		return max(byPace, roomMin)
-	case byPace > ahead && n >= min(ahead, writeChunk)/2:
+	case byPace > ahead && n >= min(ahead, chunk)/2:
 		return min(ahead*2, byPace)
 	}
 	return ahead

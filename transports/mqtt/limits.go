@@ -16,6 +16,10 @@ const (
 	writeTimeout = 10 * time.Second
 	writeLimit   = 30 * time.Second
 	writeChunk   = 16<<10 - 16
+	// proxiedChunk is the same through a proxy: a TLS record that fits into one segment of Ethernet, and into what a proxy
+	// forwards at once (tinyproxy: 2 KiB). Where the proxy holds back what follows until the hub's system has acknowledged
+	// the piece before, which it does late unless the hub answers, each piece has something that the hub can answer.
+	proxiedChunk = 1400
 	// connackTimeout bounds the wait for CONNACK where the caller's context does not.
 	connackTimeout = 60 * time.Second
 	// goodbyeTimeout is how long the hub has to close its side after a DISCONNECT: a round trip, mostly.
@@ -29,6 +33,8 @@ const (
 	// publishPause is the wait before what paho could not take is offered again.
 	publishPause = 10 * time.Millisecond
 
+	// heardBytes of a packet that has not ended count as a sign of life, as its end does.
+	heardBytes = 512
 	// readBuffer is read from the connection at once.
 	readBuffer = 16 << 10
 	// The room is how much may wait for the connection before the session puts no more messages together: what the connection

@@ -156,9 +156,20 @@ func TestWhatMayWaitFollowsTheLinksPace(t *testing.T) {
 		{"not beyond its pace", 2 * roomMin, 2 * roomMin, 400 * time.Millisecond, 10240},
 		{"a small write that waits long is too little to judge by", chunk, 100, 20 * time.Millisecond, chunk},
 	} {
-		if got := nextAhead(c.ahead, c.n, c.took); got != c.want {
+		if got := nextAhead(c.ahead, c.n, chunk, c.took); got != c.want {
 			t.Errorf("%s: %d, want %d", c.name, got, c.want)
 		}
+	}
+}
+
+// Through a proxy writes are small, and the room grows all the same.
+func TestWhatMayWaitGrowsThroughAProxy(t *testing.T) {
+	ahead := writeChunk
+	for range 10 {
+		ahead = nextAhead(ahead, proxiedChunk, proxiedChunk, 20*time.Microsecond)
+	}
+	if ahead != roomMax {
+		t.Errorf("%d bytes may wait after ten quick writes, want %d", ahead, roomMax)
 	}
 }
 

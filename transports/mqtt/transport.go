@@ -61,6 +61,7 @@ type Transport struct {
 	username  string
 	topics    topics
 	keepAlive time.Duration
+	chunk     int // bytes that are written at once
 	log       *slog.Logger
 }
 
@@ -93,7 +94,11 @@ func New(cfg Config) (*Transport, error) {
 		username:  username(cfg.Identity, cfg.UserAgent, cfg.ProductInfo),
 		topics:    newTopics(cfg.Identity),
 		keepAlive: cfg.KeepAlive.Truncate(time.Second),
+		chunk:     writeChunk,
 		log:       cfg.Logger,
+	}
+	if cfg.Proxy.Type != "" {
+		t.chunk = proxiedChunk
 	}
 	if t.open == nil {
 		dialer, err := cfg.Dialer(DefaultPort)
@@ -191,7 +196,7 @@ func (l *link) Close() error {
 	if !l.taken.CompareAndSwap(false, true) {
 		return nil
 	}
-	err := rawConn(l.conn).Close()
+	err := netdial.Innermost(l.conn).Close()
 	_ = l.conn.Close()
 	if err != nil && !errors.Is(err, net.ErrClosed) {
 		return fmt.Errorf("close link: %w", err)

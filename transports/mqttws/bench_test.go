@@ -71,6 +71,7 @@ func BenchmarkSend(b *testing.B) {
 }
 
 func send(b *testing.B, use string, proxy netdial.Proxy, window uint64) {
+	b.Helper()
 	hub := hubtest.Start(b)
 	cs, err := credentials.ParseConnectionString(hub.AddDevice("dev"))
 	if err != nil {

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/gorilla/websocket"
+
+	"github.com/fairlead-iot/fairlead/transports/netdial"
 )
 
 // conn is the stream of bytes that goes over a WebSocket in binary messages. Where a message ends means nothing: "a single
@@ -169,7 +171,7 @@ func (c *conn) heartbeat() {
 			return
 		}
 		if err != nil {
-			_ = innermost(c.wire).Close()
+			_ = netdial.Innermost(c.wire).Close()
 			return
 		}
 	}
@@ -194,7 +196,7 @@ func (c *conn) Close() error {
 	c.once.Do(func() {
 		close(c.closed)
 		_ = c.CloseWrite()
-		err = innermost(c.wire).Close()
+		err = netdial.Innermost(c.wire).Close()
 	})
 	c.beat.Wait()
 	return err
@@ -217,8 +219,8 @@ func (c *conn) SetDeadline(t time.Time) error {
 // SetReadDeadline implements net.Conn. A Read that it ends is the last.
 func (c *conn) SetReadDeadline(t time.Time) error { return c.wire.SetReadDeadline(t) }
 
-// SetWriteDeadline implements net.Conn, for writes that begin later. A Write that it ends is the last.
+// SetWriteDeadline implements net.Conn. A Write that it ends is the last.
 func (c *conn) SetWriteDeadline(t time.Time) error {
 	c.deadline.Store(&t)
-	return nil
+	return c.wire.SetWriteDeadline(t) // for one that is under way, which gorilla would not change
 }

@@ -14,8 +14,9 @@ const (
 	maxMessage = 1 << 20
 	// pingInterval is how long nothing may be written before a ping: proxies cut a tunnel that is idle for a minute.
 	pingInterval = 30 * time.Second
-	// controlTimeout is how long a ping or a pong may wait for the connection, as long as a chunk of the session's may.
-	controlTimeout = 10 * time.Second
+	// controlTimeout is how long a ping or a pong may wait for the connection: longer than a chunk of the session's may
+	// occupy it, which is 30 s at most. A session that writes ends a stuck one sooner, by its own deadline.
+	controlTimeout = 40 * time.Second
 	// goodbyeTimeout is how long a close frame may wait for the connection.
 	goodbyeTimeout = time.Second
 	// maxRetryAfter bounds what an answer may ask for.

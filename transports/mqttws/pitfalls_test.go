@@ -352,6 +352,32 @@ func TestAWriteThatTimedOutSaysSo(t *testing.T) {
 	})
 }
 
+// The session gives a write more time while it hears the hub.
+func TestAWriteThatIsUnderWayCanBeProlonged(t *testing.T) {
+	stuck := upgrades(speaksMQTT, func(*http.Request, net.Conn, *bufio.Reader) { time.Sleep(time.Minute) })
+	const first, later = 10 * time.Second, 15 * time.Second
+	synctest.Test(t, func(t *testing.T) {
+		start := time.Now()
+		ws := mustBare(t, stuck)
+		_ = ws.SetWriteDeadline(start.Add(first))
+		time.AfterFunc(5*time.Second, func() { _ = ws.SetWriteDeadline(start.Add(later)) })
+		if err := ws.WriteMessage(websocket.BinaryMessage, []byte("x")); err == nil || time.Since(start) != first {
+			t.Errorf("gorilla alone: %v after %v; the defect is gone", err, time.Since(start))
+		}
+		_ = ws.Close()
+
+		start = time.Now()
+		c := mustDial(t, stuck)
+		_ = c.SetWriteDeadline(start.Add(first))
+		time.AfterFunc(5*time.Second, func() { _ = c.SetWriteDeadline(start.Add(later)) })
+		if _, err := c.Write([]byte("x")); !errors.Is(err, os.ErrDeadlineExceeded) || time.Since(start) != later {
+			t.Errorf("%v after %v, want os.ErrDeadlineExceeded after %v", err, time.Since(start), later)
+		}
+		_ = c.Close()
+		time.Sleep(time.Minute)
+	})
+}
+
 // A hub that stops reading is found as over TCP, also where pings alone are due; nothing is left behind.
 func TestAStuckHubIsNoticedInTime(t *testing.T) {
 	stuck := upgrades(speaksMQTT, func(_ *http.Request, conn net.Conn, r *bufio.Reader) {

@@ -251,7 +251,11 @@ func (d *Dialer) dialTCP(ctx context.Context, addr string) (_ net.Conn, phase st
 func (d *Dialer) handshake(ctx context.Context, t target, raw net.Conn, cfg *tls.Config) (conn *tls.Conn, silent bool, err error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, tlsTimeout, errPhaseTimeout(tlsTimeout))
 	defer cancel()
-	heard := &heardConn{Conn: quietio.Wrap(raw)}
+	below := quietio.Wrap(raw)
+	if !d.direct(t) {
+		below = ackPromptly(below)
+	}
+	heard := &heardConn{Conn: below}
 	stalled := make(chan struct{})
 	stall := time.AfterFunc(tlsFirstByteTimeout, func() {
 		if !heard.any.Load() {
