@@ -265,11 +265,12 @@ func TestARunningRuntimeIsAskedFirst(t *testing.T) {
 // A device that boots in 1970 signs by the time at which the program was made, and the hub refuses that.
 func TestAWrongClockIsFoundAndExplainsTheRest(t *testing.T) {
 	h := hubtest.Start(t)
+	built := time.Now().Add(-48 * time.Hour)
 	at := func(t *testing.T, begin time.Time, id string) doctor.Config {
 		t.Helper()
 		began := time.Now()
 		system := func() time.Time { return begin.Add(time.Since(began)).Round(0) }
-		c, err := clock.New(clock.Config{Built: time.Now().Add(-48 * time.Hour), State: filepath.Join(t.TempDir(), "clock.json"), System: system})
+		c, err := clock.New(clock.Config{Built: built, State: filepath.Join(t.TempDir(), "clock.json"), System: system})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -282,6 +283,15 @@ func TestAWrongClockIsFoundAndExplainsTheRest(t *testing.T) {
 		r := run(t, at(t, time.Unix(60, 0), "dev1"))
 		wantFinding(t, r, "clock-behind", doctor.Warning, "1970-01-01T00:01:0", "days behind", "NTP")
 		wantNone(t, r, "credential-refused")
+		if !r.Healthy {
+			t.Errorf("not healthy:\n%s", text(t, r))
+		}
+	})
+	t.Run("1970, and a program older than the hub's certificate", func(t *testing.T) {
+		built = time.Now().Add(-10 * 365 * 24 * time.Hour)
+		defer func() { built = time.Now().Add(-48 * time.Hour) }()
+		r := run(t, at(t, time.Unix(60, 0), "dev6"))
+		wantFinding(t, r, "clock-behind", doctor.Warning, "days behind")
 		if !r.Healthy {
 			t.Errorf("not healthy:\n%s", text(t, r))
 		}
