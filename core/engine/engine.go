@@ -61,8 +61,10 @@ const (
 // How long the ports are given. Each phase of a dial is bounded more tightly by the transport.
 const (
 	credentialTimeout = 2 * time.Minute // a source that asks a service bounds each step itself
-	openTimeout       = 30 * time.Second
-	connectTimeout    = 30 * time.Second
+	// openTimeout and dialTimeout bound what comes before CONNECT, and that with CONNACK: the wait for a renewal's or a
+	// swap's turn between the two is not counted.
+	openTimeout       = 20 * time.Second
+	dialTimeout       = 30 * time.Second
 	subscribeTimeout  = 10 * time.Second
 	respondTimeout    = 30 * time.Second
 	closeTimeout      = 2 * time.Second

@@ -22,6 +22,7 @@ type attempt struct {
 	work   sync.WaitGroup
 
 	mu         sync.Mutex
+	opening    time.Duration // how long Open took
 	credential core.Credential
 	doubt      string // the credential's, which is kept when the credential has served
 	link       core.Link
@@ -110,6 +111,7 @@ func (e *Engine) open(f core.Open) {
 		a.mu.Lock()
 		c := a.credential
 		a.mu.Unlock()
+		began := time.Now()
 		link, err := e.cfg.Transports[f.Route].Open(ctx, c)
 		if err != nil {
 			fault := a.fault(err)
@@ -117,7 +119,7 @@ func (e *Engine) open(f core.Open) {
 			return nil
 		}
 		a.mu.Lock()
-		a.link = link
+		a.link, a.opening = link, time.Since(began)
 		a.mu.Unlock()
 		return core.Opened{Epoch: f.Epoch}
 	})
@@ -147,9 +149,9 @@ func (e *Engine) connect(epoch core.Epoch) {
 }
 
 func (e *Engine) makeSession(a *attempt) (core.Session, error) {
-	ctx, cancel := context.WithTimeout(a.ctx, connectTimeout)
-	defer cancel()
 	a.mu.Lock()
+	ctx, cancel := context.WithTimeout(a.ctx, dialTimeout-a.opening)
+	defer cancel()
 	c, link := a.credential, a.link
 	a.link, a.credential = nil, core.Credential{} // the token has served
 	a.mu.Unlock()
