@@ -98,7 +98,7 @@ func schema() *field {
 		{name: "connection", kind: sectionKind, doc: "How the connection is made and kept.", fields: []field{
 			{name: "auto_connect", kind: boolKind, def: "true", env: true, doc: "Connect when something needs a connection. Off, only `fairlead connect` or a plugin's Connect does."},
 			{name: "connection_retry", kind: boolKind, def: "true", env: true, doc: "Connect again after a connection is lost or an attempt fails, for ever."},
-			{name: "connection_retry_interval", kind: durationKind, def: "10s", min: int64(time.Second), max: int64(time.Hour), seconds: true, env: true, doc: "Longest wait between attempts in the first 5 minutes of an outage. The first attempt is immediate; waits then double from 1 s, with jitter."},
+			{name: "connection_retry_interval", kind: durationKind, def: "10s", min: int64(time.Second), max: int64(time.Hour), seconds: true, env: true, doc: "Longest wait between attempts in the first 5 minutes of an outage; in the first 45 s it is 2 s. The first attempt is immediate; waits then double from 1 s, with jitter."},
 			{name: "connection_retry_max", kind: durationKind, def: "10m", min: int64(time.Second), max: int64(day), seconds: true, env: true, doc: "Longest wait between attempts later in an outage."},
 			{name: "ensure_desired_properties", kind: boolKind, def: "true", env: true, doc: "Get the twin after each connect, so that no change of the desired properties is missed."},
 			{name: "keep_alive", kind: durationKind, def: "60s", min: int64(time.Second), max: int64(maxKeepAlive), seconds: true, env: true, doc: "MQTT keep-alive, in whole seconds: a connection that has fallen silent is noticed as lost after at most this and 20 s."},
@@ -112,10 +112,10 @@ func schema() *field {
 			{name: "use", kind: enumKind, required: true, enum: []string{UseMQTT, UseWebSocket}, doc: "mqtt: MQTT over TLS. mqttws: MQTT over WebSocket, which passes where only HTTPS does."},
 			{name: "port", kind: intKind, min: 1, max: 65535, defDoc: "8883 for mqtt, 443 for mqttws", doc: "TCP port of the hub."},
 			{name: "address", kind: stringKind, check: checkHost, doc: "Address or host name to dial instead of asking DNS for the hub's name, which is still the one that the certificate must bear."},
-			proxyField("The proxy of this route: none, environment (HTTPS_PROXY and NO_PROXY), or a section."),
+			proxyField("The proxy of this route: none, environment (HTTPS_PROXY, else ALL_PROXY, and NO_PROXY), or a section."),
 		}},
 		{name: "uploads", kind: sectionKind, doc: "Uploads of files to the storage behind the hub.", fields: []field{
-			proxyField("The proxy for uploads: none, environment (HTTPS_PROXY and NO_PROXY), or a section."),
+			proxyField("The proxy for uploads: none, environment (HTTPS_PROXY, else ALL_PROXY, and NO_PROXY), or a section."),
 		}},
 		{name: "outbox", kind: sectionKind, doc: "Messages that the hub has not acknowledged yet.", fields: []field{
 			{name: "mode", kind: enumKind, def: "memory", env: true, enum: []string{"memory", "disk"}, doc: "memory: a message is accepted once the hub has it. disk: once the hub or the disk has it, so that it outlives a crash."},

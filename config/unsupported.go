@@ -9,14 +9,6 @@ func (c *Config) Unsupported() []Problem {
 		p.Text += ": this version cannot do that yet"
 		out = append(out, p)
 	}
-	for i, t := range c.Transports {
-		if t.Proxy.Mode != ProxyNone {
-			add(itemKey("transports", i)+".proxy_options", "a proxy")
-		}
-	}
-	if c.Uploads.Proxy.Mode != ProxyNone {
-		add("uploads", "a proxy for uploads")
-	}
 	o := &c.Outbox
 	if o.Mode == "disk" {
 		add("outbox.mode", "an outbox on disk (write mode: memory meanwhile)")

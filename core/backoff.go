@@ -148,8 +148,9 @@ func (m *Machine) spare(now Instant, route int, f Fault) {
 
 // wait computes the time until the next attempt.
 //
-// In the embedded guidance of Azure's SDKs waits grow from 1 s; ours do so within connection_retry_interval while an
-// outage is young, since most are short, and within connection_retry_max later, so that a day costs some 250 attempts.
+// In the embedded guidance of Azure's SDKs waits grow from 1 s; ours do so within RetryEarly at first and within
+// connection_retry_interval while an outage is young, since most are short, and within connection_retry_max later, so that
+// a day costs some 250 attempts.
 func (m *Machine) wait(now Instant, f Fault) time.Duration {
 	b := &m.backoff
 	if f.Kind != b.slowKind {
@@ -184,7 +185,10 @@ func (m *Machine) wait(now Instant, f Fault) time.Duration {
 		return 0
 	}
 	limit := m.cfg.RetryInterval
-	if now.Sub(b.outageSince) >= m.lim.OutageShort {
+	switch lasts := now.Sub(b.outageSince); {
+	case lasts < m.lim.OutageEarly:
+		limit = min(limit, m.lim.RetryEarly)
+	case lasts >= m.lim.OutageShort:
 		limit = m.cfg.RetryMax
 	}
 	return m.jitter(doubling(m.lim.RetryFirst, b.tries-1, limit))

@@ -37,6 +37,9 @@ type Limits struct {
 	Stable time.Duration
 	// RetryFirst is the wait after the first failed attempt.
 	RetryFirst time.Duration
+	// RetryEarly bounds the wait for OutageEarly: most hubs that restart and links that blink are back by then, and are found
+	// within two seconds. It costs some 20 attempts of the day's.
+	RetryEarly, OutageEarly time.Duration
 	// OutageShort is how long connection_retry_interval bounds the wait; later connection_retry_max does.
 	OutageShort time.Duration
 	// ThrottledMin, UnauthorizedMin, FatalMin, TakenOverMin are least waits for these kinds.
@@ -100,7 +103,7 @@ func DefaultLimits() Limits {
 		AckStall: 30 * time.Second, Reply: 30 * time.Second,
 		SubscribeRetry: 10 * time.Second, TwinRetry: time.Second, RefusedMax: 5 * time.Minute,
 		RenewFrom: 0.80, RenewTo: 0.85, RenewMin: 5 * time.Second, RenewDrain: 2 * time.Second, RecheckMax: 10 * time.Minute, CredentialAhead: 2 * time.Minute, EndMargin: 0.02,
-		Stable: time.Minute, RetryFirst: time.Second, OutageShort: 5 * time.Minute,
+		Stable: time.Minute, RetryFirst: time.Second, RetryEarly: 2 * time.Second, OutageEarly: 45 * time.Second, OutageShort: 5 * time.Minute,
 		ThrottledMin: 10 * time.Second, UnauthorizedMin: 30 * time.Second, FatalMin: time.Minute, TakenOverMin: 2 * time.Minute,
 		TakeOverWithin: 10 * time.Second, TakeOverCount: 3,
 		RouteTries: 3, RouteRounds: 3, RouteSound: 10 * time.Minute,

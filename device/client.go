@@ -67,9 +67,11 @@ type Client struct {
 	in     *handlers
 	// invoker calls methods of others; nil for whom that is not.
 	invoker *invoker
-	stop    context.CancelFunc
-	result  error         // of the engine's Run
-	ended   chan struct{} // closed when result is set
+	// provisioner is that of a device that is provisioned; nil for others.
+	provisioner *provisioner
+	stop        context.CancelFunc
+	result      error         // of the engine's Run
+	ended       chan struct{} // closed when result is set
 
 	mu      sync.Mutex
 	lastTag uint64
@@ -80,16 +82,18 @@ type Client struct {
 // CredentialSource, several routes, plugins). It starts the engine, and does not touch the network before something asks
 // for a session.
 func New(cfg Config) (*Client, error) {
+	var provisioner *provisioner
 	if cfg.Provisioning != nil {
 		p, err := newProvisioner(*cfg.Provisioning)
 		if err != nil {
 			return nil, err
 		}
+		provisioner = p
 		cfg.Identity, cfg.Credentials, cfg.Transports = p.identity(), p, p.routes()
 	} else if cfg.Identity.Hostname == "" || cfg.Identity.DeviceID == "" {
 		return nil, fmt.Errorf("device: %w: hostname and device id are needed", core.ErrInvalid)
 	}
-	c := &Client{in: newHandlers(), pending: map[uint64]chan error{}, ended: make(chan struct{})}
+	c := &Client{in: newHandlers(), provisioner: provisioner, pending: map[uint64]chan error{}, ended: make(chan struct{})}
 	plugins := append([]engine.Plugin{{PluginConfig: core.PluginConfig{Name: "(this process)"}, Launcher: c.in}}, cfg.Plugins...)
 	e, err := engine.New(engine.Config{
 		Identity: cfg.Identity, Transports: cfg.Transports, Route: cfg.Route, OnRoute: cfg.OnRoute, OnHappening: cfg.OnHappening, Credentials: cfg.Credentials, Plugins: plugins,
@@ -136,6 +140,17 @@ func (c *Client) Shutdown(ctx context.Context) error {
 	case <-ctx.Done():
 		return fmt.Errorf("shut down: %w: %w", core.ErrTimeout, ctx.Err())
 	}
+}
+
+// Provisioning says where the provisioning service has sent the device; ok is false for one that has its identity from
+// elsewhere.
+func (c *Client) Provisioning() (s ProvisioningStatus, ok bool) {
+	if c.provisioner == nil {
+		return s, false
+	}
+	c.provisioner.mu.Lock()
+	defer c.provisioner.mu.Unlock()
+	return c.provisioner.shown, true
 }
 
 // Done is closed when the client has been shut down.

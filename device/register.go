@@ -36,8 +36,8 @@ type Enrollment struct {
 
 // Provision registers a device with a provisioning service and returns which hub it belongs to, and by what name. It
 // tries once, for at most 90 s or until ctx ends, and may be called again. From options it takes ServerVerificationCert,
-// ExtraCA, GatewayHostname, SASTokenTTL, WebSockets, Port, Address, DialContext, UserAgent and Logger; with the result and
-// the same key or certificate a client is made:
+// ExtraCA, GatewayHostname, SASTokenTTL, Proxy, WebSockets, Port, Address, DialContext, UserAgent and Logger; with the
+// result and the same key or certificate a client is made:
 //
 //	r, err := device.Provision(ctx, enrollment)
 //	c, err := device.FromSymmetricKey(enrollment.SymmetricKey, r.State.AssignedHub, r.State.DeviceID)
@@ -51,8 +51,8 @@ func Provision(ctx context.Context, e Enrollment, change ...func(*Options)) (Reg
 	o := newOptions(change)
 	cfg := mqtt.RegistrarConfig{
 		Host: e.Host, IDScope: e.IDScope, RegistrationID: e.RegistrationID, UserAgent: o.UserAgent, Port: o.Port, Address: o.Address,
-		TLS:         netdial.TLSConfig{ServerVerificationCert: o.ServerVerificationCert, ExtraCA: o.ExtraCA},
-		DialContext: o.DialContext, Logger: o.Logger,
+		TLS:   netdial.TLSConfig{ServerVerificationCert: o.ServerVerificationCert, ExtraCA: o.ExtraCA},
+		Proxy: o.Proxy, DialContext: o.DialContext, Logger: o.Logger,
 	}
 	if o.GatewayHostname != "" {
 		cfg.Host = o.GatewayHostname // the user name says which service is meant, not the host

@@ -32,6 +32,11 @@ type running struct {
 	// metrics are those of the plugins.
 	metrics *metrics
 	clock   *clock.Clock
+	time    timeSource
+	// date asks the hub for the time.
+	date *dateAsker
+	// proof are the files by which the device proves who it is.
+	proof *proofFiles
 	// token is the SAS token that the device was started with, where it has one.
 	token core.Secret
 	// history is what outlives the process of the connection's past.
@@ -42,7 +47,12 @@ type running struct {
 
 // assemble puts a device together and starts it: credentials, transports, plugins, client, in this order. What the user
 // can mend is a usage error.
-func assemble(c *config.Config, log *slog.Logger) (_ *running, err error) {
+func assemble(c *config.Config, log *slog.Logger) (*running, error) {
+	return assembleWith(c, log, realTime())
+}
+
+// assembleWith is assemble with the time from elsewhere.
+func assembleWith(c *config.Config, log *slog.Logger, from timeSource) (_ *running, err error) {
 	if problems := append(checkFiles(c), c.Unsupported()...); len(problems) > 0 {
 		return nil, usageError(&config.Error{Problems: problems})
 	}
@@ -52,7 +62,7 @@ func assemble(c *config.Config, log *slog.Logger) (_ *running, err error) {
 	for _, text := range host.Limitations() {
 		log.Debug("plugins on this system", "limitation", text)
 	}
-	rt := &running{cfg: c, log: log, metrics: newMetrics(), failed: make(chan config.Problem, 1)}
+	rt := &running{cfg: c, log: log, time: from, metrics: newMetrics(), proof: filesOf(&c.Device), failed: make(chan config.Problem, 1)}
 	if err := os.MkdirAll(c.StateDir, 0o700); err != nil {
 		return nil, configProblem(c, "state_dir", fmt.Errorf("make the state directory: %w", err))
 	}
@@ -70,7 +80,7 @@ func assemble(c *config.Config, log *slog.Logger) (_ *running, err error) {
 			rt.history.close()
 		}
 	}()
-	if rt.clock, err = newClock(c.StateDir); err != nil {
+	if rt.clock, err = newClock(c.StateDir, from); err != nil {
 		log.Warn("the time of the last run is not known", "error", err)
 	}
 	plugins, err := rt.plugins()
@@ -102,7 +112,7 @@ func assemble(c *config.Config, log *slog.Logger) (_ *running, err error) {
 }
 
 // credential makes the identity and the source of its credentials.
-func credential(c *config.Config, now func() time.Time) (core.Identity, core.CredentialSource, error) {
+func credential(c *config.Config, now func() time.Time, log *slog.Logger) (core.Identity, core.CredentialSource, error) {
 	switch {
 	case c.Device.X509 != nil:
 		return x509Credential(c, now)
@@ -110,16 +120,12 @@ func credential(c *config.Config, now func() time.Time) (core.Identity, core.Cre
 		return tokenCredential(c, now)
 	}
 	var identity core.Identity
-	var key core.Secret
+	var read func() (core.Secret, error)
 	var position string
 	if sk := c.Device.SymmetricKey; sk != nil {
-		position = "device.symmetric_key"
+		position = "device.symmetric_key.key"
 		identity = core.Identity{Hostname: sk.Hostname, DeviceID: sk.DeviceID}
-		secret, err := sk.Key.Resolve()
-		if err != nil {
-			return identity, nil, configProblem(c, position+".key", err)
-		}
-		key = secret
+		read = sk.Key.Resolve
 	} else {
 		position = "device.connection_string"
 		text, err := c.Device.ConnectionString.Resolve()
@@ -130,12 +136,14 @@ func credential(c *config.Config, now func() time.Time) (core.Identity, core.Cre
 		if err != nil {
 			return identity, nil, configProblem(c, position, err)
 		}
-		identity, key = cs.Identity, cs.Key
+		identity, read = cs.Identity, rereadConnectionString(c.Device.ConnectionString, cs.Identity)
 	}
 	if c.Device.GatewayHostname != "" {
 		identity.Gateway = c.Device.GatewayHostname
 	}
-	source, err := credentials.NewSharedKey(identity, key, c.Device.SASTokenTTL, now)
+	source, err := newRereadKey(log, read, func(key core.Secret) (core.CredentialSource, error) {
+		return credentials.NewSharedKey(identity, key, c.Device.SASTokenTTL, now)
+	})
 	if err != nil {
 		return identity, nil, configProblem(c, position, err)
 	}
@@ -146,14 +154,23 @@ func configProblem(c *config.Config, key string, err error) error {
 	return usageError(&config.Error{Problems: []config.Problem{c.Problem(key, "%v", err)}})
 }
 
+// problemsOf returns the problems of the configuration that an error holds.
+func problemsOf(err error) []config.Problem {
+	if e, ok := errors.AsType[*config.Error](err); ok {
+		return e.Problems
+	}
+	return nil
+}
+
 // userAgent is what the hub is told of this program.
 func userAgent() string {
 	v := readVersion()
 	return fmt.Sprintf("fairlead/%s (%s)", v.Version, v.Platform)
 }
 
-// makeTransports makes the routes to an identity's hub. edgeCA, if given, takes the place of server_verification_cert.
-func makeTransports(c *config.Config, identity core.Identity, edgeCA []byte, now func() time.Time, log *slog.Logger) ([]core.Transport, error) {
+// hubTrust says by which authorities the hub, or its gateway, is known. edgeCA, if given, takes the place of
+// server_verification_cert.
+func hubTrust(c *config.Config, edgeCA []byte) (netdial.TLSConfig, error) {
 	trust := netdial.TLSConfig{ServerVerificationCert: edgeCA}
 	for _, p := range []struct {
 		key string
@@ -168,25 +185,38 @@ func makeTransports(c *config.Config, identity core.Identity, edgeCA []byte, now
 		}
 		text, err := p.pem.Read()
 		if err != nil {
-			return nil, configProblem(c, p.key, err)
+			return trust, configProblem(c, p.key, err)
 		}
 		*p.to = text
 	}
 	ciphers, err := netdial.ParseCiphers(c.TLS.Cipher)
 	if err != nil {
-		return nil, configProblem(c, "tls.cipher", err)
+		return trust, configProblem(c, "tls.cipher", err)
 	}
 	trust.Ciphers = ciphers
+	return trust, nil
+}
+
+// makeTransports makes the routes to an identity's hub.
+func makeTransports(c *config.Config, identity core.Identity, edgeCA []byte, now func() time.Time, log *slog.Logger) ([]core.Transport, error) {
+	trust, err := hubTrust(c, edgeCA)
+	if err != nil {
+		return nil, err
+	}
 	var out []core.Transport
 	names := routeNames(c.Transports)
 	for i, t := range c.Transports {
+		proxy, err := routeProxy(c, i)
+		if err != nil {
+			return nil, err
+		}
 		newTransport := mqtt.New
 		if t.Use == config.UseWebSocket {
 			newTransport = mqttws.New
 		}
 		m, err := newTransport(mqtt.Config{
 			Name: names[i], Identity: identity, ProductInfo: c.Device.ProductInfo, UserAgent: userAgent(), KeepAlive: c.Connection.KeepAlive,
-			Port: t.Port, Address: t.Address, TLS: trust, Now: now, Logger: log,
+			Port: t.Port, Address: t.Address, TLS: trust, Proxy: proxy, Now: now, Logger: log,
 		})
 		if err != nil {
 			return nil, configProblem(c, fmt.Sprintf("transports[%d]", i), err)
@@ -246,9 +276,10 @@ func (rt *running) serve(ctx context.Context) error {
 	go func() { served <- control.Serve(serving, l, rt, rt.log) }()
 	watching := rt.watchToken(serving)
 	defer watching.Wait()
-	watching.Go(func() { rt.clock.Watch(serving, rt.clockJumped) })
+	watching.Go(func() { rt.clock.Watch(serving, func(by time.Duration) { rt.clockJumped(serving, by) }) })
 	watching.Go(func() { rt.keepTime(serving) })
 	watching.Go(func() { rt.watchLinks(serving) })
+	watching.Go(func() { rt.watchProof(serving) })
 	var cause error
 	select {
 	case <-ctx.Done():

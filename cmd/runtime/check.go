@@ -55,6 +55,7 @@ func checkFiles(c *config.Config) []config.Problem {
 	if _, err := netdial.ParseCiphers(c.TLS.Cipher); err != nil {
 		problems = append(problems, c.Problem("tls.cipher", "%v", err))
 	}
+	problems = append(problems, checkProxies(c)...)
 	if err := control.CheckDir(c.StateDir); err != nil {
 		problems = append(problems, c.Problem("state_dir", "%v", err))
 	}

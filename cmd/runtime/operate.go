@@ -104,6 +104,23 @@ func printJSON(w io.Writer, v any) error {
 	return err
 }
 
+// provisioningText says in a line what the provisioning service has said.
+func provisioningText(p *control.Provisioning) string {
+	text := fmt.Sprintf("registration %s of %s: ", p.RegistrationID, p.IDScope)
+	switch {
+	case p.AssignedHub == "":
+		text += p.Host + " has not said yet which hub it belongs to"
+	case p.Kept:
+		text += fmt.Sprintf("assigned to %s since %s, by an earlier run", p.AssignedHub, p.Since)
+	default:
+		text += fmt.Sprintf("assigned to %s since %s", p.AssignedHub, p.Since)
+	}
+	if p.LastError != "" {
+		text += "; asked again in vain: " + p.LastError
+	}
+	return text
+}
+
 func printStatus(out io.Writer, s control.Status) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	row := func(name, format string, args ...any) {
@@ -146,6 +163,9 @@ func printStatus(out io.Writer, s control.Status) error {
 	}
 	if d := s.Connection.CredentialDoubt; d != "" && d != s.Clock {
 		row("doubt", "%s", s.Connection.CredentialDoubt)
+	}
+	if p := s.Provisioning; p != nil {
+		row("provisioning", "%s", provisioningText(p))
 	}
 	if s.Clock != "" {
 		row("clock", "%s", s.Clock)

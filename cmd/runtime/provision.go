@@ -1,8 +1,10 @@
 package main
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
+	"log/slog"
 	"path/filepath"
 	"time"
 
@@ -10,6 +12,7 @@ import (
 	"github.com/fairlead-iot/fairlead/core"
 	"github.com/fairlead-iot/fairlead/credentials"
 	"github.com/fairlead-iot/fairlead/device"
+	"github.com/fairlead-iot/fairlead/internal/control"
 	"github.com/fairlead-iot/fairlead/store"
 	"github.com/fairlead-iot/fairlead/transports/mqtt"
 	"github.com/fairlead-iot/fairlead/transports/mqttws"
@@ -30,7 +33,7 @@ func (rt *running) identify(cfg *device.Config) (err error) {
 	case c.Device.EdgeEnvironment:
 		cfg.Identity, cfg.Credentials, edgeCA, err = edge(c, now)
 	default:
-		cfg.Identity, cfg.Credentials, err = credential(c, now)
+		cfg.Identity, cfg.Credentials, err = credential(c, now, rt.log)
 	}
 	if err != nil {
 		return err
@@ -38,9 +41,25 @@ func (rt *running) identify(cfg *device.Config) (err error) {
 	if given, ok := cfg.Credentials.(*credentials.GivenToken); ok {
 		rt.token = given.Token()
 	}
-	cfg.Credentials = doubting(cfg.Credentials, rt.clock)
+	cfg.Credentials = rt.doubting(rt.proof.noting(cfg.Credentials))
+	trust, err := hubTrust(c, edgeCA)
+	if err != nil {
+		return err
+	}
+	if rt.date, err = rt.newDateAsker(cfg.Identity.ConnectHost(), trust, func(t config.Transport) (string, int) {
+		return t.Address, cmp.Or(t.Port, defaultPort(t))
+	}); err != nil {
+		return err
+	}
 	cfg.Transports, err = makeTransports(c, cfg.Identity, edgeCA, now, rt.log)
 	return err
+}
+
+func defaultPort(t config.Transport) int {
+	if t.Use == config.UseWebSocket {
+		return mqttws.DefaultPort
+	}
+	return mqtt.DefaultPort
 }
 
 // whoStarts says for the log who the device is, as far as that is known.
@@ -56,7 +75,7 @@ func (rt *running) provisioning() (*device.Provisioning, error) {
 	const key = "device.provisioning"
 	c, log, now := rt.cfg, rt.log, rt.clock.Now
 	p := c.Device.Provisioning
-	proof, atHub, err := registrationProof(c, now)
+	proof, atHub, err := registrationProof(c, now, log)
 	if err != nil {
 		return nil, err
 	}
@@ -76,18 +95,27 @@ func (rt *running) provisioning() (*device.Provisioning, error) {
 		}
 		cfg.TLS = netdial.TLSConfig{ExtraCA: text}
 	}
-	registrar, err := makeRegistrar(c, cfg)
-	if err != nil {
+	if rt.date, err = rt.newDateAsker(p.Host, cfg.TLS, func(t config.Transport) (string, int) {
+		port := p.Port
+		if t.Use != c.Transports[0].Use {
+			port = 0 // one that is given is of the first's kind
+		}
+		return p.Address, cmp.Or(port, defaultPort(t))
+	}); err != nil {
 		return nil, configProblem(c, key, err)
 	}
+	registrar, err := makeRegistrar(c, key, cfg)
+	if err != nil {
+		return nil, err
+	}
 	out := &device.Provisioning{
-		Registrar: registrar, Proof: proof, Gateway: c.Device.GatewayHostname, Logger: log,
+		Registrar: registrar, Proof: rt.doubting(rt.proof.noting(proof)), Gateway: c.Device.GatewayHostname, Logger: log,
 		Credentials: func(id core.Identity) (core.CredentialSource, error) {
 			source, err := atHub(id)
 			if err != nil {
 				return nil, err
 			}
-			return doubting(source, rt.clock), nil
+			return rt.doubting(rt.proof.noting(source)), nil
 		},
 		Transports: func(id core.Identity) ([]core.Transport, error) { return makeTransports(c, id, nil, now, log) },
 		Keep: store.Assignments{
@@ -109,12 +137,16 @@ func (rt *running) provisioning() (*device.Provisioning, error) {
 	return out, nil
 }
 
-// makeRegistrar makes the ways to the provisioning service, which are those to the hub. A port that is given is of the
-// first's kind.
-func makeRegistrar(c *config.Config, cfg mqtt.RegistrarConfig) (core.Registrar, error) {
+// makeRegistrar makes the ways to the provisioning service, which are those to the hub, with their proxies. A port that is
+// given is of the first's kind.
+func makeRegistrar(c *config.Config, key string, cfg mqtt.RegistrarConfig) (core.Registrar, error) {
 	var ways []*mqtt.Registrar
 	port := cfg.Port
-	for _, t := range c.Transports {
+	for i, t := range c.Transports {
+		var err error
+		if cfg.Proxy, err = routeProxy(c, i); err != nil {
+			return nil, err
+		}
 		newRegistrar := mqtt.NewRegistrar
 		if t.Use == config.UseWebSocket {
 			newRegistrar = mqttws.NewRegistrar
@@ -124,16 +156,35 @@ func makeRegistrar(c *config.Config, cfg mqtt.RegistrarConfig) (core.Registrar, 
 		}
 		way, err := newRegistrar(cfg)
 		if err != nil {
-			return nil, err
+			return nil, configProblem(c, key, err)
 		}
 		ways = append(ways, way)
 	}
 	return mqtt.NewRegistrars(ways[0], ways[1:]...), nil
 }
 
+// provisioned is what the status says of the assignment; nil where there is none to be had.
+func (rt *running) provisioned() *control.Provisioning {
+	p, ok := rt.client.Provisioning()
+	if !ok {
+		return nil
+	}
+	c := rt.cfg.Device.Provisioning
+	out := &control.Provisioning{
+		Host: c.Host, IDScope: c.IDScope, RegistrationID: c.RegistrationID, AssignedHub: p.Hostname, DeviceID: p.DeviceID, Kept: p.Kept,
+	}
+	if !p.At.IsZero() {
+		out.Since = p.At.UTC().Format(time.RFC3339)
+	}
+	if p.Err != nil {
+		out.LastError = p.Err.Error()
+	}
+	return out
+}
+
 // registrationProof makes the source of what proves the identity to the provisioning service, and what makes such a
 // source for a hub: the same key, or the same certificate.
-func registrationProof(c *config.Config, now func() time.Time) (proof core.CredentialSource, atHub func(core.Identity) (core.CredentialSource, error), err error) {
+func registrationProof(c *config.Config, now func() time.Time, log *slog.Logger) (proof core.CredentialSource, atHub func(core.Identity) (core.CredentialSource, error), err error) {
 	p, ttl := c.Device.Provisioning, c.Device.SASTokenTTL
 	if x := p.X509; x != nil {
 		if proof, err = credentials.NewX509(certificateOf(x.CertFile, x.KeyFile, x.PassPhrase), now); err != nil {
@@ -141,22 +192,17 @@ func registrationProof(c *config.Config, now func() time.Time) (proof core.Crede
 		}
 		return proof, func(core.Identity) (core.CredentialSource, error) { return proof, nil }, nil
 	}
-	position, source := "device.provisioning.symmetric_key", p.SymmetricKey
-	if !p.GroupSymmetricKey.IsZero() {
-		position, source = "device.provisioning.group_symmetric_key", p.GroupSymmetricKey
-	}
-	secret, err := source.Resolve()
-	if err == nil && !p.GroupSymmetricKey.IsZero() {
-		secret, err = credentials.DeriveKey(secret, p.RegistrationID)
-	}
-	if err == nil {
-		proof, err = credentials.NewRegistrationKey(p.IDScope, p.RegistrationID, secret, ttl, now)
-	}
+	position, read := registrationKey(p)
+	proof, err = newRereadKey(log, read, func(key core.Secret) (core.CredentialSource, error) {
+		return credentials.NewRegistrationKey(p.IDScope, p.RegistrationID, key, ttl, now)
+	})
 	if err != nil {
 		return nil, nil, configProblem(c, position, err)
 	}
 	return proof, func(id core.Identity) (core.CredentialSource, error) {
-		return credentials.NewSharedKey(id, secret, ttl, now)
+		return newRereadKey(log, read, func(key core.Secret) (core.CredentialSource, error) {
+			return credentials.NewSharedKey(id, key, ttl, now)
+		})
 	}, nil
 }
 

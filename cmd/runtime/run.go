@@ -102,6 +102,7 @@ func (rt *running) Status(ctx context.Context) (control.Status, error) {
 	}
 	addRoutes(&s.Connection, e)
 	s.Clock = rt.clock.Doubt()
+	s.Provisioning = rt.provisioned()
 	s.Connection.CredentialDoubt, s.Connection.CredentialGiven = e.Doubt, e.Machine.Given
 	if e.Machine.HasEnd {
 		s.Connection.CredentialLife = control.Seconds(e.CredentialLeft())

@@ -190,6 +190,23 @@ type Status struct {
 	StateDir       string `json:"state_dir"`
 	// Clock says what is odd about the device's clock; "" where nothing is.
 	Clock string `json:"clock,omitempty"`
+	// Provisioning is set for a device that a provisioning service assigns to its hub.
+	Provisioning *Provisioning `json:"provisioning,omitempty"`
+}
+
+// Provisioning is where a provisioning service has sent the device.
+type Provisioning struct {
+	Host           string `json:"provisioning_host"`
+	IDScope        string `json:"id_scope"`
+	RegistrationID string `json:"registration_id"`
+	// AssignedHub and DeviceID are "" until the service has answered for the first time.
+	AssignedHub string `json:"assigned_hub,omitempty"`
+	DeviceID    string `json:"device_id,omitempty"`
+	// Since is when the service said so (RFC 3339, by the device's clock then); Kept: to an earlier run.
+	Since string `json:"since,omitempty"`
+	Kept  bool   `json:"kept,omitempty"`
+	// LastError is why the last question came to nothing; "" after an answer.
+	LastError string `json:"last_error,omitempty"`
 }
 
 // Connection is the state of the connection.

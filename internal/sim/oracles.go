@@ -147,10 +147,10 @@ func (w *world) announce(e core.Announce) {
 const dialsPerDay = 300
 
 // sawDial holds an attempt against three budgets. One is for any minute, in which a renewal that fails and a loss may
-// follow each other. One is for an outage: ten attempts of the beginning, one each five seconds (half of
-// connection_retry_interval) for five minutes, then one each five minutes (half of connection_retry_max). The last is
-// for each day of it. More routes cost the first rounds from one to the next; link-ups cost so many and one an hour.
-// Better routes that are tried beside a session have a budget of their own.
+// follow each other. One is for an outage: ten attempts of the beginning, one each second (half of RetryEarly) for OutageEarly,
+// one each five seconds (half of connection_retry_interval) for five minutes, then one each five minutes (half of
+// connection_retry_max). The last is for each day of it. More routes cost the first rounds from one to the next; link-ups
+// cost so many and one an hour. Better routes that are tried beside a session have a budget of their own.
 func (w *world) sawDial(route int) {
 	w.dials[w.dialCount%len(w.dials)] = w.now
 	w.dialCount++
@@ -166,7 +166,7 @@ func (w *world) sawDial(route int) {
 		}
 	}
 	extra := (w.opts.Routes-1)*(lim.RouteRounds+1) + lim.LinkTries + 4*w.wakes
-	if most := 30 + extra; inMinute > most {
+	if most := 60 + extra; inMinute > most {
 		w.fail(Dials, "%d attempts within a minute", inMinute)
 	}
 	for e := range w.epoch {
@@ -184,8 +184,8 @@ func (w *world) sawDial(route int) {
 	}
 	w.dialsInRow++
 	lasted := w.now.Sub(w.outageSince)
-	early, late := min(lasted, 5*time.Minute), max(0, lasted-5*time.Minute)
-	most := min(10+int(early/(5*time.Second))+int(late/(5*time.Minute)), dialsPerDay*(1+int(lasted/(24*time.Hour))))
+	first, early, late := min(lasted, lim.OutageEarly), min(lasted, 5*time.Minute), max(0, lasted-5*time.Minute)
+	most := min(10+int(first/(lim.RetryEarly/2))+int(early/(5*time.Second))+int(late/(5*time.Minute)), dialsPerDay*(1+int(lasted/(24*time.Hour))))
 	most += extra + int(lasted/lim.LinkRefill)
 	if w.dialsInRow > most {
 		w.fail(Dials, "%d attempts in an outage of %v, at most %d", w.dialsInRow, lasted, most)

@@ -58,7 +58,9 @@ type guard struct {
 	writing bool
 	direct  bool // paho's own goroutine is the one that writes
 	ended   bool
-	leaving int // bytes that the flusher has taken and not written yet
+	leaving int       // bytes that the flusher has taken and not written yet
+	ahead   int       // bytes that may wait, from roomMin to roomMax; whoever has set writing changes it
+	began   time.Time // when the chunk that is being written was begun
 
 	flusher sync.WaitGroup
 
@@ -73,7 +75,7 @@ func newGuard(conn net.Conn, idle time.Duration, acked func(ids []uint16)) *guar
 	g := &guard{
 		Conn: conn, idle: idle, acked: acked,
 		done: make(chan struct{}), kick: make(chan struct{}, 1),
-		rbuf: make([]byte, readBuffer), subs: make(map[uint16]struct{}),
+		ahead: writeChunk, rbuf: make([]byte, readBuffer), subs: make(map[uint16]struct{}),
 		start: time.Now(),
 	}
 	g.room.L = &g.mu
@@ -114,57 +116,6 @@ func rawConn(conn net.Conn) net.Conn {
 	}
 }
 
-// checkSilence runs on the watch timer. Whatever the hub sends is a sign of life, since an answer may wait behind it; but
-// where a ping is not answered, and nearly nothing else comes, the hub is heard without hearing.
-func (g *guard) checkSilence() {
-	now := time.Since(g.start)
-	left := g.idle - (now - time.Duration(g.heard.Load()))
-	if pinged := time.Duration(g.pinged.Load()); pinged > 0 {
-		waited, heard := now-pinged, g.trickle.Load()
-		switch {
-		case waited < pingTimeout:
-			left = min(left, pingTimeout-waited)
-		case heard == 0: // silence, so far
-			left = min(left, pahoTick)
-		case heard < pingTrickle && left > 0:
-			g.abort(&core.Error{
-				Op: "wait for hub", Kind: core.Transient, Phase: phaseMQTT,
-				Err: fmt.Errorf("a ping was not answered within %v, though the hub was heard: what the device sends does not arrive", pingTimeout),
-			})
-			return
-		default:
-			g.trickle.Store(0)
-			g.pinged.CompareAndSwap(int64(pinged), int64(now))
-			left = min(left, pingTimeout)
-		}
-	}
-	if left > 0 {
-		g.mu.Lock()
-		defer g.mu.Unlock()
-		if !g.ended {
-			g.watch.Reset(left)
-		}
-		return
-	}
-	g.abort(&core.Error{
-		Op: "wait for hub", Kind: core.Transient, Phase: phaseMQTT,
-		Err: fmt.Errorf("nothing was heard from the hub for %v, an answer to a ping included", g.idle),
-	})
-}
-
-// notePing begins the wait for the answer to a PINGREQ.
-func (g *guard) notePing() {
-	if !g.pinged.CompareAndSwap(0, int64(time.Since(g.start))) {
-		return
-	}
-	g.trickle.Store(0)
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if !g.ended {
-		g.watch.Reset(pingTimeout) // which looks at the silence too; that is due later
-	}
-}
-
 // Read gives paho the bytes that the filter has passed and kept.
 func (g *guard) Read(p []byte) (int, error) {
 	for g.rpos == g.rend {
@@ -172,6 +123,7 @@ func (g *guard) Read(p []byte) (int, error) {
 		if n > 0 {
 			g.heard.Store(int64(time.Since(g.start)))
 			g.trickle.Add(int64(n))
+			g.prolong()
 			kept, bad := g.filter.feed(g.rbuf[:n])
 			if len(g.filter.pubacks) > 0 || g.filter.answers > 0 {
 				g.filter.answers = 0
@@ -258,7 +210,7 @@ func (g *guard) Write(p []byte) (int, error) {
 		return 0, errEnded
 	}
 	if !g.writing && len(g.wbuf) == 0 && len(p) <= writeChunk {
-		g.writing, g.direct = true, true
+		g.writing, g.direct, g.began = true, true, time.Now()
 		g.mu.Unlock()
 		err := g.push(p)
 		g.wrote()
@@ -340,7 +292,7 @@ func (g *guard) send() {
 			return
 		}
 		out := g.wbuf
-		g.wbuf, g.spare, g.writing, g.leaving = g.spare[:0], nil, true, len(out)
+		g.wbuf, g.spare, g.writing, g.leaving, g.began = g.spare[:0], nil, true, len(out), time.Now()
 		g.room.Broadcast()
 		g.mu.Unlock()
 		err := g.push(out)
@@ -360,21 +312,23 @@ func (g *guard) send() {
 // push writes p to the connection, chunk by chunk, each with its own deadline. The caller has set writing.
 func (g *guard) push(p []byte) error {
 	for len(p) > 0 {
-		n := min(len(p), writeChunk)
-		err := g.Conn.SetWriteDeadline(time.Now().Add(writeTimeout))
+		n := min(len(p), writeChunk, g.ahead)
+		began := time.Now()
+		err := g.Conn.SetWriteDeadline(began.Add(writeTimeout))
 		if err == nil {
 			_, err = g.Conn.Write(p[:n])
 		}
 		if err != nil {
 			if errors.Is(err, os.ErrDeadlineExceeded) {
-				err = fmt.Errorf("the connection accepted no bytes for %v: %w", writeTimeout, err)
+				err = fmt.Errorf("the connection accepted no bytes for %v: %w", time.Since(began).Round(time.Second), err)
 			}
 			g.abort(&core.Error{Op: "write to hub", Kind: core.Transient, Phase: phaseMQTT, Err: err})
 			return errEnded
 		}
-		if p = p[n:]; len(p) > 0 {
+		ahead := nextAhead(g.ahead, n, time.Since(began))
+		if p = p[n:]; len(p) != g.leaving || ahead != g.ahead {
 			g.mu.Lock()
-			g.leaving = len(p)
+			g.ahead, g.leaving, g.began = ahead, len(p), time.Now()
 			g.room.Broadcast()
 			g.mu.Unlock()
 		}
@@ -382,29 +336,55 @@ func (g *guard) push(p []byte) error {
 	return nil
 }
 
+// nextAhead learns from a write of n bytes how many may wait for the next ones. One that the connection takes at once tells
+// little, since the kernel has room for some; so it grows step by step, and shrinks at once.
+func nextAhead(ahead, n int, took time.Duration) int {
+	byPace := roomMax
+	if took > 0 {
+		byPace = int(min(int64(n)*int64(writeAhead)/int64(took), roomMax))
+	}
+	switch {
+	case byPace < ahead && n >= roomMin/4:
+		return max(byPace, roomMin)
+	case byPace > ahead && n >= min(ahead, writeChunk)/2:
+		return min(ahead*2, byPace)
+	}
+	return ahead
+}
+
+// allowed is how many bytes may wait now. A write that lasts may be the first of a link that has become slow. The caller
+// holds the mutex.
+func (g *guard) allowed() int {
+	if g.writing && time.Since(g.began) > writeLasts {
+		return roomMin
+	}
+	return g.ahead
+}
+
 // isFull reports whether so much waits that messages have to wait: a ping must not queue behind minutes of telemetry on a
 // slow link.
 func (g *guard) isFull() bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return len(g.wbuf)+g.leaving >= writeSoft
+	return len(g.wbuf)+g.leaving >= g.allowed()
 }
 
 // hasRoom waits until it is not full, and reports whether the connection still lives.
 func (g *guard) hasRoom() bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	for !g.ended && len(g.wbuf)+g.leaving >= writeSoft {
+	for !g.ended && len(g.wbuf)+g.leaving >= g.allowed() {
 		g.room.Wait()
 	}
 	return !g.ended
 }
 
-// append lets add put whole packets into the buffer. They leave with the next send, or with what paho writes.
-func (g *guard) append(add func(out []byte) []byte) {
+// append lets add put whole packets into the buffer, messages only while there is room. They leave with the next send, or
+// with what paho writes.
+func (g *guard) append(add func(out []byte, room int) []byte) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.wbuf = add(g.wbuf)
+	g.wbuf = add(g.wbuf, g.allowed())
 }
 
 // calm waits until paho's writer is at rest and there is room: paho's Subscribe gives up on a busy one, and never gives
@@ -412,7 +392,7 @@ func (g *guard) append(add func(out []byte) []byte) {
 func (g *guard) calm() bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	for !g.ended && (g.direct || len(g.wbuf)+g.leaving >= writeSoft) {
+	for !g.ended && (g.direct || len(g.wbuf)+g.leaving >= g.allowed()) {
 		g.room.Wait()
 	}
 	return !g.ended

@@ -15,8 +15,9 @@ const (
 	pahoTick = 5 * time.Second
 	// writeTimeout is how long the connection may take to accept one chunk. Chunks are small so that a slow link, which
 	// accepts 16 KiB in 2 s at 64 kbit/s, is not taken for a dead one. With the header of a WebSocket's frame one is a TLS
-	// record, which has at most 16 KiB.
+	// record, which has at most 16 KiB. As long as the hub is heard, it may take writeLimit.
 	writeTimeout = 10 * time.Second
+	writeLimit   = 30 * time.Second
 	writeChunk   = 16<<10 - 16
 	// connackTimeout bounds the wait for CONNACK where the caller's context does not.
 	connackTimeout = 60 * time.Second
@@ -33,10 +34,13 @@ const (
 
 	// readBuffer is read from the connection at once.
 	readBuffer = 16 << 10
-	// writeSoft is how much may wait for the connection before the session puts no more messages together; writeHard is
+	// The room is how much may wait for the connection before the session puts no more messages together: what the connection
+	// takes in writeAhead, as far as is known, within roomMin and roomMax. What is put together, nothing overtakes. writeHard is
 	// where paho itself has to wait. Between them is room for what must never wait: acknowledgements, pings, requests.
-	writeSoft = 128 << 10
-	writeHard = 2 << 20
+	writeAhead       = 500 * time.Millisecond
+	writeLasts       = 100 * time.Millisecond // after so long a write is taken for slow before it has ended
+	roomMin, roomMax = 4 << 10, 128 << 10
+	writeHard        = 2 << 20
 	// writeKeep is the largest idle buffer that is kept for later.
 	writeKeep = 512 << 10
 	// maxPacket bounds an inbound packet: 256 KiB is the hub's largest body, the rest is topic and room.

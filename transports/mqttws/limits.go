@@ -5,7 +5,7 @@ import "time"
 const (
 	// handshakeTimeout bounds the upgrade, from the request to the end of the answer.
 	handshakeTimeout = 10 * time.Second
-	// maxAnswer bounds the answer to the upgrade, in bytes: status line, headers, and what is read of a refusal's body.
+	// maxAnswer bounds the answer to the upgrade, in bytes of its status line and headers.
 	maxAnswer = 16 << 10
 	// maxQuoted bounds what an error quotes of an answer that is none.
 	maxQuoted = 100

@@ -58,6 +58,9 @@ type Config struct {
 	DialContext ContextDialer
 	// Now is the wall clock for the validity of certificates; nil is time.Now.
 	Now func() time.Time
+	// Learn, if set, is told by whom a clock is behind: a moment that has passed, since the server's certificate, which is
+	// good otherwise, is valid from then on. It is called by Dial.
+	Learn func(passed time.Time)
 }
 
 // Dialer opens connections to one host, and to others by the same way. Make it with New.
@@ -95,7 +98,7 @@ func New(cfg Config) (*Dialer, error) {
 	if cfg.Port <= 0 || cfg.Port > 65535 {
 		return nil, fmt.Errorf("make dialer: port %d: %w", cfg.Port, core.ErrInvalid)
 	}
-	if err := cfg.Proxy.check(); err != nil {
+	if err := cfg.Proxy.Check(); err != nil {
 		return nil, fmt.Errorf("make dialer: %w", err)
 	}
 	d := &Dialer{cfg: cfg, dial: cfg.DialContext, isDirect: cfg.Proxy.bypass()}
@@ -107,7 +110,7 @@ func New(cfg Config) (*Dialer, error) {
 		d.dial = (&net.Dialer{
 			KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 30 * time.Second, Interval: 10 * time.Second, Count: 3},
 			ControlContext: func(_ context.Context, _, _ string, c syscall.RawConn) error {
-				return setUserTimeout(c, cfg.UserTimeout)
+				return setOptions(c, cfg.UserTimeout)
 			},
 		}).DialContext
 	}
@@ -271,6 +274,7 @@ func (d *Dialer) handshake(ctx context.Context, t target, raw net.Conn, cfg *tls
 	if ctx.Err() != nil {
 		return nil, false, d.fail(ctx, PhaseTLS, t, context.Cause(ctx))
 	}
+	d.learn(err)
 	return nil, !heard.any.Load() && isCut(err), d.fail(ctx, PhaseTLS, t, err)
 }
 

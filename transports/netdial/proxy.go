@@ -77,7 +77,7 @@ func ProxyFromEnvironment(getenv func(string) string) (Proxy, error) {
 	}
 	p, err := parseProxyURL(text)
 	if err == nil {
-		err = p.check()
+		err = p.Check()
 	}
 	if err != nil {
 		return Proxy{}, fmt.Errorf("variable %s: %w", name, err)
@@ -128,8 +128,8 @@ func (p Proxy) String() string {
 
 func (p Proxy) hostPort() string { return net.JoinHostPort(p.Addr, strconv.Itoa(p.Port)) }
 
-// check refuses what cannot work. Its error wraps core.ErrInvalid.
-func (p Proxy) check() error {
+// Check refuses what cannot work, as New does. Its error wraps core.ErrInvalid.
+func (p Proxy) Check() error {
 	if p.IsZero() {
 		return nil
 	}

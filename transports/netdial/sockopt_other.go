@@ -7,5 +7,5 @@ import (
 	"time"
 )
 
-// setUserTimeout does nothing: only Linux has TCP_USER_TIMEOUT. The session's own watchdog bounds what it would.
-func setUserTimeout(syscall.RawConn, time.Duration) error { return nil }
+// setOptions does nothing: only Linux has these options. The session's own watchdog bounds what they would.
+func setOptions(syscall.RawConn, time.Duration) error { return nil }

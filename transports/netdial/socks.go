@@ -120,7 +120,7 @@ func socks5(conn io.ReadWriter, p Proxy, target string) error {
 // socks5Password shows user name and password. https://www.rfc-editor.org/rfc/rfc1929
 func socks5Password(conn io.ReadWriter, p Proxy) error {
 	user, password := p.Username, p.Password.Reveal()
-	b := append([]byte{1, byte(len(user))}, user...) //nolint:gosec // Proxy.check has looked at the lengths
+	b := append([]byte{1, byte(len(user))}, user...) //nolint:gosec // Proxy.Check has looked at the lengths
 	b = append(append(b, byte(len(password))), password...)
 	if _, err := conn.Write(b); err != nil {
 		return err

@@ -1,0 +1,27 @@
+package device
+
+import (
+	"github.com/fairlead-iot/fairlead/core"
+	"github.com/fairlead-iot/fairlead/transports/netdial"
+)
+
+// Secret is text that no way of printing shows, such as a proxy's password.
+type Secret = core.Secret
+
+// ProxyOptions says by which proxy to reach the hub: Type, Addr, Port, Username, Password and NoProxy. It is the Python
+// client's ProxyOptions; the zero value is no proxy. Where one is set and fails, nothing is dialed directly.
+type ProxyOptions = netdial.Proxy
+
+// The types of proxies. All of them are given the hub's name, and no address that was looked up here.
+const (
+	ProxyHTTP   = netdial.ProxyHTTP   // the CONNECT method
+	ProxyHTTPS  = netdial.ProxyHTTPS  // the same, in TLS to the proxy
+	ProxySOCKS4 = netdial.ProxySOCKS4 // SOCKS 4a
+	ProxySOCKS5 = netdial.ProxySOCKS5
+)
+
+// ProxyFromEnvironment makes ProxyOptions of HTTPS_PROXY, else ALL_PROXY, and NO_PROXY, as getenv (os.Getenv) tells them.
+// They are read once, here. Its error wraps ErrInvalid and never shows what is in the variables.
+func ProxyFromEnvironment(getenv func(string) string) (ProxyOptions, error) {
+	return netdial.ProxyFromEnvironment(getenv)
+}
