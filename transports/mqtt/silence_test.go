@@ -27,8 +27,8 @@ func TestSilenceIsFoundInTime(t *testing.T) {
 	}{
 		{"half-open: the other side is gone, and nobody says so", func(conn net.Conn) { _, _ = io.Copy(io.Discard, conn) }, false, bound},
 		{"half-open, while the device sends", func(conn net.Conn) { _, _ = io.Copy(io.Discard, conn) }, true, bound},
-		{"write-blocked: the other side takes nothing any more", func(conn net.Conn) { time.Sleep(time.Hour) }, true, writeTimeout},
-		{"black-holed, and the device is idle: the first ping gets stuck", func(conn net.Conn) { time.Sleep(time.Hour) }, false, bound},
+		{"write-blocked: the other side takes nothing any more", func(net.Conn) { time.Sleep(time.Hour) }, true, writeTimeout},
+		{"black-holed, and the device is idle: the first ping gets stuck", func(net.Conn) { time.Sleep(time.Hour) }, false, bound},
 		{"one-way: the hub is heard, and hears nothing", func(conn net.Conn) {
 			go func() { _, _ = io.Copy(io.Discard, conn) }()
 			for {
