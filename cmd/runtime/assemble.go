@@ -278,8 +278,8 @@ func (rt *running) serve(ctx context.Context) error {
 	defer watching.Wait()
 	watching.Go(func() { rt.clock.Watch(serving, func(by time.Duration) { rt.clockJumped(serving, by) }) })
 	watching.Go(func() { rt.keepTime(serving) })
-	watching.Go(func() { rt.watchLinks(serving) })
 	watching.Go(func() { rt.watchProof(serving) })
+	watching.Go(func() { rt.watchLinks(serving) })
 	var cause error
 	select {
 	case <-ctx.Done():

@@ -60,11 +60,9 @@ const (
 
 // How long the ports are given. Each phase of a dial is bounded more tightly by the transport.
 const (
-	credentialTimeout = 2 * time.Minute // a source that asks a service bounds each step itself
-	// openTimeout and dialTimeout bound what comes before CONNECT, and that with CONNACK: the wait for a renewal's or a
-	// swap's turn between the two is not counted.
-	openTimeout       = 20 * time.Second
-	dialTimeout       = 30 * time.Second
+	credentialTimeout = 2 * time.Minute  // a source that asks a service bounds each step itself
+	dialTimeout       = 30 * time.Second // the link and the session together
+	openTimeout       = 25 * time.Second // of it for the link: some is left for the hub's answer
 	subscribeTimeout  = 10 * time.Second
 	respondTimeout    = 30 * time.Second
 	closeTimeout      = 2 * time.Second

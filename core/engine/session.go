@@ -22,10 +22,10 @@ type attempt struct {
 	work   sync.WaitGroup
 
 	mu         sync.Mutex
-	opening    time.Duration // how long Open took
 	credential core.Credential
 	doubt      string // the credential's, which is kept when the credential has served
 	link       core.Link
+	opening    time.Duration // how long the link took to open
 	session    core.Session
 }
 
@@ -150,11 +150,11 @@ func (e *Engine) connect(epoch core.Epoch) {
 
 func (e *Engine) makeSession(a *attempt) (core.Session, error) {
 	a.mu.Lock()
-	ctx, cancel := context.WithTimeout(a.ctx, dialTimeout-a.opening)
-	defer cancel()
-	c, link := a.credential, a.link
+	c, link, limit := a.credential, a.link, dialTimeout-a.opening
 	a.link, a.credential = nil, core.Credential{} // the token has served
 	a.mu.Unlock()
+	ctx, cancel := context.WithTimeout(a.ctx, limit)
+	defer cancel()
 	s, err := link.Connect(ctx, c, e.handler(a))
 	if err != nil {
 		return nil, err

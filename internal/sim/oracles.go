@@ -147,10 +147,10 @@ func (w *world) announce(e core.Announce) {
 const dialsPerDay = 300
 
 // sawDial holds an attempt against three budgets. One is for any minute, in which a renewal that fails and a loss may
-// follow each other. One is for an outage: ten attempts of the beginning, one each second (half of RetryEarly) for OutageEarly,
-// one each five seconds (half of connection_retry_interval) for five minutes, then one each five minutes (half of
-// connection_retry_max). The last is for each day of it. More routes cost the first rounds from one to the next; link-ups
-// cost so many and one an hour. Better routes that are tried beside a session have a budget of their own.
+// follow each other. One is for an outage: ten attempts of the beginning, one each second (half of RetryEarly) for
+// OutageEarly, one each five seconds (half of connection_retry_interval) for five minutes, then one each five minutes (half
+// of connection_retry_max). The last is for each day of it. More routes cost the first rounds from one to the next;
+// link-ups cost so many and one an hour. Better routes that are tried beside a session have a budget of their own.
 func (w *world) sawDial(route int) {
 	w.dials[w.dialCount%len(w.dials)] = w.now
 	w.dialCount++

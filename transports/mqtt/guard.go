@@ -33,16 +33,14 @@ type guard struct {
 	watch *time.Timer
 
 	// The reading side; one goroutine at a time.
-	rbuf   []byte
-	rpos   int
-	rend   int
-	filter filter
-	acked  func(ids []uint16) // told the PUBACKs of each read
-	heard  atomic.Int64       // when the last bytes came, as nanoseconds since start
-	start  time.Time
-	// pinged is when the PINGREQ was written that nothing has answered yet, as heard is, 0 for none; trickle are the bytes
-	// that came since.
-	pinged, trickle atomic.Int64
+	rbuf    []byte
+	rpos    int
+	rend    int
+	filter  filter
+	acked   func(ids []uint16) // told the PUBACKs of each read
+	heard   atomic.Int64       // when the hub was heard, as nanoseconds since start
+	partial int                // bytes that came since, of a packet that has not ended
+	start   time.Time
 
 	subsMu sync.Mutex
 	subs   map[uint16]struct{} // SUBSCRIBEs that await their answer
@@ -116,19 +114,30 @@ func rawConn(conn net.Conn) net.Conn {
 	}
 }
 
+// checkSilence runs on the watch timer.
+func (g *guard) checkSilence() {
+	silent := time.Since(g.start) - time.Duration(g.heard.Load())
+	if silent < g.idle {
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		if !g.ended {
+			g.watch.Reset(g.idle - silent)
+		}
+		return
+	}
+	g.abort(&core.Error{
+		Op: "wait for hub", Kind: core.Transient, Phase: phaseMQTT,
+		Err: fmt.Errorf("nothing was heard from the hub for %v, an answer to a ping included", g.idle),
+	})
+}
+
 // Read gives paho the bytes that the filter has passed and kept.
 func (g *guard) Read(p []byte) (int, error) {
 	for g.rpos == g.rend {
 		n, err := g.Conn.Read(g.rbuf)
 		if n > 0 {
-			g.heard.Store(int64(time.Since(g.start)))
-			g.trickle.Add(int64(n))
-			g.prolong()
 			kept, bad := g.filter.feed(g.rbuf[:n])
-			if len(g.filter.pubacks) > 0 || g.filter.answers > 0 {
-				g.filter.answers = 0
-				g.pinged.Store(0)
-			}
+			g.hear(n)
 			if len(g.filter.pubacks) > 0 {
 				g.acked(g.filter.pubacks)
 			}
@@ -145,6 +154,16 @@ func (g *guard) Read(p []byte) (int, error) {
 	n := copy(p, g.rbuf[g.rpos:g.rend])
 	g.rpos += n
 	return n, nil
+}
+
+// hear notes that n bytes came. Those of a packet that never ends count only if they are many.
+func (g *guard) hear(n int) {
+	if g.partial += n; g.partial < heardBytes && !g.filter.boundary() {
+		return
+	}
+	g.partial = 0
+	g.heard.Store(int64(time.Since(g.start)))
+	g.prolong()
 }
 
 // readError says what the end of the stream means.
@@ -197,9 +216,6 @@ func (g *guard) Write(p []byte) (int, error) {
 	}
 	if p[0]>>4 == packetSubscribe {
 		g.noteSubscribe(p)
-	}
-	if p[0]>>4 == packetPingreq {
-		g.notePing()
 	}
 	g.mu.Lock()
 	for !g.ended && len(g.wbuf) > 0 && len(g.wbuf)+len(p) > writeHard {
@@ -334,6 +350,16 @@ func (g *guard) push(p []byte) error {
 		}
 	}
 	return nil
+}
+
+// prolong gives a write that lasts more time, since the hub was just heard: a link that has become slow first brings what
+// the kernel has in flight, and loses much of it.
+func (g *guard) prolong() {
+	g.mu.Lock()
+	defer g.mu.Unlock() // whoever writes takes it between two chunks: the deadline is not the next one's
+	if lasts := time.Since(g.began); g.writing && lasts > writeLasts && lasts < writeLimit {
+		_ = g.Conn.SetWriteDeadline(time.Now().Add(min(writeTimeout, writeLimit-lasts)))
+	}
 }
 
 // nextAhead learns from a write of n bytes how many may wait for the next ones. One that the connection takes at once tells

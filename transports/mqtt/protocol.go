@@ -53,7 +53,6 @@ const (
 	packetPuback     = 4
 	packetSubscribe  = 8
 	packetSuback     = 9
-	packetPingreq    = 12
 	packetPingresp   = 13
 	packetDisconnect = 14
 

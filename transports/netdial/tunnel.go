@@ -22,22 +22,23 @@ const (
 	// maxAsked is how often CONNECT is sent for one tunnel: once, once with NTLM's first message, once with the answer,
 	// and once more where a nonce is stale or a connection turned out to be closed.
 	maxAsked = 4
-	// refusedUserWait is the least wait before the same proxy is asked again after it refused who asks, and doubles with
-	// each refusal in a row up to refusedUserMax: often the name is an account of the company's, which too many tries lock.
+	// refusedUserWait is the least wait before the same proxy is asked again after it refused or missed a user. Where one
+	// was named it doubles with each refusal in a row up to refusedUserMax: often the name is an account of the company's,
+	// which too many tries lock.
 	refusedUserWait = time.Minute
-	refusedUserMax  = 16 * time.Minute
+	refusedUserMax  = 10 * time.Minute
 )
 
 const statusProxyAuth = 407
 
-// proxyRefusal is a proxy's no.
-type proxyRefusal struct {
+// proxyRefusalError is a proxy's no.
+type proxyRefusalError struct {
 	status int // of HTTP; 0 with SOCKS
 	text   string
 	user   bool // it is about who asks
 }
 
-func (e *proxyRefusal) Error() string { return e.text }
+func (e *proxyRefusalError) Error() string { return e.text }
 
 // tunnel opens a connection to t through the proxy. Its errors are *core.Error of phase proxy.
 func (d *Dialer) tunnel(ctx context.Context, t target) (net.Conn, error) {
@@ -67,12 +68,14 @@ func (d *Dialer) failProxy(ctx context.Context, err error) error {
 	e := &core.Error{Op: "proxy " + d.cfg.Proxy.hostPort(), Kind: core.Blocked, Phase: PhaseProxy, Err: err}
 	if cause := context.Cause(ctx); cause != nil && !errors.Is(cause, context.DeadlineExceeded) {
 		e.Kind, e.Err = core.Transient, cause // cancelled by the caller
-	} else if refusal, ok := errors.AsType[*proxyRefusal](err); ok {
+	} else if refusal, ok := errors.AsType[*proxyRefusalError](err); ok {
 		e.Status = refusal.status
 		if refusal.user {
 			d.proxyScheme.Store(nil)
-			before := min(d.proxyRefusals.Add(1)-1, 10)
-			e.RetryAfter = min(refusedUserWait<<before, refusedUserMax)
+			e.RetryAfter = refusedUserWait
+			if d.cfg.Proxy.Username != "" {
+				e.RetryAfter = min(refusedUserWait<<min(d.proxyRefusals.Add(1)-1, 10), refusedUserMax)
+			}
 		}
 	}
 	return e
@@ -126,8 +129,12 @@ func (d *Dialer) socks(ctx context.Context, t target, speak func(conn io.ReadWri
 	if err != nil {
 		return nil, err
 	}
-	if err := d.ask(ctx, conn, t, func() error { return speak(conn, d.cfg.Proxy, t.addr) }); err != nil {
+	heard := &heardConn{Conn: conn}
+	if err := d.ask(ctx, conn, t, func() error { return speak(heard, d.cfg.Proxy, t.addr) }); err != nil {
 		closeNow(conn)
+		if !heard.any.Load() && d.cfg.Proxy.Type == ProxySOCKS5 { // which answers before it dials anybody
+			err = fmt.Errorf("it says nothing to a greeting of SOCKS5: is proxy_type right? %w", err)
+		}
 		return nil, err
 	}
 	return conn, nil
@@ -208,13 +215,18 @@ func askConnect(conn net.Conn, target string, auth *proxyAuth) (resp *connectRes
 		}
 		return resp, resp.skipBody(conn), nil
 	}
-	return nil, false, refusedConnect(resp, target)
+	return nil, false, refusedConnect(resp, target, auth)
 }
 
 // refusedConnect says what a status other than 2xx and 407 means.
-func refusedConnect(resp *connectResponse, target string) error {
+func refusedConnect(resp *connectResponse, target string, auth *proxyAuth) error {
 	advice := "it refuses CONNECT to " + target
 	switch resp.status {
+	case 401: // what tinyproxy answers a wrong password
+		advice = adviceSetUser
+		if auth.answered {
+			advice = adviceCheckUser
+		}
 	case 403:
 		advice = "it forbids CONNECT to " + target + ": many proxies let port 443 through only, which is that of mqttws"
 	case 405, 501:
@@ -224,7 +236,7 @@ func refusedConnect(resp *connectResponse, target string) error {
 	case 301, 302, 303, 307, 308:
 		advice = "it redirects CONNECT, as a captive portal does: log in there first"
 	}
-	return &proxyRefusal{status: resp.status, text: resp.line + ": " + advice}
+	return &proxyRefusalError{status: resp.status, text: resp.line + ": " + advice, user: resp.status == 401}
 }
 
 // closeNow closes the innermost connection: closing a tls.Conn writes an alert, for which a stuck peer would make it wait.
