@@ -141,7 +141,13 @@ type Proxy struct {
 
 // Uploads says how files are uploaded.
 type Uploads struct {
-	Proxy Proxy `koanf:"proxy_options"`
+	Proxy      Proxy  `koanf:"proxy_options"`
+	Port       int    `koanf:"port"`        // the hub's
+	Address    string `koanf:"address"`     // "" means what DNS says
+	Files      int    `koanf:"files"`       // uploads at once
+	Blocks     int    `koanf:"blocks"`      // of an upload, at once
+	Bandwidth  int64  `koanf:"bandwidth"`   // bytes per second; 0 means without limit
+	MaxStreams int64  `koanf:"max_streams"` // bytes of streams on disk
 }
 
 // Outbox says what becomes of messages that the hub has not acknowledged.
@@ -162,6 +168,7 @@ type Plugin struct {
 	Methods       []string      `koanf:"methods"`  // nil means what the plugin registers
 	Messages      *Messages     `koanf:"messages"` // nil means that the file does not route messages to it
 	TwinKeys      []string      `koanf:"twin_keys"`
+	Uploads       []string      `koanf:"uploads"` // directories, absolute
 	MethodTimeout time.Duration `koanf:"method_timeout"`
 	Env           StringMap     `koanf:"env"`
 	Settings      Settings      `koanf:"settings"`

@@ -105,7 +105,7 @@ func TestExampleIsRight(t *testing.T) {
 			{Use: "mqtt", Port: 8883, Proxy: config.Proxy{Mode: "none"}},
 			{Use: "mqttws", Port: 443, Proxy: proxy},
 		},
-		Uploads: config.Uploads{Proxy: proxy},
+		Uploads: config.Uploads{Proxy: proxy, Port: 443, Files: 2, Blocks: 4, MaxStreams: 1 << 30},
 		Outbox:  config.Outbox{Mode: "disk", Linger: 2 * time.Second, MaxBytes: 64 << 20, MaxMessages: 100000, MaxAge: 14 * 24 * time.Hour, OnFull: "drop_oldest"},
 		Plugins: []config.Plugin{
 			{Name: "hostmetrics", Builtin: "hostmetrics", MethodTimeout: 25 * time.Second, Settings: config.Settings{"interval": "60s", "disks": []any{"/"}}},

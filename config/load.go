@@ -78,6 +78,7 @@ func Load(path string, o Options) (*Config, error) {
 	}
 	l.fill(c)
 	c.resolveCommands()
+	c.resolveUploads()
 	if !l.broken {
 		read := l.problems
 		for _, p := range c.validate(l.root) {

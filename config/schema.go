@@ -73,8 +73,11 @@ const (
 	// https://learn.microsoft.com/azure/iot-hub/iot-hub-devguide-direct-methods
 	maxMethodTimeout     = 300 * time.Second
 	defaultMethodTimeout = 25 * time.Second
-	minOutboxBytes       = 512 << 10 // two of the largest messages
-	day                  = 24 * time.Hour
+	// maxUploads is what the hub allows a device:
+	// https://learn.microsoft.com/azure/iot-hub/iot-hub-devguide-quotas-throttling
+	maxUploads     = 10
+	minOutboxBytes = 512 << 10 // two of the largest messages
+	day            = 24 * time.Hour
 )
 
 func proxyField(doc string) field {
@@ -116,6 +119,12 @@ func schema() *field {
 		}},
 		{name: "uploads", kind: sectionKind, doc: "Uploads of files to the storage behind the hub.", fields: []field{
 			proxyField("The proxy for uploads: none, environment (HTTPS_PROXY, else ALL_PROXY, and NO_PROXY), or a section."),
+			{name: "port", kind: intKind, def: "443", min: 1, max: 65535, env: true, doc: "TCP port of the hub's HTTPS, by which it is asked where to upload to."},
+			{name: "address", kind: stringKind, check: checkHost, env: true, doc: "Address or host name to dial for it instead of asking DNS for the hub's name, which is still the one that the certificate must bear."},
+			{name: "files", kind: intKind, def: "2", min: 1, max: maxUploads, env: true, doc: "How many files are uploaded at once; the others wait in order."},
+			{name: "blocks", kind: intKind, def: "4", min: 1, max: 32, env: true, doc: "How many blocks of a file are under way at once, of up to 4 MiB each."},
+			{name: "bandwidth", kind: sizeKind, min: 1 << 10, max: 1 << 40, env: true, defDoc: "without limit", doc: "Most bytes of files that are sent in a second, as in 256KiB."},
+			{name: "max_streams", kind: sizeKind, def: "1GiB", min: 1 << 20, max: 1 << 50, env: true, doc: "Most bytes on disk of what plugins upload as a stream, which is written there first."},
 		}},
 		{name: "outbox", kind: sectionKind, doc: "Messages that the hub has not acknowledged yet.", fields: []field{
 			{name: "mode", kind: enumKind, def: "memory", env: true, enum: []string{"memory", "disk"}, doc: "memory: a message is accepted once the hub has it. disk: once the hub or the disk has it, so that it outlives a crash."},
@@ -180,6 +189,7 @@ func pluginSchema() field {
 			{name: "match", kind: stringMapKind, required: true, doc: "Properties that a message must have, with these values. The first plugin in file order that matches gets it."},
 		}},
 		{name: "twin_keys", kind: stringsKind, defDoc: "all", check: checkTwinKey, doc: "Top-level desired properties that this plugin is given."},
+		{name: "uploads", kind: stringsKind, defDoc: "none", check: checkNotBlank, doc: "Directories from which this plugin may have files uploaded, links within them followed only to places that are within one. Relative to this file. Streams need no entry."},
 		{name: "method_timeout", kind: durationKind, def: formatDuration(defaultMethodTimeout), min: int64(time.Second), max: int64(maxMethodTimeout), doc: "Longest time for the answer to a direct method; stay below the caller's own limit (30 s unless it says otherwise)."},
 		{name: "env", kind: stringMapKind, doc: "Variables of the plugin's environment, besides the few that every plugin gets. They are seen in the process list of root: no secrets."},
 		{name: "settings", kind: freeKind, doc: "The plugin's own settings, handed to it as they stand."},

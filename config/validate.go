@@ -210,6 +210,22 @@ func (v *validator) messages(i int) {
 	}
 }
 
+// resolveUploads makes the directories of plugins absolute.
+func (c *Config) resolveUploads() {
+	for i := range c.Plugins {
+		p := &c.Plugins[i]
+		where := c.Where(fmt.Sprintf("plugins.%s.uploads", p.Name))
+		for j, dir := range p.Uploads {
+			if filepath.IsAbs(dir) {
+				continue
+			}
+			if abs, err := filepath.Abs(filepath.Join(filepath.Dir(where.File), dir)); err == nil {
+				p.Uploads[j] = abs
+			}
+		}
+	}
+}
+
 // resolveCommands makes a command's program absolute where its name says a place.
 func (c *Config) resolveCommands() {
 	for i := range c.Plugins {

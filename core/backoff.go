@@ -38,10 +38,12 @@ func (m *Machine) outage(now Instant, f Fault, at phase, lasted time.Duration) {
 		}
 	}
 	if wasUp {
-		if f.Clean && lasted < m.lim.TakeOverWithin {
-			b.cleanCloses++
-		} else {
+		switch {
+		case lasted >= m.lim.TakeOverWithin:
 			b.cleanCloses = 0
+		case f.Clean:
+			b.cleanCloses++
+		default: // the hub may have been cut short at the middle of a packet: it says nothing either way
 		}
 		if b.cleanCloses >= m.lim.TakeOverCount {
 			f.Kind = TakenOver

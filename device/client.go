@@ -13,6 +13,7 @@ import (
 
 	"github.com/fairlead-iot/fairlead/core"
 	"github.com/fairlead-iot/fairlead/core/engine"
+	"github.com/fairlead-iot/fairlead/uploads"
 )
 
 // Config assembles a client. Start from DefaultConfig.
@@ -31,6 +32,11 @@ type Config struct {
 	OnHappening func(engine.Happening)
 	// Plugins run beside the client's own handlers; each has its own stream of messages.
 	Plugins []engine.Plugin
+
+	// Files, if set, makes what asks the hub about uploads of files. The source may be called from any goroutine.
+	Files func(id Identity, source core.CredentialSource) (core.FileService, error)
+	// Uploads, if set, makes the queue of uploads; its Files are those above, its Logger is the client's unless it has one.
+	Uploads *uploads.Config
 
 	// AutoConnect: an operation that needs a session makes one. ConnectAtStart: a session is made without being asked.
 	AutoConnect, ConnectAtStart bool
@@ -62,9 +68,11 @@ func DefaultConfig() Config {
 // Client is one device, or one module, at one hub. It is made by New and ends with Shutdown. All methods may be called
 // from any goroutine; each that takes a context ends when that does.
 type Client struct {
-	engine *engine.Engine
-	own    core.Device
-	in     *handlers
+	engine  *engine.Engine
+	own     core.Device
+	in      *handlers
+	files   core.FileService // nil where there is none
+	uploads *uploads.Queue   // nil where there is none
 	// invoker calls methods of others; nil for whom that is not.
 	invoker *invoker
 	// provisioner is that of a device that is provisioned; nil for others.
@@ -94,6 +102,14 @@ func New(cfg Config) (*Client, error) {
 		return nil, fmt.Errorf("device: %w: hostname and device id are needed", core.ErrInvalid)
 	}
 	c := &Client{in: newHandlers(), provisioner: provisioner, pending: map[uint64]chan error{}, ended: make(chan struct{})}
+	if cfg.Files != nil {
+		cfg.Credentials = serialize(cfg.Credentials)
+		files, err := cfg.Files(cfg.Identity, cfg.Credentials)
+		if err != nil {
+			return nil, err
+		}
+		c.files = files
+	}
 	plugins := append([]engine.Plugin{{PluginConfig: core.PluginConfig{Name: "(this process)"}, Launcher: c.in}}, cfg.Plugins...)
 	e, err := engine.New(engine.Config{
 		Identity: cfg.Identity, Transports: cfg.Transports, Route: cfg.Route, OnRoute: cfg.OnRoute, OnHappening: cfg.OnHappening, Credentials: cfg.Credentials, Plugins: plugins,
@@ -109,10 +125,15 @@ func New(cfg Config) (*Client, error) {
 		return nil, err
 	}
 	c.engine, c.own = e, e.Device(0)
+	if err := c.makeUploads(cfg); err != nil {
+		return nil, err
+	}
 	ctx, cancel := context.WithCancel(context.Background()) // the engine's life is the client's: it ends by Shutdown
 	c.stop = cancel
+	uploaded := c.runUploads(ctx)
 	go func() {
 		c.result = e.Run(ctx)
+		<-uploaded
 		close(c.ended)
 	}()
 	return c, nil

@@ -10,9 +10,11 @@ import (
 
 	"github.com/fairlead-iot/fairlead/core"
 	"github.com/fairlead-iot/fairlead/credentials"
+	"github.com/fairlead-iot/fairlead/transports/http"
 	"github.com/fairlead-iot/fairlead/transports/mqtt"
 	"github.com/fairlead-iot/fairlead/transports/mqttws"
 	"github.com/fairlead-iot/fairlead/transports/netdial"
+	"github.com/fairlead-iot/fairlead/uploads"
 )
 
 // Options is what a constructor may be told. They have the names of the Python client's options; a constructor fills in
@@ -33,7 +35,7 @@ type Options struct {
 	// SASTokenTTL is the life of a token that is signed with a key: 10 s to 365 days, an hour if not set. It is renewed at
 	// 80 to 85 % of it, unnoticed.
 	SASTokenTTL time.Duration
-	// Proxy, if set, is the only way to the hub.
+	// Proxy, if set, is the only way to the hub, and to the storage of uploads.
 	Proxy ProxyOptions
 	// KeepAlive is the longest silence before a ping: 1 s to 1740 s, a minute if not set.
 	KeepAlive time.Duration
@@ -54,8 +56,8 @@ type Options struct {
 
 	// ExtraCA, PEM, is trusted beside the roots.
 	ExtraCA []byte
-	// Port is the hub's, 8883 if not set, or 443 with WebSockets; HTTPSPort is the Edge hub's for InvokeMethod, 443 if not
-	// set. Address, if set, is dialed in place of the hub's name.
+	// Port is the hub's, 8883 if not set, or 443 with WebSockets; HTTPSPort is the one for uploads, and the Edge hub's for
+	// InvokeMethod, 443 if not set. Address, if set, is dialed in place of the hub's name.
 	Port, HTTPSPort int
 	Address         string
 	// DialContext, if set, takes the place of DNS and TCP, to a proxy too.
@@ -175,13 +177,31 @@ func (o *Options) tls() (netdial.TLSConfig, error) {
 }
 
 func (o *Options) clientBy(id Identity, source CredentialSource, routes []core.Transport) (*Client, error) {
+	storage, err := http.NewStorage(http.StorageConfig{TLS: netdial.TLSConfig{ExtraCA: o.ExtraCA}, Proxy: o.Proxy, DialContext: o.DialContext})
+	if err != nil {
+		return nil, fmt.Errorf("device: %w", err)
+	}
 	return New(Config{
-		Identity: id, Credentials: source, Transports: routes,
+		Uploads:  &uploads.Config{Storage: storage},
+		Identity: id, Credentials: source, Transports: routes, Files: o.files,
 		AutoConnect: o.AutoConnect, ConnectionRetry: o.ConnectionRetry,
 		ConnectionRetryInterval: o.ConnectionRetryInterval, ConnectionRetryMax: o.ConnectionRetryMax,
 		EnsureDesiredProperties: o.EnsureDesiredProperties,
 		OutboxMessages:          o.OutboxMessages, OutboxBytes: o.OutboxBytes, Logger: o.Logger,
 	})
+}
+
+// files makes what asks the hub about uploads.
+func (o *Options) files(id Identity, source CredentialSource) (core.FileService, error) {
+	files, err := http.New(http.Config{
+		Identity: id, Credentials: source, UserAgent: o.UserAgent, ProductInfo: o.ProductInfo, Port: o.HTTPSPort, Address: o.Address,
+		TLS:   netdial.TLSConfig{ServerVerificationCert: o.ServerVerificationCert, ExtraCA: o.ExtraCA},
+		Proxy: o.Proxy, DialContext: o.DialContext,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("device: %w", err)
+	}
+	return files, nil
 }
 
 // parseID takes a module's id off its device's. What has a slash and no module keeps it, and is refused for that.

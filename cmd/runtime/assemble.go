@@ -43,6 +43,8 @@ type running struct {
 	history *keeper
 	// failed gets the first plugin that cannot be started at all.
 	failed chan config.Problem
+	// assembled is closed when client is set.
+	assembled chan struct{}
 }
 
 // assemble puts a device together and starts it: credentials, transports, plugins, client, in this order. What the user
@@ -62,7 +64,9 @@ func assembleWith(c *config.Config, log *slog.Logger, from timeSource) (_ *runni
 	for _, text := range host.Limitations() {
 		log.Debug("plugins on this system", "limitation", text)
 	}
-	rt := &running{cfg: c, log: log, time: from, metrics: newMetrics(), proof: filesOf(&c.Device), failed: make(chan config.Problem, 1)}
+	rt := &running{
+		cfg: c, log: log, time: from, metrics: newMetrics(), proof: filesOf(&c.Device), failed: make(chan config.Problem, 1), assembled: make(chan struct{}),
+	}
 	if err := os.MkdirAll(c.StateDir, 0o700); err != nil {
 		return nil, configProblem(c, "state_dir", fmt.Errorf("make the state directory: %w", err))
 	}
@@ -107,8 +111,11 @@ func assembleWith(c *config.Config, log *slog.Logger, from timeSource) (_ *runni
 		return nil, err
 	}
 	log.Info("starting", "version", readVersion().Version, "device", whoStarts(c, &cfg), "plugins", len(plugins), "outbox", c.Outbox.Mode)
-	rt.client, err = device.New(cfg)
-	return rt, err
+	if rt.client, err = device.New(cfg); err != nil {
+		return nil, err
+	}
+	close(rt.assembled)
+	return rt, nil
 }
 
 // credential makes the identity and the source of its credentials.
@@ -256,6 +263,7 @@ func (rt *running) plugins() ([]engine.Plugin, error) {
 		hc := host.Config{
 			Name: p.Name, Command: p.Command, Env: p.Env, Dir: dir, RuntimeDir: filepath.Join(rt.cfg.StateDir, "run"),
 			Settings: settings, Logger: rt.log, Metric: rt.metrics.observe,
+			Files: rt.door(p.Name, p.Uploads),
 		}
 		if p.Builtin != "" {
 			hc.BuiltinArgs = []string{builtinCommand, p.Builtin}

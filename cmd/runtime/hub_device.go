@@ -128,6 +128,10 @@ func (t *hubTarget) explain(w io.Writer, file string, d api.Device) error {
 	if err != nil {
 		return fmt.Errorf("read the hub's address: %w", err)
 	}
+	httpsHost, httpsPort, err := net.SplitHostPort(r.HTTPS)
+	if err != nil {
+		return fmt.Errorf("read the hub's address: %w", err)
+	}
 	identity := fmt.Sprintf("{connection_string: {file: %s}}", file)
 	if t := d.Authentication.Type; t == api.AuthSelfSigned || t == api.AuthCA {
 		identity = fmt.Sprintf("{x509: {hostname: %s, device_id: %s, cert_file: CERT.pem, key_file: CERT.key}}", r.Hostname, d.DeviceID)
@@ -137,8 +141,9 @@ version: 1
 device: %s
 transports:
   - {use: mqtt, port: %s, address: %q}
-tls: {server_verification_cert: {file: %s}}
-`, identity, port, host, r.CAFile)
+tls: {server_verification_cert: {file: %s}, extra_ca: {file: %s}}
+uploads: {port: %s, address: %q}
+`, identity, port, host, r.CAFile, r.CAFile, httpsPort, httpsHost)
 	return err
 }
 

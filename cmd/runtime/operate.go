@@ -187,6 +187,13 @@ func printStatus(out io.Writer, s control.Status) error {
 		row("last dead letter", "%s", s.LastDeadLetter)
 	}
 	row("desired", "version %d", s.Desired)
+	for _, u := range s.Uploads {
+		from := u.Path
+		if from == "" {
+			from = "a stream of " + u.Owner
+		}
+		row("upload "+u.ID, "%s as %s: %s", from, u.Name, uploadText(u))
+	}
 	for _, p := range s.Plugins {
 		text := p.State
 		if p.Degraded {

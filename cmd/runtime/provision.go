@@ -28,8 +28,14 @@ func (rt *running) identify(cfg *device.Config) (err error) {
 	var edgeCA []byte
 	switch {
 	case c.Device.Provisioning != nil:
-		cfg.Provisioning, err = rt.provisioning()
-		return err
+		if cfg.Provisioning, err = rt.provisioning(); err != nil {
+			return err
+		}
+		trust, err := hubTrust(c, nil)
+		if err != nil {
+			return err
+		}
+		return rt.uploads(cfg, trust)
 	case c.Device.EdgeEnvironment:
 		edgeCA, err = rt.edge(cfg)
 	default:
@@ -52,9 +58,11 @@ func (rt *running) identify(cfg *device.Config) (err error) {
 		return err
 	}
 	if cfg.Transports == nil {
-		cfg.Transports, err = makeTransports(c, cfg.Identity, nil, now, rt.log)
+		if cfg.Transports, err = makeTransports(c, cfg.Identity, nil, now, rt.log); err != nil {
+			return err
+		}
 	}
-	return err
+	return rt.uploads(cfg, trust)
 }
 
 func defaultPort(t config.Transport) int {

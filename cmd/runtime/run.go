@@ -98,7 +98,7 @@ func (rt *running) Status(ctx context.Context) (control.Status, error) {
 			Submitted: n.Submitted, Acknowledged: n.Acknowledged, MethodsCalled: n.MethodsCalled, MethodsAnswered: n.MethodsAnswered,
 			MessagesReceived: n.MessagesReceived, MessagesCompleted: n.MessagesCompleted, DeadLetters: n.DeadLetters, PluginExits: n.PluginExits,
 		},
-		DeadLetters: len(e.DeadLetters),
+		DeadLetters: len(e.DeadLetters), Uploads: rt.uploadList(),
 	}
 	addRoutes(&s.Connection, e)
 	s.Clock = rt.clock.Doubt()

@@ -150,6 +150,16 @@ func (t *trace) add(l traced) {
 	t.added = make(chan struct{})
 }
 
+// note is a line that is not the machine's.
+type note string
+
+func (n note) String() string { return string(n) }
+
+// Note adds a line to the trace: what happened beside the machine, in its style. It may be called from any goroutine.
+func (e *Engine) Note(text string) {
+	e.trace.add(traced{core.Instant(time.Since(e.start)), time.Now(), false, note(text)})
+}
+
 // Trace returns the lines with numbers of at least from (as far as they are kept), and a channel that is closed when
 // there are more. Lines of the message flow are not part of it.
 func (e *Engine) Trace(from uint64) ([]Line, <-chan struct{}) {

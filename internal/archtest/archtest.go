@@ -67,7 +67,7 @@ var Rules = []Rule{
 		Why: "siblings behind the ports never see each other",
 	},
 	{
-		From: []string{"transports/mqtt"}, Deny: []string{"transports/..."}, Allow: []string{"transports/netdial"},
+		From: []string{"transports/mqtt", "transports/http"}, Deny: []string{"transports/..."}, Allow: []string{"transports/netdial"},
 		Why: "the one sibling arrow goes mqttws → mqtt → netdial, http → netdial",
 	},
 	{

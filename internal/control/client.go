@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"net"
 	"net/http"
+	"net/url"
 	"syscall"
 	"time"
 
@@ -65,6 +66,40 @@ func (c *Client) UpdateToken(ctx context.Context, token core.Secret) error {
 // UseRoute moves the session to a route, or with engine.AutoRoute back to the order of preference, and waits for it.
 func (c *Client) UseRoute(ctx context.Context, name string) error {
 	return c.do(ctx, http.MethodPost, "/v1/transport", useRoute{name}, nil)
+}
+
+// Upload queues an upload.
+func (c *Client) Upload(ctx context.Context, r NewUpload) (Upload, error) {
+	var u Upload
+	err := c.do(ctx, http.MethodPost, "/v1/uploads", r, &u)
+	return u, err
+}
+
+// FollowUpload calls f with how an upload stands, now and after changes (a few times in a second at most), and returns how
+// it ended. It ends before with ctx, with the runtime, or with an error of f.
+func (c *Client) FollowUpload(ctx context.Context, id string, f func(Upload) error) (Upload, error) {
+	var u Upload
+	resp, err := c.send(ctx, http.MethodGet, "/v1/uploads/"+url.PathEscape(id), nil)
+	if err != nil {
+		return u, err
+	}
+	defer resp.Body.Close() //nolint:errcheck // it was read
+	for dec := json.NewDecoder(resp.Body); !u.HasEnded(); {
+		var now Upload // what is 0 is left out of the answer
+		if err := dec.Decode(&now); err != nil {
+			return u, fmt.Errorf("follow upload: %w", err)
+		}
+		u = now
+		if err := f(u); err != nil {
+			return u, err
+		}
+	}
+	return u, nil
+}
+
+// CancelUpload calls an upload off.
+func (c *Client) CancelUpload(ctx context.Context, id string) error {
+	return c.do(ctx, http.MethodDelete, "/v1/uploads/"+url.PathEscape(id), nil, nil)
 }
 
 // Twin asks the hub for the twin.
@@ -184,6 +219,8 @@ type Status struct {
 	Desired    int64      `json:"desired_version"`
 	Plugins    []Plugin   `json:"plugins"`
 	Counters   Counters   `json:"counters"`
+	// Uploads are those that have not ended, and the last that have, in order.
+	Uploads []Upload `json:"uploads"`
 	// DeadLetters counts those kept; the newest is shown in LastDeadLetter.
 	DeadLetters    int    `json:"dead_letters"`
 	LastDeadLetter string `json:"last_dead_letter,omitempty"`

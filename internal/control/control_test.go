@@ -31,7 +31,10 @@ type backend struct {
 	// token is the last one given.
 	token core.Secret
 	route string
-	seen  chan struct{} // closed when a blocking call has begun
+	// uploads are the states that an upload goes through, cancelled the last id that was called off.
+	uploads   []Upload
+	cancelled string
+	seen      chan struct{} // closed when a blocking call has begun
 
 	mu    sync.Mutex
 	lines []engine.Line
@@ -78,6 +81,31 @@ func (b *backend) UpdateToken(_ context.Context, token core.Secret) error {
 
 func (b *backend) UseRoute(_ context.Context, name string) error {
 	b.route = name
+	return b.err
+}
+
+func (b *backend) Upload(_ context.Context, r NewUpload) (Upload, error) {
+	return Upload{ID: "u1", Path: r.Path, Name: r.Name, State: "queued"}, b.err
+}
+
+// UploadState goes through upload's states, one at each question.
+func (b *backend) UploadState(id string) (Upload, <-chan struct{}, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if id != "u1" {
+		return Upload{}, nil, core.ErrInvalid
+	}
+	changed := make(chan struct{})
+	close(changed)
+	u := b.uploads[0]
+	if len(b.uploads) > 1 {
+		b.uploads = b.uploads[1:]
+	}
+	return u, changed, b.err
+}
+
+func (b *backend) CancelUpload(id string) error {
+	b.cancelled = id
 	return b.err
 }
 
@@ -141,6 +169,34 @@ func TestEachOperationGoesThroughTheSocket(t *testing.T) {
 	}
 	if version, err := c.Report(t.Context(), json.RawMessage(`{"a":1}`)); err != nil || version != 7 {
 		t.Errorf("report %d: %v", version, err)
+	}
+}
+
+func TestAnUploadIsFollowedToItsEnd(t *testing.T) {
+	states := []Upload{
+		{ID: "u1", State: "queued", Size: 10},
+		{ID: "u1", State: "uploading", Size: 10, Sent: 5, Rate: 2.5, Left: 2},
+		{ID: "u1", State: "waiting", Size: 10, Sent: 5, Reason: "no network", NextAttempt: 1.5},
+		{ID: "u1", State: "failed", Size: 10, Sent: 5, Reason: "changed"},
+	}
+	b := &backend{uploads: states}
+	c, _ := serve(t, b)
+	if u, err := c.Upload(t.Context(), NewUpload{Path: "/x y", Name: "a/ü"}); err != nil || u.ID != "u1" || u.Path != "/x y" || u.Name != "a/ü" {
+		t.Errorf("upload %+v: %v", u, err)
+	}
+	var seen []Upload
+	u, err := c.FollowUpload(t.Context(), "u1", func(u Upload) error { seen = append(seen, u); return nil })
+	if err != nil || fmt.Sprint(seen) != fmt.Sprint(states) || u != states[3] {
+		t.Errorf("followed %+v, and last %+v: %v", seen, u, err)
+	}
+	if !u.HasEnded() || seen[2].HasEnded() || seen[1].Percent() != 50 {
+		t.Errorf("states %+v", seen)
+	}
+	if _, err := c.FollowUpload(t.Context(), "other/..", nil); !errors.Is(err, core.ErrInvalid) {
+		t.Errorf("an unknown one: %v", err)
+	}
+	if err := c.CancelUpload(t.Context(), "u1"); err != nil || b.cancelled != "u1" {
+		t.Errorf("cancelled %q: %v", b.cancelled, err)
 	}
 }
 

@@ -43,6 +43,11 @@ type Backend interface {
 	UpdateToken(ctx context.Context, token core.Secret) error
 	// UseRoute is engine.Engine.UseRoute.
 	UseRoute(ctx context.Context, name string) error
+	// Upload queues an upload; UploadState tells how one stands, with a channel that is closed at the next change of any;
+	// CancelUpload calls one off.
+	Upload(ctx context.Context, r NewUpload) (Upload, error)
+	UploadState(id string) (Upload, <-chan struct{}, error)
+	CancelUpload(id string) error
 }
 
 // CheckDir says what keeps a directory, whether it is there yet or not, from holding the socket.
@@ -138,6 +143,7 @@ func routes(b Backend) http.Handler {
 		version, err := b.Report(r.Context(), patch)
 		answer(w, Reported{version}, err)
 	})
+	uploadRoutes(mux, b)
 	return mux
 }
 

@@ -81,11 +81,6 @@ func (m *mutant) Deadline() (core.Instant, bool) {
 	return at, ok
 }
 
-// isSwap reports whether this attempt is to lead the session to another route.
-func (m *mutant) isSwap(e core.Epoch, route int) bool {
-	return m.up != 0 && e > m.up && route != m.routes[m.up]
-}
-
 func (m *mutant) learn(ev core.Event) {
 	switch ev := ev.(type) {
 	case core.Connected:
@@ -131,7 +126,7 @@ func (m *mutant) note(e core.Effect) {
 	}
 }
 
-var bugs = []bug{
+var bugs = append(routeBugs, []bug{
 	{
 		name: "a stale Lost is accepted", finds: []Oracle{OneSession, DeadEpoch, StateTrue},
 		event: func(m *mutant, ev core.Event) []core.Event {
@@ -213,7 +208,7 @@ var bugs = []bug{
 		event: func(m *mutant, ev core.Event) []core.Event {
 			switch ev := ev.(type) {
 			case core.Opened:
-				if m.up != 0 && ev.Epoch > m.up {
+				if m.up != 0 && ev.Epoch > m.up && !m.isSwap(ev.Epoch, m.routes[ev.Epoch]) {
 					m.out = append(m.out, core.Close{Epoch: m.up})
 					m.closing, m.opened = m.up, ev
 					return []core.Event{core.Lost{Epoch: m.up, Fault: core.Fault{Reason: "renewal"}}}
@@ -409,59 +404,6 @@ var bugs = []bug{
 			return []core.Effect{e}
 		},
 	},
-	{
-		name: "a better route is never tried again", finds: []Oracle{Preferred},
-		effect: func(m *mutant, e core.Effect) []core.Effect {
-			if o, ok := e.(core.Open); ok && m.isSwap(o.Epoch, o.Route) {
-				m.more = append(m.more, core.OpenFailed{Epoch: o.Epoch, Fault: core.Fault{Kind: core.Blocked}})
-				return nil
-			}
-			return []core.Effect{e}
-		},
-	},
-	{
-		name: "a swap takes what is in flight for acknowledged", finds: []Oracle{Settled},
-		event: func(m *mutant, ev core.Event) []core.Event {
-			o, ok := ev.(core.Opened)
-			if !ok || !m.isSwap(o.Epoch, m.routes[o.Epoch]) {
-				return []core.Event{ev}
-			}
-			var events []core.Event
-			for n, upto := range m.sent {
-				if upto > 0 {
-					events = append(events, core.Acked{Epoch: m.up, Lane: core.Lane(n), Upto: upto})
-				}
-			}
-			return append(events, ev)
-		},
-	},
-	{
-		name: "a try of a better route that fails counts as a loss", finds: []Oracle{StateTrue, DeadEpoch, OneSession},
-		event: func(m *mutant, ev core.Event) []core.Event {
-			if o, ok := ev.(core.OpenFailed); ok && m.isSwap(o.Epoch, m.routes[o.Epoch]) {
-				return []core.Event{ev, core.Lost{Epoch: m.up, Fault: o.Fault}}
-			}
-			return []core.Event{ev}
-		},
-	},
-	{
-		name: "each link-up is answered by an attempt", finds: []Oracle{Dials},
-		event: func(_ *mutant, ev core.Event) []core.Event {
-			if _, ok := ev.(core.NetworkChanged); ok {
-				return []core.Event{core.CredentialChanged{}}
-			}
-			return []core.Event{ev}
-		},
-	},
-	{
-		name: "a chosen route is left for the preferred one", finds: []Oracle{Preferred},
-		event: func(_ *mutant, ev core.Event) []core.Event {
-			if r, ok := ev.(core.RouteRequested); ok && !r.Auto {
-				return []core.Event{core.RouteRequested{Op: r.Op, Auto: true}}
-			}
-			return []core.Event{ev}
-		},
-	},
 	{name: "the deadline is always now", finds: []Oracle{Spin}, isAwake: true},
 	{
 		name: "what the hub has stays in the store", finds: []Oracle{Kept},
@@ -475,7 +417,7 @@ var bugs = []bug{
 		name: "a shutdown does not end", finds: []Oracle{Shutdown},
 		effect: drop(func(e core.Effect) bool { _, ok := e.(core.Stop); return ok }),
 	},
-}
+}...)
 
 // drop forgets orders.
 func drop(which func(core.Effect) bool) func(*mutant, core.Effect) []core.Effect {

@@ -9,7 +9,7 @@ import (
 
 // Limits of the engine and of the transports, as they are known to be.
 const (
-	openTimeout      = 30 * time.Second
+	openTimeout      = 25 * time.Second
 	connectTimeout   = 30 * time.Second
 	subscribeTimeout = 10 * time.Second
 	respondTimeout   = 10 * time.Second

@@ -32,6 +32,8 @@ type Config struct {
 	// Metric, if set, is told each observation that the plugin makes. It must not block, and may be called from any
 	// goroutine.
 	Metric func(Metric)
+	// Files is what the plugin may do with files; nil means nothing.
+	Files core.PluginFiles
 	// StartTimeout bounds a start, from exec to the plugin's registration; 0 means 10 s.
 	StartTimeout time.Duration
 	// Ping sets the heartbeat; the zero value means every 3 s, 3 misses of 2 s.

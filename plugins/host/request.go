@@ -24,6 +24,9 @@ func (s *session) request(r *pluginv1.Request) {
 	refused := twice || len(s.requests) >= wire.MaxRequests
 	if !refused {
 		s.requests[id] = cancel
+		if r.GetUpload().GetStream() {
+			s.inflows[id] = newInflow()
+		}
 	}
 	s.mu.Unlock()
 	if refused {
@@ -44,6 +47,7 @@ func (s *session) request(r *pluginv1.Request) {
 		reply.Id = id
 		s.mu.Lock()
 		s.replied = append(s.replied, id)
+		delete(s.inflows, id)
 		s.frames = append(s.frames, replyFrame(reply))
 		s.mu.Unlock()
 		s.signal()
@@ -56,6 +60,7 @@ func replyFrame(r *pluginv1.Reply) *pluginv1.SessionRequest {
 
 // carryOut asks the device.
 func (s *session) carryOut(ctx context.Context, r *pluginv1.Request) (*pluginv1.Reply, error) {
+	id := r.GetId()
 	switch r := r.GetRequest().(type) {
 	case *pluginv1.Request_Report:
 		patch := r.Report.GetPatch()
@@ -76,11 +81,11 @@ func (s *session) carryOut(ctx context.Context, r *pluginv1.Request) (*pluginv1.
 	case *pluginv1.Request_Disconnect:
 		return &pluginv1.Reply{}, s.dev.Disconnect(ctx)
 	case *pluginv1.Request_StorageInfo:
-		return nil, unsupported("ask for storage information")
+		return s.storageInfo(ctx, r.StorageInfo)
 	case *pluginv1.Request_NotifyUpload:
-		return nil, unsupported("notify of an upload")
+		return s.notifyUpload(ctx, r.NotifyUpload)
 	case *pluginv1.Request_Upload:
-		return nil, unsupported("upload files for plugins")
+		return s.upload(ctx, id, r.Upload)
 	case *pluginv1.Request_UpdateSasToken:
 		return &pluginv1.Reply{}, s.dev.UpdateToken(ctx, core.Secret(r.UpdateSasToken.GetToken()))
 	}

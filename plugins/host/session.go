@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 
@@ -43,9 +44,11 @@ type session struct {
 	end    context.CancelCauseFunc
 	ended  chan struct{} // closed when every goroutine has ended
 	info   core.PluginInfo
-	in     *intake
-	logs   *bucket
-	metric *bucket
+	// tellsUploads: the plugin knows the progress of uploads.
+	tellsUploads bool
+	in           *intake
+	logs         *bucket
+	metric       *bucket
 
 	drained  chan struct{}
 	drainOne sync.Once
@@ -60,10 +63,12 @@ type session struct {
 	connection *pluginv1.ConnectionState // the newest that was not sent
 	nextID     uint64
 	calls      map[uint64]chan *pluginv1.Return
-	requests   map[uint64]context.CancelFunc // until the reply is on its way: replies may be large
-	replied    []uint64                      // those whose replies are in frames
-	heard      time.Time                     // when the last frame came
-	finish     bool                          // the writer closes the stream when it has sent all
+	requests   map[uint64]context.CancelFunc       // until the reply is on its way: replies may be large
+	replied    []uint64                            // those whose replies are in frames
+	inflows    map[uint64]*inflow                  // the streams that the plugin uploads, by request
+	progress   map[uint64]*pluginv1.UploadProgress // the newest that was not sent, by request
+	heard      time.Time                           // when the last frame came
+	finish     bool                                // the writer closes the stream when it has sent all
 	wake       chan struct{}
 }
 
@@ -140,7 +145,8 @@ func attach(ctx context.Context, cfg Config, open opener, d core.Device) (*sessi
 	s := &session{
 		cfg: cfg, log: cfg.Logger, dev: d, ctx: sctx, end: end, ended: make(chan struct{}), drained: make(chan struct{}),
 		logs: newBucket(logRate, logBurst), metric: newBucket(metricRate, metricBurst),
-		calls: make(map[uint64]chan *pluginv1.Return), requests: make(map[uint64]context.CancelFunc), wake: make(chan struct{}, 1),
+		calls: make(map[uint64]chan *pluginv1.Return), requests: make(map[uint64]context.CancelFunc),
+		inflows: make(map[uint64]*inflow), progress: make(map[uint64]*pluginv1.UploadProgress), wake: make(chan struct{}, 1),
 	}
 	s.in = newIntake(d, s, s.grant)
 	stop := context.AfterFunc(ctx, func() { end(context.Cause(ctx)) })
@@ -168,6 +174,7 @@ func (s *session) register(open opener) error {
 	s.stream, s.hangUp = stream, hangUp
 	init := &pluginv1.Init{
 		PluginName: s.cfg.Name, Identity: wire.FromIdentity(s.dev.Identity()), SettingsJson: s.cfg.Settings, Host: wire.Host, LogLevel: s.level(),
+		Features: []string{wire.FeatureUploads},
 	}
 	// An error of Send is io.EOF; Recv has the reason.
 	_ = stream.Send(&pluginv1.SessionRequest{Frame: &pluginv1.SessionRequest_Init{Init: init}})
@@ -178,6 +185,7 @@ func (s *session) register(open opener) error {
 	switch f := f.GetFrame().(type) {
 	case *pluginv1.SessionResponse_Register:
 		r := f.Register
+		s.tellsUploads = slices.Contains(r.GetFeatures(), wire.FeatureUploads)
 		s.info = core.PluginInfo{
 			Name: r.GetName(), SDK: r.GetSdk(), Methods: r.GetMethods(), Messages: r.GetHandlesMessages(), Desired: r.GetHandlesDesired(),
 		}
@@ -302,6 +310,15 @@ func (s *session) take() (frames []*pluginv1.SessionRequest, finish bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	frames, s.frames = s.frames, nil
+	if len(s.progress) > 0 {
+		// Before the replies, after which nobody listens.
+		var first []*pluginv1.SessionRequest
+		for _, p := range s.progress {
+			first = append(first, &pluginv1.SessionRequest{Frame: &pluginv1.SessionRequest_UploadProgress{UploadProgress: p}})
+		}
+		frames = append(first, frames...)
+		clear(s.progress)
+	}
 	for _, id := range s.replied {
 		delete(s.requests, id)
 	}
@@ -398,6 +415,8 @@ func (s *session) handle(f *pluginv1.SessionResponse) error {
 		}
 	case *pluginv1.SessionResponse_Request:
 		s.request(f.Request)
+	case *pluginv1.SessionResponse_UploadData:
+		return s.uploadData(f.UploadData)
 	case *pluginv1.SessionResponse_Cancel:
 		s.mu.Lock()
 		stop := s.requests[f.Cancel.GetId()]

@@ -102,6 +102,67 @@ func (Verdict) EnumDescriptor() ([]byte, []int) {
 	return file_plugin_proto_rawDescGZIP(), []int{0}
 }
 
+type UploadProgress_State int32
+
+const (
+	UploadProgress_STATE_UNSPECIFIED UploadProgress_State = 0
+	UploadProgress_STATE_QUEUED      UploadProgress_State = 1
+	UploadProgress_STATE_RUNNING     UploadProgress_State = 2
+	UploadProgress_STATE_WAITING     UploadProgress_State = 3 // for the next attempt
+	UploadProgress_STATE_DONE        UploadProgress_State = 4
+	UploadProgress_STATE_FAILED      UploadProgress_State = 5
+	UploadProgress_STATE_CANCELLED   UploadProgress_State = 6
+)
+
+// Enum value maps for UploadProgress_State.
+var (
+	UploadProgress_State_name = map[int32]string{
+		0: "STATE_UNSPECIFIED",
+		1: "STATE_QUEUED",
+		2: "STATE_RUNNING",
+		3: "STATE_WAITING",
+		4: "STATE_DONE",
+		5: "STATE_FAILED",
+		6: "STATE_CANCELLED",
+	}
+	UploadProgress_State_value = map[string]int32{
+		"STATE_UNSPECIFIED": 0,
+		"STATE_QUEUED":      1,
+		"STATE_RUNNING":     2,
+		"STATE_WAITING":     3,
+		"STATE_DONE":        4,
+		"STATE_FAILED":      5,
+		"STATE_CANCELLED":   6,
+	}
+)
+
+func (x UploadProgress_State) Enum() *UploadProgress_State {
+	p := new(UploadProgress_State)
+	*p = x
+	return p
+}
+
+func (x UploadProgress_State) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (UploadProgress_State) Descriptor() protoreflect.EnumDescriptor {
+	return file_plugin_proto_enumTypes[1].Descriptor()
+}
+
+func (UploadProgress_State) Type() protoreflect.EnumType {
+	return &file_plugin_proto_enumTypes[1]
+}
+
+func (x UploadProgress_State) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use UploadProgress_State.Descriptor instead.
+func (UploadProgress_State) EnumDescriptor() ([]byte, []int) {
+	return file_plugin_proto_rawDescGZIP(), []int{26, 0}
+}
+
 type Error_Code int32
 
 const (
@@ -162,11 +223,11 @@ func (x Error_Code) String() string {
 }
 
 func (Error_Code) Descriptor() protoreflect.EnumDescriptor {
-	return file_plugin_proto_enumTypes[1].Descriptor()
+	return file_plugin_proto_enumTypes[2].Descriptor()
 }
 
 func (Error_Code) Type() protoreflect.EnumType {
-	return &file_plugin_proto_enumTypes[1]
+	return &file_plugin_proto_enumTypes[2]
 }
 
 func (x Error_Code) Number() protoreflect.EnumNumber {
@@ -175,7 +236,7 @@ func (x Error_Code) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Error_Code.Descriptor instead.
 func (Error_Code) EnumDescriptor() ([]byte, []int) {
-	return file_plugin_proto_rawDescGZIP(), []int{27, 0}
+	return file_plugin_proto_rawDescGZIP(), []int{30, 0}
 }
 
 type ConnectionState_State int32
@@ -223,11 +284,11 @@ func (x ConnectionState_State) String() string {
 }
 
 func (ConnectionState_State) Descriptor() protoreflect.EnumDescriptor {
-	return file_plugin_proto_enumTypes[2].Descriptor()
+	return file_plugin_proto_enumTypes[3].Descriptor()
 }
 
 func (ConnectionState_State) Type() protoreflect.EnumType {
-	return &file_plugin_proto_enumTypes[2]
+	return &file_plugin_proto_enumTypes[3]
 }
 
 func (x ConnectionState_State) Number() protoreflect.EnumNumber {
@@ -236,7 +297,7 @@ func (x ConnectionState_State) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use ConnectionState_State.Descriptor instead.
 func (ConnectionState_State) EnumDescriptor() ([]byte, []int) {
-	return file_plugin_proto_rawDescGZIP(), []int{28, 0}
+	return file_plugin_proto_rawDescGZIP(), []int{31, 0}
 }
 
 type Log_Level int32
@@ -278,11 +339,11 @@ func (x Log_Level) String() string {
 }
 
 func (Log_Level) Descriptor() protoreflect.EnumDescriptor {
-	return file_plugin_proto_enumTypes[3].Descriptor()
+	return file_plugin_proto_enumTypes[4].Descriptor()
 }
 
 func (Log_Level) Type() protoreflect.EnumType {
-	return &file_plugin_proto_enumTypes[3]
+	return &file_plugin_proto_enumTypes[4]
 }
 
 func (x Log_Level) Number() protoreflect.EnumNumber {
@@ -291,7 +352,7 @@ func (x Log_Level) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Log_Level.Descriptor instead.
 func (Log_Level) EnumDescriptor() ([]byte, []int) {
-	return file_plugin_proto_rawDescGZIP(), []int{34, 0}
+	return file_plugin_proto_rawDescGZIP(), []int{37, 0}
 }
 
 type Metric_Kind int32
@@ -327,11 +388,11 @@ func (x Metric_Kind) String() string {
 }
 
 func (Metric_Kind) Descriptor() protoreflect.EnumDescriptor {
-	return file_plugin_proto_enumTypes[4].Descriptor()
+	return file_plugin_proto_enumTypes[5].Descriptor()
 }
 
 func (Metric_Kind) Type() protoreflect.EnumType {
-	return &file_plugin_proto_enumTypes[4]
+	return &file_plugin_proto_enumTypes[5]
 }
 
 func (x Metric_Kind) Number() protoreflect.EnumNumber {
@@ -340,7 +401,7 @@ func (x Metric_Kind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Metric_Kind.Descriptor instead.
 func (Metric_Kind) EnumDescriptor() ([]byte, []int) {
-	return file_plugin_proto_rawDescGZIP(), []int{35, 0}
+	return file_plugin_proto_rawDescGZIP(), []int{38, 0}
 }
 
 // SessionRequest is a frame from the host to the plugin.
@@ -359,6 +420,8 @@ type SessionRequest struct {
 	//	*SessionRequest_Ping
 	//	*SessionRequest_Drain
 	//	*SessionRequest_TokenWanted
+	//	*SessionRequest_UploadProgress
+	//	*SessionRequest_UploadCredit
 	Frame         isSessionRequest_Frame `protobuf_oneof:"frame"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -500,6 +563,24 @@ func (x *SessionRequest) GetTokenWanted() *TokenWanted {
 	return nil
 }
 
+func (x *SessionRequest) GetUploadProgress() *UploadProgress {
+	if x != nil {
+		if x, ok := x.Frame.(*SessionRequest_UploadProgress); ok {
+			return x.UploadProgress
+		}
+	}
+	return nil
+}
+
+func (x *SessionRequest) GetUploadCredit() *UploadCredit {
+	if x != nil {
+		if x, ok := x.Frame.(*SessionRequest_UploadCredit); ok {
+			return x.UploadCredit
+		}
+	}
+	return nil
+}
+
 type isSessionRequest_Frame interface {
 	isSessionRequest_Frame()
 }
@@ -548,6 +629,14 @@ type SessionRequest_TokenWanted struct {
 	TokenWanted *TokenWanted `protobuf:"bytes,11,opt,name=token_wanted,json=tokenWanted,proto3,oneof"`
 }
 
+type SessionRequest_UploadProgress struct {
+	UploadProgress *UploadProgress `protobuf:"bytes,12,opt,name=upload_progress,json=uploadProgress,proto3,oneof"`
+}
+
+type SessionRequest_UploadCredit struct {
+	UploadCredit *UploadCredit `protobuf:"bytes,13,opt,name=upload_credit,json=uploadCredit,proto3,oneof"`
+}
+
 func (*SessionRequest_Init) isSessionRequest_Frame() {}
 
 func (*SessionRequest_Credit) isSessionRequest_Frame() {}
@@ -570,6 +659,10 @@ func (*SessionRequest_Drain) isSessionRequest_Frame() {}
 
 func (*SessionRequest_TokenWanted) isSessionRequest_Frame() {}
 
+func (*SessionRequest_UploadProgress) isSessionRequest_Frame() {}
+
+func (*SessionRequest_UploadCredit) isSessionRequest_Frame() {}
+
 // SessionResponse is a frame from the plugin to the host. A frame holds at most 1 MiB, or one message.
 type SessionResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -587,6 +680,7 @@ type SessionResponse struct {
 	//	*SessionResponse_Metric
 	//	*SessionResponse_Drained
 	//	*SessionResponse_Ended
+	//	*SessionResponse_UploadData
 	Frame         isSessionResponse_Frame `protobuf_oneof:"frame"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -737,6 +831,15 @@ func (x *SessionResponse) GetEnded() *Ended {
 	return nil
 }
 
+func (x *SessionResponse) GetUploadData() *UploadData {
+	if x != nil {
+		if x, ok := x.Frame.(*SessionResponse_UploadData); ok {
+			return x.UploadData
+		}
+	}
+	return nil
+}
+
 type isSessionResponse_Frame interface {
 	isSessionResponse_Frame()
 }
@@ -789,6 +892,10 @@ type SessionResponse_Ended struct {
 	Ended *Ended `protobuf:"bytes,12,opt,name=ended,proto3,oneof"`
 }
 
+type SessionResponse_UploadData struct {
+	UploadData *UploadData `protobuf:"bytes,13,opt,name=upload_data,json=uploadData,proto3,oneof"`
+}
+
 func (*SessionResponse_Register) isSessionResponse_Frame() {}
 
 func (*SessionResponse_Refuse) isSessionResponse_Frame() {}
@@ -812,6 +919,8 @@ func (*SessionResponse_Metric) isSessionResponse_Frame() {}
 func (*SessionResponse_Drained) isSessionResponse_Frame() {}
 
 func (*SessionResponse_Ended) isSessionResponse_Frame() {}
+
+func (*SessionResponse_UploadData) isSessionResponse_Frame() {}
 
 // Init is the host's first frame.
 type Init struct {
@@ -2300,11 +2409,15 @@ func (x *NotifyUploadRequest) GetStatusDescription() string {
 	return ""
 }
 
-// UploadRequest asks the host to upload a file that it can read, whole: storage info, blocks, notification.
+// UploadRequest asks the host to upload something, whole: storage info, blocks, notification. The reply comes when the
+// upload has ended; to cancel the request calls the upload off, while the end of the plugin does not.
 type UploadRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	BlobName      string                 `protobuf:"bytes,1,opt,name=blob_name,json=blobName,proto3" json:"blob_name,omitempty"`
-	Path          string                 `protobuf:"bytes,2,opt,name=path,proto3" json:"path,omitempty"`
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	BlobName string                 `protobuf:"bytes,1,opt,name=blob_name,json=blobName,proto3" json:"blob_name,omitempty"`
+	// A file that the plugin's configuration allows. Its progress is told where the plugin names the feature "uploads".
+	Path string `protobuf:"bytes,2,opt,name=path,proto3" json:"path,omitempty"`
+	// In place of a file: what comes in UploadData with the id of this request. Feature "uploads".
+	Stream        bool `protobuf:"varint,3,opt,name=stream,proto3" json:"stream,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2353,6 +2466,245 @@ func (x *UploadRequest) GetPath() string {
 	return ""
 }
 
+func (x *UploadRequest) GetStream() bool {
+	if x != nil {
+		return x.Stream
+	}
+	return false
+}
+
+// UploadData is a part of what an UploadRequest uploads as a stream, at most 64 KiB, and no more than UploadCredit allows;
+// at the start that is nothing.
+type UploadData struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"` // of the request
+	Data          []byte                 `protobuf:"bytes,2,opt,name=data,proto3" json:"data,omitempty"`
+	Last          bool                   `protobuf:"varint,3,opt,name=last,proto3" json:"last,omitempty"`      // there is no more
+	Failure       string                 `protobuf:"bytes,4,opt,name=failure,proto3" json:"failure,omitempty"` // why there is no more, where the stream broke off: the upload is called off
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UploadData) Reset() {
+	*x = UploadData{}
+	mi := &file_plugin_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UploadData) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UploadData) ProtoMessage() {}
+
+func (x *UploadData) ProtoReflect() protoreflect.Message {
+	mi := &file_plugin_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UploadData.ProtoReflect.Descriptor instead.
+func (*UploadData) Descriptor() ([]byte, []int) {
+	return file_plugin_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *UploadData) GetId() uint64 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
+func (x *UploadData) GetData() []byte {
+	if x != nil {
+		return x.Data
+	}
+	return nil
+}
+
+func (x *UploadData) GetLast() bool {
+	if x != nil {
+		return x.Last
+	}
+	return false
+}
+
+func (x *UploadData) GetFailure() string {
+	if x != nil {
+		return x.Failure
+	}
+	return ""
+}
+
+// UploadCredit allows the plugin to send that many bytes more of the stream.
+type UploadCredit struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"` // of the request
+	Bytes         uint64                 `protobuf:"varint,2,opt,name=bytes,proto3" json:"bytes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UploadCredit) Reset() {
+	*x = UploadCredit{}
+	mi := &file_plugin_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UploadCredit) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UploadCredit) ProtoMessage() {}
+
+func (x *UploadCredit) ProtoReflect() protoreflect.Message {
+	mi := &file_plugin_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UploadCredit.ProtoReflect.Descriptor instead.
+func (*UploadCredit) Descriptor() ([]byte, []int) {
+	return file_plugin_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *UploadCredit) GetId() uint64 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
+func (x *UploadCredit) GetBytes() uint64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
+// UploadProgress says how the upload of an UploadRequest stands. Some may be left out.
+type UploadProgress struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`                            // of the request
+	UploadId      string                 `protobuf:"bytes,2,opt,name=upload_id,json=uploadId,proto3" json:"upload_id,omitempty"` // as the operator sees it
+	State         UploadProgress_State   `protobuf:"varint,3,opt,name=state,proto3,enum=fairlead.plugin.v1.UploadProgress_State" json:"state,omitempty"`
+	Size          int64                  `protobuf:"varint,4,opt,name=size,proto3" json:"size,omitempty"`                   // bytes
+	Sent          int64                  `protobuf:"varint,5,opt,name=sent,proto3" json:"sent,omitempty"`                   // bytes that the storage has
+	Rate          float64                `protobuf:"fixed64,6,opt,name=rate,proto3" json:"rate,omitempty"`                  // bytes per second
+	LeftMs        uint64                 `protobuf:"varint,7,opt,name=left_ms,json=leftMs,proto3" json:"left_ms,omitempty"` // 0 where that is not known
+	Reason        string                 `protobuf:"bytes,8,opt,name=reason,proto3" json:"reason,omitempty"`
+	NextAttemptMs uint64                 `protobuf:"varint,9,opt,name=next_attempt_ms,json=nextAttemptMs,proto3" json:"next_attempt_ms,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UploadProgress) Reset() {
+	*x = UploadProgress{}
+	mi := &file_plugin_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UploadProgress) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UploadProgress) ProtoMessage() {}
+
+func (x *UploadProgress) ProtoReflect() protoreflect.Message {
+	mi := &file_plugin_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UploadProgress.ProtoReflect.Descriptor instead.
+func (*UploadProgress) Descriptor() ([]byte, []int) {
+	return file_plugin_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *UploadProgress) GetId() uint64 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
+func (x *UploadProgress) GetUploadId() string {
+	if x != nil {
+		return x.UploadId
+	}
+	return ""
+}
+
+func (x *UploadProgress) GetState() UploadProgress_State {
+	if x != nil {
+		return x.State
+	}
+	return UploadProgress_STATE_UNSPECIFIED
+}
+
+func (x *UploadProgress) GetSize() int64 {
+	if x != nil {
+		return x.Size
+	}
+	return 0
+}
+
+func (x *UploadProgress) GetSent() int64 {
+	if x != nil {
+		return x.Sent
+	}
+	return 0
+}
+
+func (x *UploadProgress) GetRate() float64 {
+	if x != nil {
+		return x.Rate
+	}
+	return 0
+}
+
+func (x *UploadProgress) GetLeftMs() uint64 {
+	if x != nil {
+		return x.LeftMs
+	}
+	return 0
+}
+
+func (x *UploadProgress) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *UploadProgress) GetNextAttemptMs() uint64 {
+	if x != nil {
+		return x.NextAttemptMs
+	}
+	return 0
+}
+
 // UpdateSasTokenRequest replaces the device's SAS token.
 type UpdateSasTokenRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -2363,7 +2715,7 @@ type UpdateSasTokenRequest struct {
 
 func (x *UpdateSasTokenRequest) Reset() {
 	*x = UpdateSasTokenRequest{}
-	mi := &file_plugin_proto_msgTypes[24]
+	mi := &file_plugin_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2375,7 +2727,7 @@ func (x *UpdateSasTokenRequest) String() string {
 func (*UpdateSasTokenRequest) ProtoMessage() {}
 
 func (x *UpdateSasTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_plugin_proto_msgTypes[24]
+	mi := &file_plugin_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2388,7 +2740,7 @@ func (x *UpdateSasTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateSasTokenRequest.ProtoReflect.Descriptor instead.
 func (*UpdateSasTokenRequest) Descriptor() ([]byte, []int) {
-	return file_plugin_proto_rawDescGZIP(), []int{24}
+	return file_plugin_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *UpdateSasTokenRequest) GetToken() string {
@@ -2412,7 +2764,7 @@ type Reply struct {
 
 func (x *Reply) Reset() {
 	*x = Reply{}
-	mi := &file_plugin_proto_msgTypes[25]
+	mi := &file_plugin_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2424,7 +2776,7 @@ func (x *Reply) String() string {
 func (*Reply) ProtoMessage() {}
 
 func (x *Reply) ProtoReflect() protoreflect.Message {
-	mi := &file_plugin_proto_msgTypes[25]
+	mi := &file_plugin_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2437,7 +2789,7 @@ func (x *Reply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Reply.ProtoReflect.Descriptor instead.
 func (*Reply) Descriptor() ([]byte, []int) {
-	return file_plugin_proto_rawDescGZIP(), []int{25}
+	return file_plugin_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Reply) GetId() uint64 {
@@ -2489,7 +2841,7 @@ type StorageInfo struct {
 
 func (x *StorageInfo) Reset() {
 	*x = StorageInfo{}
-	mi := &file_plugin_proto_msgTypes[26]
+	mi := &file_plugin_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2501,7 +2853,7 @@ func (x *StorageInfo) String() string {
 func (*StorageInfo) ProtoMessage() {}
 
 func (x *StorageInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_plugin_proto_msgTypes[26]
+	mi := &file_plugin_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2514,7 +2866,7 @@ func (x *StorageInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StorageInfo.ProtoReflect.Descriptor instead.
 func (*StorageInfo) Descriptor() ([]byte, []int) {
-	return file_plugin_proto_rawDescGZIP(), []int{26}
+	return file_plugin_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *StorageInfo) GetCorrelationId() string {
@@ -2568,7 +2920,7 @@ type Error struct {
 
 func (x *Error) Reset() {
 	*x = Error{}
-	mi := &file_plugin_proto_msgTypes[27]
+	mi := &file_plugin_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2580,7 +2932,7 @@ func (x *Error) String() string {
 func (*Error) ProtoMessage() {}
 
 func (x *Error) ProtoReflect() protoreflect.Message {
-	mi := &file_plugin_proto_msgTypes[27]
+	mi := &file_plugin_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2593,7 +2945,7 @@ func (x *Error) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Error.ProtoReflect.Descriptor instead.
 func (*Error) Descriptor() ([]byte, []int) {
-	return file_plugin_proto_rawDescGZIP(), []int{27}
+	return file_plugin_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *Error) GetCode() Error_Code {
@@ -2647,7 +2999,7 @@ type ConnectionState struct {
 
 func (x *ConnectionState) Reset() {
 	*x = ConnectionState{}
-	mi := &file_plugin_proto_msgTypes[28]
+	mi := &file_plugin_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2659,7 +3011,7 @@ func (x *ConnectionState) String() string {
 func (*ConnectionState) ProtoMessage() {}
 
 func (x *ConnectionState) ProtoReflect() protoreflect.Message {
-	mi := &file_plugin_proto_msgTypes[28]
+	mi := &file_plugin_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2672,7 +3024,7 @@ func (x *ConnectionState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConnectionState.ProtoReflect.Descriptor instead.
 func (*ConnectionState) Descriptor() ([]byte, []int) {
-	return file_plugin_proto_rawDescGZIP(), []int{28}
+	return file_plugin_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *ConnectionState) GetState() ConnectionState_State {
@@ -2738,7 +3090,7 @@ type ConnectionCause struct {
 
 func (x *ConnectionCause) Reset() {
 	*x = ConnectionCause{}
-	mi := &file_plugin_proto_msgTypes[29]
+	mi := &file_plugin_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2750,7 +3102,7 @@ func (x *ConnectionCause) String() string {
 func (*ConnectionCause) ProtoMessage() {}
 
 func (x *ConnectionCause) ProtoReflect() protoreflect.Message {
-	mi := &file_plugin_proto_msgTypes[29]
+	mi := &file_plugin_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2763,7 +3115,7 @@ func (x *ConnectionCause) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConnectionCause.ProtoReflect.Descriptor instead.
 func (*ConnectionCause) Descriptor() ([]byte, []int) {
-	return file_plugin_proto_rawDescGZIP(), []int{29}
+	return file_plugin_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *ConnectionCause) GetRoute() string {
@@ -2811,7 +3163,7 @@ type BackgroundError struct {
 
 func (x *BackgroundError) Reset() {
 	*x = BackgroundError{}
-	mi := &file_plugin_proto_msgTypes[30]
+	mi := &file_plugin_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2823,7 +3175,7 @@ func (x *BackgroundError) String() string {
 func (*BackgroundError) ProtoMessage() {}
 
 func (x *BackgroundError) ProtoReflect() protoreflect.Message {
-	mi := &file_plugin_proto_msgTypes[30]
+	mi := &file_plugin_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2836,7 +3188,7 @@ func (x *BackgroundError) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BackgroundError.ProtoReflect.Descriptor instead.
 func (*BackgroundError) Descriptor() ([]byte, []int) {
-	return file_plugin_proto_rawDescGZIP(), []int{30}
+	return file_plugin_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *BackgroundError) GetError() *Error {
@@ -2855,7 +3207,7 @@ type TokenWanted struct {
 
 func (x *TokenWanted) Reset() {
 	*x = TokenWanted{}
-	mi := &file_plugin_proto_msgTypes[31]
+	mi := &file_plugin_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2867,7 +3219,7 @@ func (x *TokenWanted) String() string {
 func (*TokenWanted) ProtoMessage() {}
 
 func (x *TokenWanted) ProtoReflect() protoreflect.Message {
-	mi := &file_plugin_proto_msgTypes[31]
+	mi := &file_plugin_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2880,7 +3232,7 @@ func (x *TokenWanted) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TokenWanted.ProtoReflect.Descriptor instead.
 func (*TokenWanted) Descriptor() ([]byte, []int) {
-	return file_plugin_proto_rawDescGZIP(), []int{31}
+	return file_plugin_proto_rawDescGZIP(), []int{34}
 }
 
 // Ping is sent every few seconds; a plugin that answers none of several is ended.
@@ -2893,7 +3245,7 @@ type Ping struct {
 
 func (x *Ping) Reset() {
 	*x = Ping{}
-	mi := &file_plugin_proto_msgTypes[32]
+	mi := &file_plugin_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2905,7 +3257,7 @@ func (x *Ping) String() string {
 func (*Ping) ProtoMessage() {}
 
 func (x *Ping) ProtoReflect() protoreflect.Message {
-	mi := &file_plugin_proto_msgTypes[32]
+	mi := &file_plugin_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2918,7 +3270,7 @@ func (x *Ping) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ping.ProtoReflect.Descriptor instead.
 func (*Ping) Descriptor() ([]byte, []int) {
-	return file_plugin_proto_rawDescGZIP(), []int{32}
+	return file_plugin_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *Ping) GetNumber() uint64 {
@@ -2938,7 +3290,7 @@ type Pong struct {
 
 func (x *Pong) Reset() {
 	*x = Pong{}
-	mi := &file_plugin_proto_msgTypes[33]
+	mi := &file_plugin_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2950,7 +3302,7 @@ func (x *Pong) String() string {
 func (*Pong) ProtoMessage() {}
 
 func (x *Pong) ProtoReflect() protoreflect.Message {
-	mi := &file_plugin_proto_msgTypes[33]
+	mi := &file_plugin_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2963,7 +3315,7 @@ func (x *Pong) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Pong.ProtoReflect.Descriptor instead.
 func (*Pong) Descriptor() ([]byte, []int) {
-	return file_plugin_proto_rawDescGZIP(), []int{33}
+	return file_plugin_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *Pong) GetNumber() uint64 {
@@ -2985,7 +3337,7 @@ type Log struct {
 
 func (x *Log) Reset() {
 	*x = Log{}
-	mi := &file_plugin_proto_msgTypes[34]
+	mi := &file_plugin_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2997,7 +3349,7 @@ func (x *Log) String() string {
 func (*Log) ProtoMessage() {}
 
 func (x *Log) ProtoReflect() protoreflect.Message {
-	mi := &file_plugin_proto_msgTypes[34]
+	mi := &file_plugin_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3010,7 +3362,7 @@ func (x *Log) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Log.ProtoReflect.Descriptor instead.
 func (*Log) Descriptor() ([]byte, []int) {
-	return file_plugin_proto_rawDescGZIP(), []int{34}
+	return file_plugin_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *Log) GetLevel() Log_Level {
@@ -3047,7 +3399,7 @@ type Metric struct {
 
 func (x *Metric) Reset() {
 	*x = Metric{}
-	mi := &file_plugin_proto_msgTypes[35]
+	mi := &file_plugin_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3059,7 +3411,7 @@ func (x *Metric) String() string {
 func (*Metric) ProtoMessage() {}
 
 func (x *Metric) ProtoReflect() protoreflect.Message {
-	mi := &file_plugin_proto_msgTypes[35]
+	mi := &file_plugin_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3072,7 +3424,7 @@ func (x *Metric) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Metric.ProtoReflect.Descriptor instead.
 func (*Metric) Descriptor() ([]byte, []int) {
-	return file_plugin_proto_rawDescGZIP(), []int{35}
+	return file_plugin_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *Metric) GetName() string {
@@ -3114,7 +3466,7 @@ type Drain struct {
 
 func (x *Drain) Reset() {
 	*x = Drain{}
-	mi := &file_plugin_proto_msgTypes[36]
+	mi := &file_plugin_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3126,7 +3478,7 @@ func (x *Drain) String() string {
 func (*Drain) ProtoMessage() {}
 
 func (x *Drain) ProtoReflect() protoreflect.Message {
-	mi := &file_plugin_proto_msgTypes[36]
+	mi := &file_plugin_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3139,7 +3491,7 @@ func (x *Drain) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Drain.ProtoReflect.Descriptor instead.
 func (*Drain) Descriptor() ([]byte, []int) {
-	return file_plugin_proto_rawDescGZIP(), []int{36}
+	return file_plugin_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *Drain) GetTimeoutMs() uint64 {
@@ -3158,7 +3510,7 @@ type Drained struct {
 
 func (x *Drained) Reset() {
 	*x = Drained{}
-	mi := &file_plugin_proto_msgTypes[37]
+	mi := &file_plugin_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3170,7 +3522,7 @@ func (x *Drained) String() string {
 func (*Drained) ProtoMessage() {}
 
 func (x *Drained) ProtoReflect() protoreflect.Message {
-	mi := &file_plugin_proto_msgTypes[37]
+	mi := &file_plugin_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3183,7 +3535,7 @@ func (x *Drained) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Drained.ProtoReflect.Descriptor instead.
 func (*Drained) Descriptor() ([]byte, []int) {
-	return file_plugin_proto_rawDescGZIP(), []int{37}
+	return file_plugin_proto_rawDescGZIP(), []int{40}
 }
 
 // Ended is the last frame of a plugin in version 2, and says what the status says of a gRPC stream.
@@ -3197,7 +3549,7 @@ type Ended struct {
 
 func (x *Ended) Reset() {
 	*x = Ended{}
-	mi := &file_plugin_proto_msgTypes[38]
+	mi := &file_plugin_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3209,7 +3561,7 @@ func (x *Ended) String() string {
 func (*Ended) ProtoMessage() {}
 
 func (x *Ended) ProtoReflect() protoreflect.Message {
-	mi := &file_plugin_proto_msgTypes[38]
+	mi := &file_plugin_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3222,7 +3574,7 @@ func (x *Ended) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ended.ProtoReflect.Descriptor instead.
 func (*Ended) Descriptor() ([]byte, []int) {
-	return file_plugin_proto_rawDescGZIP(), []int{38}
+	return file_plugin_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *Ended) GetReason() string {
@@ -3236,7 +3588,7 @@ var File_plugin_proto protoreflect.FileDescriptor
 
 const file_plugin_proto_rawDesc = "" +
 	"\n" +
-	"\fplugin.proto\x12\x12fairlead.plugin.v1\"\x93\x05\n" +
+	"\fplugin.proto\x12\x12fairlead.plugin.v1\"\xab\x06\n" +
 	"\x0eSessionRequest\x12.\n" +
 	"\x04init\x18\x01 \x01(\v2\x18.fairlead.plugin.v1.InitH\x00R\x04init\x124\n" +
 	"\x06credit\x18\x02 \x01(\v2\x1a.fairlead.plugin.v1.CreditH\x00R\x06credit\x127\n" +
@@ -3251,8 +3603,10 @@ const file_plugin_proto_rawDesc = "" +
 	"\x04ping\x18\t \x01(\v2\x18.fairlead.plugin.v1.PingH\x00R\x04ping\x121\n" +
 	"\x05drain\x18\n" +
 	" \x01(\v2\x19.fairlead.plugin.v1.DrainH\x00R\x05drain\x12D\n" +
-	"\ftoken_wanted\x18\v \x01(\v2\x1f.fairlead.plugin.v1.TokenWantedH\x00R\vtokenWantedB\a\n" +
-	"\x05frame\"\xa8\x05\n" +
+	"\ftoken_wanted\x18\v \x01(\v2\x1f.fairlead.plugin.v1.TokenWantedH\x00R\vtokenWanted\x12M\n" +
+	"\x0fupload_progress\x18\f \x01(\v2\".fairlead.plugin.v1.UploadProgressH\x00R\x0euploadProgress\x12G\n" +
+	"\rupload_credit\x18\r \x01(\v2 .fairlead.plugin.v1.UploadCreditH\x00R\fuploadCreditB\a\n" +
+	"\x05frame\"\xeb\x05\n" +
 	"\x0fSessionResponse\x12:\n" +
 	"\bregister\x18\x01 \x01(\v2\x1c.fairlead.plugin.v1.RegisterH\x00R\bregister\x124\n" +
 	"\x06refuse\x18\x02 \x01(\v2\x1a.fairlead.plugin.v1.RefuseH\x00R\x06refuse\x12:\n" +
@@ -3266,7 +3620,9 @@ const file_plugin_proto_rawDesc = "" +
 	"\x06metric\x18\n" +
 	" \x01(\v2\x1a.fairlead.plugin.v1.MetricH\x00R\x06metric\x127\n" +
 	"\adrained\x18\v \x01(\v2\x1b.fairlead.plugin.v1.DrainedH\x00R\adrained\x121\n" +
-	"\x05ended\x18\f \x01(\v2\x19.fairlead.plugin.v1.EndedH\x00R\x05endedB\a\n" +
+	"\x05ended\x18\f \x01(\v2\x19.fairlead.plugin.v1.EndedH\x00R\x05ended\x12A\n" +
+	"\vupload_data\x18\r \x01(\v2\x1e.fairlead.plugin.v1.UploadDataH\x00R\n" +
+	"uploadDataB\a\n" +
 	"\x05frame\"\xf2\x01\n" +
 	"\x04Init\x12\x1f\n" +
 	"\vplugin_name\x18\x01 \x01(\tR\n" +
@@ -3379,10 +3735,39 @@ const file_plugin_proto_rawDesc = "" +
 	"\asuccess\x18\x02 \x01(\bR\asuccess\x12\x1f\n" +
 	"\vstatus_code\x18\x03 \x01(\x05R\n" +
 	"statusCode\x12-\n" +
-	"\x12status_description\x18\x04 \x01(\tR\x11statusDescription\"@\n" +
+	"\x12status_description\x18\x04 \x01(\tR\x11statusDescription\"X\n" +
 	"\rUploadRequest\x12\x1b\n" +
 	"\tblob_name\x18\x01 \x01(\tR\bblobName\x12\x12\n" +
-	"\x04path\x18\x02 \x01(\tR\x04path\"-\n" +
+	"\x04path\x18\x02 \x01(\tR\x04path\x12\x16\n" +
+	"\x06stream\x18\x03 \x01(\bR\x06stream\"^\n" +
+	"\n" +
+	"UploadData\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x12\n" +
+	"\x04data\x18\x02 \x01(\fR\x04data\x12\x12\n" +
+	"\x04last\x18\x03 \x01(\bR\x04last\x12\x18\n" +
+	"\afailure\x18\x04 \x01(\tR\afailure\"4\n" +
+	"\fUploadCredit\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x14\n" +
+	"\x05bytes\x18\x02 \x01(\x04R\x05bytes\"\xa2\x03\n" +
+	"\x0eUploadProgress\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x1b\n" +
+	"\tupload_id\x18\x02 \x01(\tR\buploadId\x12>\n" +
+	"\x05state\x18\x03 \x01(\x0e2(.fairlead.plugin.v1.UploadProgress.StateR\x05state\x12\x12\n" +
+	"\x04size\x18\x04 \x01(\x03R\x04size\x12\x12\n" +
+	"\x04sent\x18\x05 \x01(\x03R\x04sent\x12\x12\n" +
+	"\x04rate\x18\x06 \x01(\x01R\x04rate\x12\x17\n" +
+	"\aleft_ms\x18\a \x01(\x04R\x06leftMs\x12\x16\n" +
+	"\x06reason\x18\b \x01(\tR\x06reason\x12&\n" +
+	"\x0fnext_attempt_ms\x18\t \x01(\x04R\rnextAttemptMs\"\x8d\x01\n" +
+	"\x05State\x12\x15\n" +
+	"\x11STATE_UNSPECIFIED\x10\x00\x12\x10\n" +
+	"\fSTATE_QUEUED\x10\x01\x12\x11\n" +
+	"\rSTATE_RUNNING\x10\x02\x12\x11\n" +
+	"\rSTATE_WAITING\x10\x03\x12\x0e\n" +
+	"\n" +
+	"STATE_DONE\x10\x04\x12\x10\n" +
+	"\fSTATE_FAILED\x10\x05\x12\x13\n" +
+	"\x0fSTATE_CANCELLED\x10\x06\"-\n" +
 	"\x15UpdateSasTokenRequest\x12\x14\n" +
 	"\x05token\x18\x01 \x01(\tR\x05token\"\xc0\x01\n" +
 	"\x05Reply\x12\x0e\n" +
@@ -3503,115 +3888,123 @@ func file_plugin_proto_rawDescGZIP() []byte {
 	return file_plugin_proto_rawDescData
 }
 
-var file_plugin_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
-var file_plugin_proto_msgTypes = make([]protoimpl.MessageInfo, 42)
+var file_plugin_proto_enumTypes = make([]protoimpl.EnumInfo, 6)
+var file_plugin_proto_msgTypes = make([]protoimpl.MessageInfo, 45)
 var file_plugin_proto_goTypes = []any{
 	(Verdict)(0),                  // 0: fairlead.plugin.v1.Verdict
-	(Error_Code)(0),               // 1: fairlead.plugin.v1.Error.Code
-	(ConnectionState_State)(0),    // 2: fairlead.plugin.v1.ConnectionState.State
-	(Log_Level)(0),                // 3: fairlead.plugin.v1.Log.Level
-	(Metric_Kind)(0),              // 4: fairlead.plugin.v1.Metric.Kind
-	(*SessionRequest)(nil),        // 5: fairlead.plugin.v1.SessionRequest
-	(*SessionResponse)(nil),       // 6: fairlead.plugin.v1.SessionResponse
-	(*Init)(nil),                  // 7: fairlead.plugin.v1.Init
-	(*Identity)(nil),              // 8: fairlead.plugin.v1.Identity
-	(*Register)(nil),              // 9: fairlead.plugin.v1.Register
-	(*Refuse)(nil),                // 10: fairlead.plugin.v1.Refuse
-	(*Message)(nil),               // 11: fairlead.plugin.v1.Message
-	(*Messages)(nil),              // 12: fairlead.plugin.v1.Messages
-	(*Credit)(nil),                // 13: fairlead.plugin.v1.Credit
-	(*Settled)(nil),               // 14: fairlead.plugin.v1.Settled
-	(*Withdraw)(nil),              // 15: fairlead.plugin.v1.Withdraw
-	(*Call)(nil),                  // 16: fairlead.plugin.v1.Call
-	(*MethodCall)(nil),            // 17: fairlead.plugin.v1.MethodCall
-	(*Desired)(nil),               // 18: fairlead.plugin.v1.Desired
-	(*Return)(nil),                // 19: fairlead.plugin.v1.Return
-	(*Cancel)(nil),                // 20: fairlead.plugin.v1.Cancel
-	(*Request)(nil),               // 21: fairlead.plugin.v1.Request
-	(*ReportRequest)(nil),         // 22: fairlead.plugin.v1.ReportRequest
-	(*TwinRequest)(nil),           // 23: fairlead.plugin.v1.TwinRequest
-	(*ConnectRequest)(nil),        // 24: fairlead.plugin.v1.ConnectRequest
-	(*DisconnectRequest)(nil),     // 25: fairlead.plugin.v1.DisconnectRequest
-	(*StorageInfoRequest)(nil),    // 26: fairlead.plugin.v1.StorageInfoRequest
-	(*NotifyUploadRequest)(nil),   // 27: fairlead.plugin.v1.NotifyUploadRequest
-	(*UploadRequest)(nil),         // 28: fairlead.plugin.v1.UploadRequest
-	(*UpdateSasTokenRequest)(nil), // 29: fairlead.plugin.v1.UpdateSasTokenRequest
-	(*Reply)(nil),                 // 30: fairlead.plugin.v1.Reply
-	(*StorageInfo)(nil),           // 31: fairlead.plugin.v1.StorageInfo
-	(*Error)(nil),                 // 32: fairlead.plugin.v1.Error
-	(*ConnectionState)(nil),       // 33: fairlead.plugin.v1.ConnectionState
-	(*ConnectionCause)(nil),       // 34: fairlead.plugin.v1.ConnectionCause
-	(*BackgroundError)(nil),       // 35: fairlead.plugin.v1.BackgroundError
-	(*TokenWanted)(nil),           // 36: fairlead.plugin.v1.TokenWanted
-	(*Ping)(nil),                  // 37: fairlead.plugin.v1.Ping
-	(*Pong)(nil),                  // 38: fairlead.plugin.v1.Pong
-	(*Log)(nil),                   // 39: fairlead.plugin.v1.Log
-	(*Metric)(nil),                // 40: fairlead.plugin.v1.Metric
-	(*Drain)(nil),                 // 41: fairlead.plugin.v1.Drain
-	(*Drained)(nil),               // 42: fairlead.plugin.v1.Drained
-	(*Ended)(nil),                 // 43: fairlead.plugin.v1.Ended
-	nil,                           // 44: fairlead.plugin.v1.Message.PropertiesEntry
-	nil,                           // 45: fairlead.plugin.v1.Log.AttributesEntry
-	nil,                           // 46: fairlead.plugin.v1.Metric.LabelsEntry
+	(UploadProgress_State)(0),     // 1: fairlead.plugin.v1.UploadProgress.State
+	(Error_Code)(0),               // 2: fairlead.plugin.v1.Error.Code
+	(ConnectionState_State)(0),    // 3: fairlead.plugin.v1.ConnectionState.State
+	(Log_Level)(0),                // 4: fairlead.plugin.v1.Log.Level
+	(Metric_Kind)(0),              // 5: fairlead.plugin.v1.Metric.Kind
+	(*SessionRequest)(nil),        // 6: fairlead.plugin.v1.SessionRequest
+	(*SessionResponse)(nil),       // 7: fairlead.plugin.v1.SessionResponse
+	(*Init)(nil),                  // 8: fairlead.plugin.v1.Init
+	(*Identity)(nil),              // 9: fairlead.plugin.v1.Identity
+	(*Register)(nil),              // 10: fairlead.plugin.v1.Register
+	(*Refuse)(nil),                // 11: fairlead.plugin.v1.Refuse
+	(*Message)(nil),               // 12: fairlead.plugin.v1.Message
+	(*Messages)(nil),              // 13: fairlead.plugin.v1.Messages
+	(*Credit)(nil),                // 14: fairlead.plugin.v1.Credit
+	(*Settled)(nil),               // 15: fairlead.plugin.v1.Settled
+	(*Withdraw)(nil),              // 16: fairlead.plugin.v1.Withdraw
+	(*Call)(nil),                  // 17: fairlead.plugin.v1.Call
+	(*MethodCall)(nil),            // 18: fairlead.plugin.v1.MethodCall
+	(*Desired)(nil),               // 19: fairlead.plugin.v1.Desired
+	(*Return)(nil),                // 20: fairlead.plugin.v1.Return
+	(*Cancel)(nil),                // 21: fairlead.plugin.v1.Cancel
+	(*Request)(nil),               // 22: fairlead.plugin.v1.Request
+	(*ReportRequest)(nil),         // 23: fairlead.plugin.v1.ReportRequest
+	(*TwinRequest)(nil),           // 24: fairlead.plugin.v1.TwinRequest
+	(*ConnectRequest)(nil),        // 25: fairlead.plugin.v1.ConnectRequest
+	(*DisconnectRequest)(nil),     // 26: fairlead.plugin.v1.DisconnectRequest
+	(*StorageInfoRequest)(nil),    // 27: fairlead.plugin.v1.StorageInfoRequest
+	(*NotifyUploadRequest)(nil),   // 28: fairlead.plugin.v1.NotifyUploadRequest
+	(*UploadRequest)(nil),         // 29: fairlead.plugin.v1.UploadRequest
+	(*UploadData)(nil),            // 30: fairlead.plugin.v1.UploadData
+	(*UploadCredit)(nil),          // 31: fairlead.plugin.v1.UploadCredit
+	(*UploadProgress)(nil),        // 32: fairlead.plugin.v1.UploadProgress
+	(*UpdateSasTokenRequest)(nil), // 33: fairlead.plugin.v1.UpdateSasTokenRequest
+	(*Reply)(nil),                 // 34: fairlead.plugin.v1.Reply
+	(*StorageInfo)(nil),           // 35: fairlead.plugin.v1.StorageInfo
+	(*Error)(nil),                 // 36: fairlead.plugin.v1.Error
+	(*ConnectionState)(nil),       // 37: fairlead.plugin.v1.ConnectionState
+	(*ConnectionCause)(nil),       // 38: fairlead.plugin.v1.ConnectionCause
+	(*BackgroundError)(nil),       // 39: fairlead.plugin.v1.BackgroundError
+	(*TokenWanted)(nil),           // 40: fairlead.plugin.v1.TokenWanted
+	(*Ping)(nil),                  // 41: fairlead.plugin.v1.Ping
+	(*Pong)(nil),                  // 42: fairlead.plugin.v1.Pong
+	(*Log)(nil),                   // 43: fairlead.plugin.v1.Log
+	(*Metric)(nil),                // 44: fairlead.plugin.v1.Metric
+	(*Drain)(nil),                 // 45: fairlead.plugin.v1.Drain
+	(*Drained)(nil),               // 46: fairlead.plugin.v1.Drained
+	(*Ended)(nil),                 // 47: fairlead.plugin.v1.Ended
+	nil,                           // 48: fairlead.plugin.v1.Message.PropertiesEntry
+	nil,                           // 49: fairlead.plugin.v1.Log.AttributesEntry
+	nil,                           // 50: fairlead.plugin.v1.Metric.LabelsEntry
 }
 var file_plugin_proto_depIdxs = []int32{
-	7,  // 0: fairlead.plugin.v1.SessionRequest.init:type_name -> fairlead.plugin.v1.Init
-	13, // 1: fairlead.plugin.v1.SessionRequest.credit:type_name -> fairlead.plugin.v1.Credit
-	14, // 2: fairlead.plugin.v1.SessionRequest.settled:type_name -> fairlead.plugin.v1.Settled
-	16, // 3: fairlead.plugin.v1.SessionRequest.call:type_name -> fairlead.plugin.v1.Call
-	20, // 4: fairlead.plugin.v1.SessionRequest.cancel:type_name -> fairlead.plugin.v1.Cancel
-	30, // 5: fairlead.plugin.v1.SessionRequest.reply:type_name -> fairlead.plugin.v1.Reply
-	33, // 6: fairlead.plugin.v1.SessionRequest.connection:type_name -> fairlead.plugin.v1.ConnectionState
-	35, // 7: fairlead.plugin.v1.SessionRequest.background_error:type_name -> fairlead.plugin.v1.BackgroundError
-	37, // 8: fairlead.plugin.v1.SessionRequest.ping:type_name -> fairlead.plugin.v1.Ping
-	41, // 9: fairlead.plugin.v1.SessionRequest.drain:type_name -> fairlead.plugin.v1.Drain
-	36, // 10: fairlead.plugin.v1.SessionRequest.token_wanted:type_name -> fairlead.plugin.v1.TokenWanted
-	9,  // 11: fairlead.plugin.v1.SessionResponse.register:type_name -> fairlead.plugin.v1.Register
-	10, // 12: fairlead.plugin.v1.SessionResponse.refuse:type_name -> fairlead.plugin.v1.Refuse
-	12, // 13: fairlead.plugin.v1.SessionResponse.messages:type_name -> fairlead.plugin.v1.Messages
-	15, // 14: fairlead.plugin.v1.SessionResponse.withdraw:type_name -> fairlead.plugin.v1.Withdraw
-	19, // 15: fairlead.plugin.v1.SessionResponse.return:type_name -> fairlead.plugin.v1.Return
-	21, // 16: fairlead.plugin.v1.SessionResponse.request:type_name -> fairlead.plugin.v1.Request
-	20, // 17: fairlead.plugin.v1.SessionResponse.cancel:type_name -> fairlead.plugin.v1.Cancel
-	38, // 18: fairlead.plugin.v1.SessionResponse.pong:type_name -> fairlead.plugin.v1.Pong
-	39, // 19: fairlead.plugin.v1.SessionResponse.log:type_name -> fairlead.plugin.v1.Log
-	40, // 20: fairlead.plugin.v1.SessionResponse.metric:type_name -> fairlead.plugin.v1.Metric
-	42, // 21: fairlead.plugin.v1.SessionResponse.drained:type_name -> fairlead.plugin.v1.Drained
-	43, // 22: fairlead.plugin.v1.SessionResponse.ended:type_name -> fairlead.plugin.v1.Ended
-	8,  // 23: fairlead.plugin.v1.Init.identity:type_name -> fairlead.plugin.v1.Identity
-	3,  // 24: fairlead.plugin.v1.Init.log_level:type_name -> fairlead.plugin.v1.Log.Level
-	44, // 25: fairlead.plugin.v1.Message.properties:type_name -> fairlead.plugin.v1.Message.PropertiesEntry
-	11, // 26: fairlead.plugin.v1.Messages.messages:type_name -> fairlead.plugin.v1.Message
-	32, // 27: fairlead.plugin.v1.Settled.error:type_name -> fairlead.plugin.v1.Error
-	17, // 28: fairlead.plugin.v1.Call.method:type_name -> fairlead.plugin.v1.MethodCall
-	11, // 29: fairlead.plugin.v1.Call.message:type_name -> fairlead.plugin.v1.Message
-	18, // 30: fairlead.plugin.v1.Call.desired:type_name -> fairlead.plugin.v1.Desired
-	0,  // 31: fairlead.plugin.v1.Return.verdict:type_name -> fairlead.plugin.v1.Verdict
-	22, // 32: fairlead.plugin.v1.Request.report:type_name -> fairlead.plugin.v1.ReportRequest
-	23, // 33: fairlead.plugin.v1.Request.twin:type_name -> fairlead.plugin.v1.TwinRequest
-	24, // 34: fairlead.plugin.v1.Request.connect:type_name -> fairlead.plugin.v1.ConnectRequest
-	25, // 35: fairlead.plugin.v1.Request.disconnect:type_name -> fairlead.plugin.v1.DisconnectRequest
-	26, // 36: fairlead.plugin.v1.Request.storage_info:type_name -> fairlead.plugin.v1.StorageInfoRequest
-	27, // 37: fairlead.plugin.v1.Request.notify_upload:type_name -> fairlead.plugin.v1.NotifyUploadRequest
-	28, // 38: fairlead.plugin.v1.Request.upload:type_name -> fairlead.plugin.v1.UploadRequest
-	29, // 39: fairlead.plugin.v1.Request.update_sas_token:type_name -> fairlead.plugin.v1.UpdateSasTokenRequest
-	32, // 40: fairlead.plugin.v1.Reply.error:type_name -> fairlead.plugin.v1.Error
-	31, // 41: fairlead.plugin.v1.Reply.storage_info:type_name -> fairlead.plugin.v1.StorageInfo
-	1,  // 42: fairlead.plugin.v1.Error.code:type_name -> fairlead.plugin.v1.Error.Code
-	2,  // 43: fairlead.plugin.v1.ConnectionState.state:type_name -> fairlead.plugin.v1.ConnectionState.State
-	34, // 44: fairlead.plugin.v1.ConnectionState.causes:type_name -> fairlead.plugin.v1.ConnectionCause
-	32, // 45: fairlead.plugin.v1.BackgroundError.error:type_name -> fairlead.plugin.v1.Error
-	3,  // 46: fairlead.plugin.v1.Log.level:type_name -> fairlead.plugin.v1.Log.Level
-	45, // 47: fairlead.plugin.v1.Log.attributes:type_name -> fairlead.plugin.v1.Log.AttributesEntry
-	4,  // 48: fairlead.plugin.v1.Metric.kind:type_name -> fairlead.plugin.v1.Metric.Kind
-	46, // 49: fairlead.plugin.v1.Metric.labels:type_name -> fairlead.plugin.v1.Metric.LabelsEntry
-	5,  // 50: fairlead.plugin.v1.PluginService.Session:input_type -> fairlead.plugin.v1.SessionRequest
-	6,  // 51: fairlead.plugin.v1.PluginService.Session:output_type -> fairlead.plugin.v1.SessionResponse
-	51, // [51:52] is the sub-list for method output_type
-	50, // [50:51] is the sub-list for method input_type
-	50, // [50:50] is the sub-list for extension type_name
-	50, // [50:50] is the sub-list for extension extendee
-	0,  // [0:50] is the sub-list for field type_name
+	8,  // 0: fairlead.plugin.v1.SessionRequest.init:type_name -> fairlead.plugin.v1.Init
+	14, // 1: fairlead.plugin.v1.SessionRequest.credit:type_name -> fairlead.plugin.v1.Credit
+	15, // 2: fairlead.plugin.v1.SessionRequest.settled:type_name -> fairlead.plugin.v1.Settled
+	17, // 3: fairlead.plugin.v1.SessionRequest.call:type_name -> fairlead.plugin.v1.Call
+	21, // 4: fairlead.plugin.v1.SessionRequest.cancel:type_name -> fairlead.plugin.v1.Cancel
+	34, // 5: fairlead.plugin.v1.SessionRequest.reply:type_name -> fairlead.plugin.v1.Reply
+	37, // 6: fairlead.plugin.v1.SessionRequest.connection:type_name -> fairlead.plugin.v1.ConnectionState
+	39, // 7: fairlead.plugin.v1.SessionRequest.background_error:type_name -> fairlead.plugin.v1.BackgroundError
+	41, // 8: fairlead.plugin.v1.SessionRequest.ping:type_name -> fairlead.plugin.v1.Ping
+	45, // 9: fairlead.plugin.v1.SessionRequest.drain:type_name -> fairlead.plugin.v1.Drain
+	40, // 10: fairlead.plugin.v1.SessionRequest.token_wanted:type_name -> fairlead.plugin.v1.TokenWanted
+	32, // 11: fairlead.plugin.v1.SessionRequest.upload_progress:type_name -> fairlead.plugin.v1.UploadProgress
+	31, // 12: fairlead.plugin.v1.SessionRequest.upload_credit:type_name -> fairlead.plugin.v1.UploadCredit
+	10, // 13: fairlead.plugin.v1.SessionResponse.register:type_name -> fairlead.plugin.v1.Register
+	11, // 14: fairlead.plugin.v1.SessionResponse.refuse:type_name -> fairlead.plugin.v1.Refuse
+	13, // 15: fairlead.plugin.v1.SessionResponse.messages:type_name -> fairlead.plugin.v1.Messages
+	16, // 16: fairlead.plugin.v1.SessionResponse.withdraw:type_name -> fairlead.plugin.v1.Withdraw
+	20, // 17: fairlead.plugin.v1.SessionResponse.return:type_name -> fairlead.plugin.v1.Return
+	22, // 18: fairlead.plugin.v1.SessionResponse.request:type_name -> fairlead.plugin.v1.Request
+	21, // 19: fairlead.plugin.v1.SessionResponse.cancel:type_name -> fairlead.plugin.v1.Cancel
+	42, // 20: fairlead.plugin.v1.SessionResponse.pong:type_name -> fairlead.plugin.v1.Pong
+	43, // 21: fairlead.plugin.v1.SessionResponse.log:type_name -> fairlead.plugin.v1.Log
+	44, // 22: fairlead.plugin.v1.SessionResponse.metric:type_name -> fairlead.plugin.v1.Metric
+	46, // 23: fairlead.plugin.v1.SessionResponse.drained:type_name -> fairlead.plugin.v1.Drained
+	47, // 24: fairlead.plugin.v1.SessionResponse.ended:type_name -> fairlead.plugin.v1.Ended
+	30, // 25: fairlead.plugin.v1.SessionResponse.upload_data:type_name -> fairlead.plugin.v1.UploadData
+	9,  // 26: fairlead.plugin.v1.Init.identity:type_name -> fairlead.plugin.v1.Identity
+	4,  // 27: fairlead.plugin.v1.Init.log_level:type_name -> fairlead.plugin.v1.Log.Level
+	48, // 28: fairlead.plugin.v1.Message.properties:type_name -> fairlead.plugin.v1.Message.PropertiesEntry
+	12, // 29: fairlead.plugin.v1.Messages.messages:type_name -> fairlead.plugin.v1.Message
+	36, // 30: fairlead.plugin.v1.Settled.error:type_name -> fairlead.plugin.v1.Error
+	18, // 31: fairlead.plugin.v1.Call.method:type_name -> fairlead.plugin.v1.MethodCall
+	12, // 32: fairlead.plugin.v1.Call.message:type_name -> fairlead.plugin.v1.Message
+	19, // 33: fairlead.plugin.v1.Call.desired:type_name -> fairlead.plugin.v1.Desired
+	0,  // 34: fairlead.plugin.v1.Return.verdict:type_name -> fairlead.plugin.v1.Verdict
+	23, // 35: fairlead.plugin.v1.Request.report:type_name -> fairlead.plugin.v1.ReportRequest
+	24, // 36: fairlead.plugin.v1.Request.twin:type_name -> fairlead.plugin.v1.TwinRequest
+	25, // 37: fairlead.plugin.v1.Request.connect:type_name -> fairlead.plugin.v1.ConnectRequest
+	26, // 38: fairlead.plugin.v1.Request.disconnect:type_name -> fairlead.plugin.v1.DisconnectRequest
+	27, // 39: fairlead.plugin.v1.Request.storage_info:type_name -> fairlead.plugin.v1.StorageInfoRequest
+	28, // 40: fairlead.plugin.v1.Request.notify_upload:type_name -> fairlead.plugin.v1.NotifyUploadRequest
+	29, // 41: fairlead.plugin.v1.Request.upload:type_name -> fairlead.plugin.v1.UploadRequest
+	33, // 42: fairlead.plugin.v1.Request.update_sas_token:type_name -> fairlead.plugin.v1.UpdateSasTokenRequest
+	1,  // 43: fairlead.plugin.v1.UploadProgress.state:type_name -> fairlead.plugin.v1.UploadProgress.State
+	36, // 44: fairlead.plugin.v1.Reply.error:type_name -> fairlead.plugin.v1.Error
+	35, // 45: fairlead.plugin.v1.Reply.storage_info:type_name -> fairlead.plugin.v1.StorageInfo
+	2,  // 46: fairlead.plugin.v1.Error.code:type_name -> fairlead.plugin.v1.Error.Code
+	3,  // 47: fairlead.plugin.v1.ConnectionState.state:type_name -> fairlead.plugin.v1.ConnectionState.State
+	38, // 48: fairlead.plugin.v1.ConnectionState.causes:type_name -> fairlead.plugin.v1.ConnectionCause
+	36, // 49: fairlead.plugin.v1.BackgroundError.error:type_name -> fairlead.plugin.v1.Error
+	4,  // 50: fairlead.plugin.v1.Log.level:type_name -> fairlead.plugin.v1.Log.Level
+	49, // 51: fairlead.plugin.v1.Log.attributes:type_name -> fairlead.plugin.v1.Log.AttributesEntry
+	5,  // 52: fairlead.plugin.v1.Metric.kind:type_name -> fairlead.plugin.v1.Metric.Kind
+	50, // 53: fairlead.plugin.v1.Metric.labels:type_name -> fairlead.plugin.v1.Metric.LabelsEntry
+	6,  // 54: fairlead.plugin.v1.PluginService.Session:input_type -> fairlead.plugin.v1.SessionRequest
+	7,  // 55: fairlead.plugin.v1.PluginService.Session:output_type -> fairlead.plugin.v1.SessionResponse
+	55, // [55:56] is the sub-list for method output_type
+	54, // [54:55] is the sub-list for method input_type
+	54, // [54:54] is the sub-list for extension type_name
+	54, // [54:54] is the sub-list for extension extendee
+	0,  // [0:54] is the sub-list for field type_name
 }
 
 func init() { file_plugin_proto_init() }
@@ -3631,6 +4024,8 @@ func file_plugin_proto_init() {
 		(*SessionRequest_Ping)(nil),
 		(*SessionRequest_Drain)(nil),
 		(*SessionRequest_TokenWanted)(nil),
+		(*SessionRequest_UploadProgress)(nil),
+		(*SessionRequest_UploadCredit)(nil),
 	}
 	file_plugin_proto_msgTypes[1].OneofWrappers = []any{
 		(*SessionResponse_Register)(nil),
@@ -3645,6 +4040,7 @@ func file_plugin_proto_init() {
 		(*SessionResponse_Metric)(nil),
 		(*SessionResponse_Drained)(nil),
 		(*SessionResponse_Ended)(nil),
+		(*SessionResponse_UploadData)(nil),
 	}
 	file_plugin_proto_msgTypes[6].OneofWrappers = []any{}
 	file_plugin_proto_msgTypes[11].OneofWrappers = []any{
@@ -3668,8 +4064,8 @@ func file_plugin_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_plugin_proto_rawDesc), len(file_plugin_proto_rawDesc)),
-			NumEnums:      5,
-			NumMessages:   42,
+			NumEnums:      6,
+			NumMessages:   45,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -292,56 +292,6 @@ func (d *Device) Disconnect(ctx context.Context) error {
 	return err
 }
 
-// StorageInfo says where a blob may be uploaded, and with what token.
-type StorageInfo struct {
-	CorrelationID string
-	HostName      string
-	ContainerName string
-	BlobName      string
-	SASToken      string
-}
-
-// StorageInfo asks the hub where the blob may be uploaded.
-func (d *Device) StorageInfo(ctx context.Context, blobName string) (*StorageInfo, error) {
-	r, err := d.s.request(ctx, "storage info", &pluginv1.Request{Request: &pluginv1.Request_StorageInfo{
-		StorageInfo: &pluginv1.StorageInfoRequest{BlobName: blobName},
-	}})
-	if err != nil {
-		return nil, err
-	}
-	i := r.GetStorageInfo()
-	return &StorageInfo{
-		CorrelationID: i.GetCorrelationId(), HostName: i.GetHostName(), ContainerName: i.GetContainerName(),
-		BlobName: i.GetBlobName(), SASToken: i.GetSasToken(),
-	}, nil
-}
-
-// UploadResult is how an upload ended.
-type UploadResult struct {
-	CorrelationID string // of StorageInfo
-	Success       bool
-	StatusCode    int
-	Description   string
-}
-
-// NotifyUpload tells the hub how an upload ended.
-func (d *Device) NotifyUpload(ctx context.Context, r UploadResult) error {
-	_, err := d.s.request(ctx, "notify upload", &pluginv1.Request{Request: &pluginv1.Request_NotifyUpload{
-		NotifyUpload: &pluginv1.NotifyUploadRequest{
-			CorrelationId: r.CorrelationID, Success: r.Success, StatusCode: int32(r.StatusCode), StatusDescription: r.Description,
-		},
-	}})
-	return err
-}
-
-// Upload has the host upload the file at path, which it must be able to read, as the blob.
-func (d *Device) Upload(ctx context.Context, blobName, path string) error {
-	_, err := d.s.request(ctx, "upload", &pluginv1.Request{Request: &pluginv1.Request_Upload{
-		Upload: &pluginv1.UploadRequest{BlobName: blobName, Path: path},
-	}})
-	return err
-}
-
 // UpdateSASToken replaces the SAS token that the device was given (device.sastoken). It returns when the token has been
 // taken; the session is renewed with it behind the scenes. ErrInvalid: it is malformed, has ended, or is another
 // device's. ErrUnsupported: the device proves itself by something else.

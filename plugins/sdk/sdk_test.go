@@ -322,7 +322,7 @@ func TestRequests(t *testing.T) {
 	for name, err := range map[string]error{
 		"storage info":  second(dev.StorageInfo(ctx, "blob")),
 		"notify upload": dev.NotifyUpload(ctx, sdk.UploadResult{}),
-		"upload":        dev.Upload(ctx, "blob", "/file"),
+		"upload":        dev.Upload(ctx, "blob", "/file", nil),
 	} {
 		if !errors.Is(err, sdk.ErrUnsupported) || !strings.Contains(err.Error(), "this host cannot") {
 			t.Errorf("%s: %v", name, err)

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net/http"
 	"runtime/debug"
+	"slices"
 	"sync"
 	"time"
 
@@ -88,12 +89,15 @@ type session struct {
 	loop context.CancelFunc
 
 	loopDone chan struct{}
+	// knowsUploads: the host takes streams and tells progress.
+	knowsUploads bool
 
 	mu       sync.Mutex
 	open     int           // calls that are not answered, deferred ones included
 	idle     chan struct{} // closed when open becomes 0; nil if nobody waits
 	calls    map[uint64]context.CancelFunc
 	requests map[uint64]chan *pluginv1.Reply
+	uploads  map[uint64]*uploadWatch // by request
 	nextID   uint64
 	over     error
 }
@@ -117,6 +121,7 @@ func (p *Plugin) session(ctx context.Context, stream stream, stop <-chan struct{
 	}
 	if err := stream.Send(&pluginv1.SessionResponse{Frame: &pluginv1.SessionResponse_Register{Register: &pluginv1.Register{
 		Name: p.name, Sdk: wire.SDK, Methods: p.methodNames(), HandlesMessages: p.messages != nil, HandlesDesired: p.desired != nil,
+		Features: []string{wire.FeatureUploads},
 	}}}); err != nil {
 		return err
 	}
@@ -128,6 +133,7 @@ func (p *Plugin) session(ctx context.Context, stream stream, stop <-chan struct{
 	s := &session{
 		p: p, out: newWriter(stream), ctx: ctx, loop: stopLoop, loopDone: make(chan struct{}),
 		calls: make(map[uint64]context.CancelFunc), requests: make(map[uint64]chan *pluginv1.Reply),
+		uploads: make(map[uint64]*uploadWatch), knowsUploads: slices.Contains(init.GetFeatures(), wire.FeatureUploads),
 	}
 	s.dev = &Device{
 		s: s, name: init.GetPluginName(), identity: wire.ToIdentity(init.GetIdentity()), settings: json.RawMessage(init.GetSettingsJson()),
@@ -246,6 +252,14 @@ func (s *session) read(stream stream, messages, desired *worker, cancel context.
 			s.mu.Unlock()
 			if ch != nil {
 				ch <- f.Reply
+			}
+		case *pluginv1.SessionRequest_UploadProgress:
+			if w := s.upload(f.UploadProgress.GetId()); w != nil {
+				s.dev.events.add(func() { w.tell(f.UploadProgress) })
+			}
+		case *pluginv1.SessionRequest_UploadCredit:
+			if w := s.upload(f.UploadCredit.GetId()); w != nil && w.out != nil {
+				w.out.grant(f.UploadCredit.GetBytes())
 			}
 		case *pluginv1.SessionRequest_Connection:
 			s.dev.setState(wire.ToConnection(f.Connection))
@@ -393,8 +407,20 @@ func (s *session) answered() <-chan struct{} {
 	return s.idle
 }
 
+// upload returns what concerns the upload of a request; nil if it has ended.
+func (s *session) upload(id uint64) *uploadWatch {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.uploads[id]
+}
+
 // request asks the host, and gives up when ctx ends.
 func (s *session) request(ctx context.Context, what string, r *pluginv1.Request) (*pluginv1.Reply, error) {
+	return s.requestWith(ctx, what, r, nil)
+}
+
+// requestWith is request, for an upload with watch.
+func (s *session) requestWith(ctx context.Context, what string, r *pluginv1.Request, watch *uploadWatch) (*pluginv1.Reply, error) {
 	if ctx.Err() != nil {
 		return nil, fmt.Errorf("%s: %w", what, context.Cause(ctx))
 	}
@@ -407,6 +433,13 @@ func (s *session) request(ctx context.Context, what string, r *pluginv1.Request)
 	s.nextID++
 	r.Id, r.TimeoutMs = s.nextID, wire.Timeout(ctx)
 	s.requests[r.GetId()] = ch
+	if watch != nil {
+		if watch.out != nil {
+			watch.out.id = r.GetId()
+		}
+		s.uploads[r.GetId()] = watch
+		defer func() { s.mu.Lock(); delete(s.uploads, r.GetId()); s.mu.Unlock(); watch.close() }()
+	}
 	s.mu.Unlock()
 	s.out.control(&pluginv1.SessionResponse{Frame: &pluginv1.SessionResponse_Request{Request: r}})
 	select {

@@ -10,6 +10,7 @@ import (
 	"runtime"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/fairlead-iot/fairlead/core"
@@ -160,7 +161,8 @@ func (g *guard) hear(n int) {
 func (g *guard) readError(err error) error {
 	e := &core.Error{Op: "read from hub", Kind: core.Transient, Phase: phaseMQTT, Err: err}
 	switch {
-	case errors.Is(err, io.EOF) && g.filter.boundary():
+	case errors.Is(err, io.EOF) && g.filter.boundary(), errors.Is(err, syscall.EPIPE):
+		// EPIPE is how Linux tells of a reset after the hub's own end: tcp_reset in net/ipv4/tcp_input.c.
 		e.Err = errHubClosed
 		e.Clean = g.connacked.Load()
 	case errors.Is(err, io.EOF):
@@ -171,6 +173,17 @@ func (g *guard) readError(err error) error {
 		e.Kind, e.Err = netdial.Classify(netdial.PhaseTLS, err, "", time.Time{})
 	}
 	return e
+}
+
+// awaitReader lets the reader say first how the connection ended: a write that fails does not tell a hub that closed it in
+// good order, and whom what was written then reached, from a reset.
+func (g *guard) awaitReader() {
+	wait := time.NewTimer(readerAhead)
+	defer wait.Stop()
+	select {
+	case <-g.done:
+	case <-wait.C:
+	}
 }
 
 // errEnded is what paho is told after the end.
@@ -327,6 +340,9 @@ func (g *guard) push(p []byte) error {
 		if err != nil {
 			if errors.Is(err, os.ErrDeadlineExceeded) {
 				err = fmt.Errorf("the connection accepted no bytes for %v: %w", time.Since(began).Round(time.Second), err)
+			}
+			if errors.Is(err, syscall.EPIPE) {
+				g.awaitReader()
 			}
 			g.abort(&core.Error{Op: "write to hub", Kind: core.Transient, Phase: phaseMQTT, Err: err})
 			return errEnded

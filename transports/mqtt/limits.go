@@ -33,6 +33,8 @@ const (
 	// publishPause is the wait before what paho could not take is offered again.
 	publishPause = 10 * time.Millisecond
 
+	// readerAhead is how long a write that failed waits for the reader, who knows better why.
+	readerAhead = 100 * time.Millisecond
 	// heardBytes of a packet that has not ended count as a sign of life, as its end does.
 	heardBytes = 512
 	// readBuffer is read from the connection at once.

@@ -6,7 +6,9 @@ import (
 	"errors"
 	"io"
 	"net"
+	"os"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -179,4 +181,43 @@ func dialWhole(t *testing.T, tr *Transport) (core.Session, error) {
 		return nil, err
 	}
 	return link.Connect(ctx, core.Credential{}, core.Handler{})
+}
+
+// pastClose is a connection that the hub has closed, as writers see it once they have written.
+type pastClose struct {
+	net.Conn
+	isClosed atomic.Bool
+}
+
+func (c *pastClose) Write(p []byte) (int, error) {
+	if c.isClosed.Load() {
+		return 0, &net.OpError{Op: "write", Net: "tcp", Err: os.NewSyscallError("write", syscall.EPIPE)}
+	}
+	return c.Conn.Write(p)
+}
+
+// Whether the reader or the writer sees it first: the hub has closed the session. Three such soon after the beginning tell
+// of another client with the identity.
+func TestACloseThatAWriteRunsIntoIsClean(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var conn *pastClose
+		open := openScript(func(conn net.Conn) {
+			_, _ = packets.ReadPacket(conn)
+			_, _ = conn.Write(connackOK)
+			time.Sleep(time.Second + time.Millisecond)
+		})
+		s := mustGuarded(t, func(ctx context.Context, c core.Credential) (net.Conn, error) {
+			inner, err := open(ctx, c)
+			conn = &pastClose{Conn: inner}
+			return conn, err
+		}, core.Handler{})
+		time.Sleep(time.Second)
+		conn.isClosed.Store(true)
+		s.Send(1, outbound(1, 1))
+		<-s.Done()
+		if e, ok := errors.AsType[*core.Error](s.Err()); !ok || !e.Clean || !errors.Is(e, errHubClosed) {
+			t.Errorf("%v, want a clean close by the hub", s.Err())
+		}
+		mustClose(t, s)
+	})
 }

@@ -54,6 +54,10 @@ type Config struct {
 	// UserTimeout bounds how long sent bytes may stay unacknowledged by the other side's TCP before the connection is
 	// given up (TCP_USER_TIMEOUT; Linux only). 0 leaves the system's, about a quarter of an hour.
 	UserTimeout time.Duration
+	// Renegotiate lets a server ask once more for a device's certificate, after it has seen the request: what IoT Hub may do
+	// on port 443. That exists up to TLS 1.2, which is then the newest version offered. It changes nothing for a credential
+	// without a certificate.
+	Renegotiate bool
 	// DialContext, if set, is used in place of net.Dialer, for the proxy too.
 	DialContext ContextDialer
 	// Now is the wall clock for the validity of certificates; nil is time.Now.
@@ -303,6 +307,9 @@ func (d *Dialer) config(t target, c core.Credential) *tls.Config {
 		// Not Certificates: with that, Go sends none where the server's list of authorities does not name the issuer, and the
 		// hub, which knows self-signed ones by thumbprint, does not name it.
 		cfg.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &certificate, nil }
+		if d.cfg.Renegotiate && cfg.MinVersion <= tls.VersionTLS12 {
+			cfg.Renegotiation, cfg.MaxVersion = tls.RenegotiateOnceAsClient, tls.VersionTLS12
+		}
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()

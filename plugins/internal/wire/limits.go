@@ -53,6 +53,15 @@ const (
 	MaxRequests = 64
 )
 
+// FeatureUploads says that a side knows streams and progress of uploads.
+const FeatureUploads = "uploads"
+
+// Limits of streams that are uploaded: the bytes of one frame, and the credit that is out at most.
+const (
+	UploadFrame  = 64 << 10
+	UploadWindow = 512 << 10
+)
+
 // Times of the life of a plugin.
 const (
 	// StartTimeout bounds a start, from exec to Register.

@@ -28,6 +28,8 @@ type Config struct {
 	Device *Device
 	// Metric, if set, is told the plugin's observations.
 	Metric func(host.Metric)
+	// Files is what the plugin may do with files: a *Files, or another; nil means nothing.
+	Files core.PluginFiles
 }
 
 // Harness runs a plugin in the test's own process, behind the very stream and the very host that a runtime uses.
@@ -88,7 +90,7 @@ func Try(t testing.TB, p *sdk.Plugin, cfg Config) (*Harness, error) {
 	defer cancel()
 	var err error
 	h.plugin, err = host.AttachConn(ctx, host.Config{
-		Name: cfg.Name, Settings: settings, Metric: cfg.Metric,
+		Name: cfg.Name, Settings: settings, Metric: cfg.Metric, Files: cfg.Files,
 		Logger: slog.New(slog.NewTextHandler(h.logs, &slog.HandlerOptions{Level: slog.LevelDebug})),
 	}, ours, cfg.Device)
 	if err != nil {

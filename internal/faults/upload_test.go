@@ -1,0 +1,332 @@
+//go:build faults && unix
+
+package faults
+
+import (
+	"bufio"
+	"bytes"
+	"crypto/sha256"
+	"encoding/json"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"os"
+	"regexp"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// anonymousMax is what the runtime may hold of memory while it uploads, whatever the file's size, in bytes.
+const anonymousMax = 48 << 20
+
+// newUploadWorld starts a hub, and configures a runtime that goes by proxy for its uploads.
+func newUploadWorld(t *testing.T, more string) (*world, *cuttingProxy) {
+	t.Helper()
+	w := newWorld(t)
+	p := newCuttingProxy(t)
+	_, https := w.ports()
+	w.configure("", fmt.Sprintf("uploads: {port: %s, address: 127.0.0.1, proxy_options: {proxy_type: HTTP, proxy_addr: 127.0.0.1, proxy_port: %d}%s}", https, p.port, more))
+	text, err := os.ReadFile(w.path("fairlead.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	// The hub's blob endpoint is a storage account like any other.
+	ca := strconv.Quote(w.ready.CAFile)
+	text = bytes.Replace(text, []byte("tls: {"), []byte("tls: {extra_ca: {file: "+ca+"}, "), 1)
+	text = bytes.Replace(text, []byte("\nplugins:\n\n"), []byte("\n"), 1)
+	if err := os.WriteFile(w.path("fairlead.yaml"), text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return w, p
+}
+
+// giant writes a file that repeats nothing, and returns its path and sum.
+func (w *world) giant(size int64) (path string, sum [sha256.Size]byte) {
+	w.t.Helper()
+	path = w.path("giant file")
+	f, err := os.Create(path)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	defer f.Close()
+	h := sha256.New()
+	if _, err := io.CopyN(io.MultiWriter(f, h), rand.NewChaCha8([32]byte{9}), size); err != nil {
+		w.t.Fatal(err)
+	}
+	return path, [sha256.Size]byte(h.Sum(nil))
+}
+
+// arrived compares what the hub has.
+func (w *world) arrived(name string, size int64, sum [sha256.Size]byte) {
+	w.t.Helper()
+	w.hubDo("files", "get", device, name, "--out", w.path("got"))
+	f, err := os.Open(w.path("got"))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	defer f.Close()
+	h := sha256.New()
+	n, err := io.Copy(h, f)
+	if err != nil || n != size || [sha256.Size]byte(h.Sum(nil)) != sum {
+		w.t.Errorf("the hub has %d bytes, another content: %v; want %d", n, err, size)
+	}
+	if out := w.hubDo("files", "notifications"); strings.Count(out, device+"/"+name+" ") != 1 {
+		w.t.Errorf("the service was not told once:\n%s", out)
+	}
+}
+
+// uploadState is how the only upload stands; "" while nobody answers.
+func (w *world) uploadState() (state, reason string, percent int) {
+	w.t.Helper()
+	stdout, _, code := w.cli("status", "--json", "-c", w.path("fairlead.yaml"))
+	var s struct {
+		Uploads []struct {
+			State, Reason string
+			Size, Sent    int64
+		} `json:"uploads"`
+	}
+	if code != 0 || json.Unmarshal([]byte(stdout), &s) != nil || len(s.Uploads) == 0 {
+		return "", "", 0
+	}
+	u := s.Uploads[0]
+	return u.State, u.Reason, int(100 * u.Sent / max(u.Size, 1))
+}
+
+func TestAFileOfAGibibyteArrivesInLittleMemory(t *testing.T) {
+	w, _ := newUploadWorld(t, "")
+	w.run()
+	const size = 1 << 30
+	path, sum := w.giant(size)
+	began := time.Now()
+	w.must("upload", path, "--name", "dir/giant ü", "-c", w.path("fairlead.yaml"))
+	most, samples := int64(0), 0
+	for eventually := time.Now().Add(8 * time.Minute); ; time.Sleep(100 * time.Millisecond) { // between two looks
+		most = max(most, anonymous(t, w.runtime.cmd.Process.Pid))
+		if samples++; samples%10 == 0 {
+			state, reason, percent := w.uploadState()
+			if state == "done" {
+				break
+			}
+			if state == "failed" || time.Now().After(eventually) {
+				t.Fatalf("the upload is %s at %d %%: %s", state, percent, reason)
+			}
+		}
+	}
+	t.Logf("1 GiB in %v, at most %d MiB anonymous resident", time.Since(began).Round(time.Second), most>>20)
+	if most >= anonymousMax {
+		t.Errorf("%d MiB anonymous resident, want less than %d", most>>20, anonymousMax>>20)
+	}
+	w.arrived("dir/giant ü", size, sum)
+}
+
+var rssAnon = regexp.MustCompile(`RssAnon:\s+(\d+) kB`)
+
+// anonymous is the anonymous resident memory of a process, in bytes.
+func anonymous(t *testing.T, pid int) int64 {
+	t.Helper()
+	text, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/status")
+	if err != nil {
+		t.Skipf("no /proc here: %v", err)
+	}
+	m := rssAnon.FindSubmatch(text)
+	if m == nil {
+		t.Skip("this kernel does not tell RssAnon")
+	}
+	kib, _ := strconv.ParseInt(string(m[1]), 10, 64)
+	return kib << 10
+}
+
+func TestUploadsEndRightWhateverHappens(t *testing.T) {
+	const size = 24 << 20
+	for _, c := range []struct {
+		name    string
+		every   time.Duration
+		disturb func(w *world, p *cuttingProxy)
+	}{
+		{"the runtime is killed every second", time.Second, func(w *world, _ *cuttingProxy) {
+			w.runtime.kill(w.t)
+			w.runtime = start(w.t, w.dir, "runtime", "run", "-c", w.path("fairlead.yaml"))
+		}},
+		{"connections are cut every 3 s", 3 * time.Second, func(_ *world, p *cuttingProxy) { p.cut() }},
+		{"the proxy restarts", 4 * time.Second, func(_ *world, p *cuttingProxy) { p.restart(time.Second) }},
+		{"addresses end in the middle", 2 * time.Second, func(w *world, _ *cuttingProxy) {
+			w.hubDo("fault", "add", "short-sas", "--delay", "1s", "--count", "1")
+			w.hubDo("fault", "add", "storage-status", "--code", "403", "--count", "1")
+		}},
+		{"the storage answers 500", time.Second, func(w *world, _ *cuttingProxy) {
+			w.hubDo("fault", "add", "storage-status", "--code", "500", "--count", "2")
+		}},
+		{"the storage answers 503", time.Second, func(w *world, _ *cuttingProxy) {
+			w.hubDo("fault", "add", "storage-status", "--code", "503", "--count", "2")
+		}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			w, p := newUploadWorld(t, ", bandwidth: 3MiB")
+			w.run()
+			path, sum := w.giant(size)
+			w.must("upload", path, "--name", "b", "-c", w.path("fairlead.yaml"))
+			faults := 0
+			next := time.Now().Add(c.every)
+			for limit := time.Now().Add(4 * time.Minute); ; time.Sleep(50 * time.Millisecond) { // between two looks
+				state, reason, percent := w.uploadState()
+				if state == "done" {
+					break
+				}
+				if state == "failed" || time.Now().After(limit) {
+					t.Fatalf("the upload is %q at %d %% after %d faults: %s", state, percent, faults, reason)
+				}
+				if time.Now().After(next) && faults < 6 {
+					faults++
+					c.disturb(w, p)
+					next = time.Now().Add(c.every)
+				}
+			}
+			if faults < 2 {
+				t.Fatalf("%d faults: the upload was over before", faults)
+			}
+			w.arrived("b", size, sum)
+			// Four blocks of 4 MiB at most are under way when something happens, and each is sent once more.
+			most := size + size/20 + int64(faults)*4*(4<<20)
+			t.Logf("%d faults, %d MiB were sent for %d", faults, p.sent.Load()>>20, size>>20)
+			if sent := p.sent.Load(); sent > most || sent < size {
+				t.Errorf("%d bytes were sent for %d with %d faults, want at most %d", sent, int64(size), faults, most)
+			}
+		})
+	}
+}
+
+func TestAnUploadThatIsRefusedForGoodIsReported(t *testing.T) {
+	w, _ := newUploadWorld(t, "")
+	w.run()
+	path, _ := w.giant(1 << 20)
+	w.hubDo("fault", "add", "storage-status", "--code", "409")
+	_, stderr, code := w.cli("upload", path, "--name", "b", "--wait", "-c", w.path("fairlead.yaml"))
+	if code != 1 || !strings.Contains(stderr, "failed: storage:") || !strings.Contains(stderr, "409") {
+		t.Errorf("exit code %d: %s", code, stderr)
+	}
+	eventually(t, 10*time.Second, "the hub's word that the device gave up", func() bool { return w.hub.logged(t, "a device gave up an upload") })
+}
+
+// cuttingProxy is an HTTP proxy (CONNECT) that a test can cut and restart.
+type cuttingProxy struct {
+	t    *testing.T
+	port int
+	sent atomic.Int64 // bytes from the clients
+
+	mu    sync.Mutex
+	l     net.Listener
+	conns map[net.Conn]struct{}
+	all   sync.WaitGroup
+}
+
+func newCuttingProxy(t *testing.T) *cuttingProxy {
+	t.Helper()
+	p := &cuttingProxy{t: t, conns: map[net.Conn]struct{}{}}
+	p.listen("127.0.0.1:0")
+	p.port = p.l.Addr().(*net.TCPAddr).Port
+	t.Cleanup(func() {
+		p.mu.Lock()
+		_ = p.l.Close()
+		p.mu.Unlock()
+		p.cut()
+		p.all.Wait()
+	})
+	return p
+}
+
+func (p *cuttingProxy) listen(addr string) {
+	p.t.Helper()
+	l, err := net.Listen("tcp", addr)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	p.mu.Lock()
+	p.l = l
+	p.mu.Unlock()
+	p.all.Go(func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			p.all.Go(func() { p.serve(c) })
+		}
+	})
+}
+
+// restart is away for a while.
+func (p *cuttingProxy) restart(away time.Duration) {
+	p.mu.Lock()
+	_ = p.l.Close()
+	p.mu.Unlock()
+	p.cut()
+	time.Sleep(away) // the outage itself
+	p.listen("127.0.0.1:" + strconv.Itoa(p.port))
+}
+
+// cut ends all tunnels.
+func (p *cuttingProxy) cut() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for c := range p.conns {
+		_ = c.Close()
+	}
+}
+
+func (p *cuttingProxy) track(c net.Conn) (forget func()) {
+	p.mu.Lock()
+	p.conns[c] = struct{}{}
+	p.mu.Unlock()
+	return func() {
+		_ = c.Close()
+		p.mu.Lock()
+		delete(p.conns, c)
+		p.mu.Unlock()
+	}
+}
+
+func (p *cuttingProxy) serve(c net.Conn) {
+	defer p.track(c)()
+	in := bufio.NewReader(c)
+	r, err := http.ReadRequest(in)
+	if err != nil || r.Method != http.MethodConnect {
+		return
+	}
+	host := r.Host
+	if name, port, err := net.SplitHostPort(host); err == nil && name == hostname {
+		host = net.JoinHostPort("127.0.0.1", port)
+	}
+	far, err := net.Dial("tcp", host)
+	if err != nil {
+		_, _ = io.WriteString(c, "HTTP/1.1 502 Bad Gateway\r\n\r\n")
+		return
+	}
+	defer p.track(far)()
+	_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\n\r\n")
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_, _ = io.Copy(c, far)
+		_ = c.Close()
+	}()
+	_, _ = io.Copy(&counted{far, &p.sent}, in)
+	_ = far.Close()
+	<-done
+}
+
+type counted struct {
+	io.Writer
+	n *atomic.Int64
+}
+
+func (c *counted) Write(b []byte) (int, error) {
+	n, err := c.Writer.Write(b)
+	c.n.Add(int64(n))
+	return n, err
+}
