@@ -168,8 +168,12 @@ func doctorConfig(c *config.Config) (doctor.Config, error) {
 // httpsWay is that of uploads to the hub, which has HTTPS where it has WebSocket.
 func httpsWay(c *config.Config, like mqtt.Config) (doctor.Route, error) {
 	like.Port = 0
+	isGiven := c.IsSet("uploads.port") || c.IsSet("uploads.address")
+	if isGiven {
+		like.Port, like.Address = c.Uploads.Port, c.Uploads.Address
+	}
 	for _, t := range c.Transports {
-		if t.Use == config.UseWebSocket {
+		if t.Use == config.UseWebSocket && !isGiven {
 			like.Port, like.Address = t.Port, t.Address
 			break
 		}
