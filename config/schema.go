@@ -101,7 +101,7 @@ func schema() *field {
 		{name: "connection", kind: sectionKind, doc: "How the connection is made and kept.", fields: []field{
 			{name: "auto_connect", kind: boolKind, def: "true", env: true, doc: "Connect when something needs a connection. Off, only `fairlead connect` or a plugin's Connect does."},
 			{name: "connection_retry", kind: boolKind, def: "true", env: true, doc: "Connect again after a connection is lost or an attempt fails, for ever."},
-			{name: "connection_retry_interval", kind: durationKind, def: "10s", min: int64(time.Second), max: int64(time.Hour), seconds: true, env: true, doc: "Longest wait between attempts in the first 5 minutes of an outage. The first attempt is immediate; waits then double from 1 s, with jitter."},
+			{name: "connection_retry_interval", kind: durationKind, def: "10s", min: int64(time.Second), max: int64(time.Hour), seconds: true, env: true, doc: "Longest wait between attempts in the first 5 minutes of an outage; in the first 45 s it is 2 s. The first attempt is immediate; waits then double from 1 s, with jitter."},
 			{name: "connection_retry_max", kind: durationKind, def: "10m", min: int64(time.Second), max: int64(day), seconds: true, env: true, doc: "Longest wait between attempts later in an outage."},
 			{name: "ensure_desired_properties", kind: boolKind, def: "true", env: true, doc: "Get the twin after each connect, so that no change of the desired properties is missed."},
 			{name: "keep_alive", kind: durationKind, def: "60s", min: int64(time.Second), max: int64(maxKeepAlive), seconds: true, env: true, doc: "MQTT keep-alive, in whole seconds: a connection that has fallen silent is noticed as lost after at most this and 20 s."},

@@ -14,13 +14,17 @@ type backoff struct {
 	slowKind    Kind
 	cleanCloses int
 	route       int
-	routesTried int
+	// routesTried are the attempts of this round over the routes, rounds those that came to nothing, and isMild says that
+	// one of this round's failures may pass by itself. stuck counts failures in a row of a route that opens.
+	routesTried, rounds, stuck int
+	isMild                     bool
 }
 
-// outage decides when to try again after a loss or a failed attempt.
-func (m *Machine) outage(now Instant, f Fault, wasUp bool, lasted time.Duration) {
+// outage decides when to try again, and by which route, after a session was lost (at is up) or an attempt failed in a phase.
+func (m *Machine) outage(now Instant, f Fault, at phase, lasted time.Duration) {
 	m.fault = f
 	b := &m.backoff
+	wasUp := at >= up
 	if wasUp && lasted >= m.lim.Stable {
 		*b = backoff{route: b.route} // a loss is no reason to leave a route that works
 	}
@@ -34,10 +38,12 @@ func (m *Machine) outage(now Instant, f Fault, wasUp bool, lasted time.Duration)
 		}
 	}
 	if wasUp {
-		if f.Clean && lasted < m.lim.TakeOverWithin {
-			b.cleanCloses++
-		} else {
+		switch {
+		case lasted >= m.lim.TakeOverWithin:
 			b.cleanCloses = 0
+		case f.Clean:
+			b.cleanCloses++
+		default: // the hub may have been cut short at the middle of a packet: it says nothing either way
 		}
 		if b.cleanCloses >= m.lim.TakeOverCount {
 			f.Kind = TakenOver
@@ -56,17 +62,97 @@ func (m *Machine) outage(now Instant, f Fault, wasUp bool, lasted time.Duration)
 		m.abandonAll(outcome)
 		return
 	}
-	wait := m.wait(now, f)
-	if f.Kind != Blocked || wait > 0 {
-		wait = max(wait, f.RetryAfter) // else it is the wait of a route, and the next one is another
+	if !m.givesWay(f, at, lasted) {
+		m.retryAt = now.Add(max(m.wait(now, f), f.RetryAfter))
+		return
 	}
-	m.retryAt = now.Add(wait)
+	m.spare(now, b.route, f)
+	isAtOnce, isLate := m.giveWay(now, f, at)
+	wait := time.Duration(0)
+	if !isAtOnce {
+		if isLate {
+			f.Kind = Transient // of several routes with several troubles none sets the pace
+		}
+		wait = m.wait(now, f)
+	}
+	m.retryAt = max(now.Add(wait), m.routing.spared[b.route])
+}
+
+// givesWay reports whether a failure speaks against the route. One that does not open for whatever reason may be passed
+// by another: names are not resolved here, but a proxy resolves them; a portal shows its own certificate. That the hub
+// refuses the identity or asks for patience is no route's fault. A route that opens, and then carries nothing, must
+// fail several times, since the hub itself may be in trouble.
+func (m *Machine) givesWay(f Fault, at phase, lasted time.Duration) bool {
+	b := &m.backoff
+	switch {
+	case m.cfg.Routes == 1:
+		return false
+	case at < up && f.Kind == Blocked:
+		return true
+	case at == opening:
+		return f.Kind == Transient || f.Kind == Fatal || f.Kind == Refused
+	case at < connecting, f.Kind != Transient && f.Kind != Blocked, f.Clean:
+		return false
+	case at >= up && lasted >= m.lim.Stable:
+		b.stuck = 0
+		return false
+	}
+	b.stuck++
+	return b.stuck >= m.lim.RouteTries
+}
+
+// giveWay moves on to the next route that may be tried, and reports whether it is tried at once.
+//
+// All routes together keep to the day's budget: only the first rounds over them go from one to the next at once. Later
+// each attempt has its wait, and each route its turn. isMild says that the wait is the ordinary one, whatever one of the
+// routes failed of.
+func (m *Machine) giveWay(now Instant, f Fault, at phase) (isAtOnce, isMild bool) {
+	b := &m.backoff
+	b.route, b.stuck = m.nextRoute(now), 0
+	b.isMild = b.isMild || f.Kind == Transient || f.Kind == Blocked
+	isMild = b.isMild
+	switch {
+	case b.rounds >= m.lim.RouteRounds:
+		isMild = true
+	case (at < connecting || f.Kind == Blocked) && b.routesTried < m.cfg.Routes:
+		return true, true
+	}
+	if b.routesTried >= m.cfg.Routes {
+		b.rounds++
+		b.routesTried, b.isMild = 0, false
+	}
+	return false, isMild
+}
+
+// nextRoute returns the next route that need not be spared; if all must be, the one that need not first.
+func (m *Machine) nextRoute(now Instant) int {
+	spared := m.routing.spared
+	first := (m.backoff.route + 1) % m.cfg.Routes
+	for i := range m.cfg.Routes {
+		route := (m.backoff.route + 1 + i) % m.cfg.Routes
+		if spared[route] <= now {
+			return route
+		}
+		if spared[route] < spared[first] {
+			first = route
+		}
+	}
+	return first
+}
+
+// spare notes that a route is not to be tried before: a proxy that refuses the user's name locks the account if it is
+// asked too often.
+func (m *Machine) spare(now Instant, route int, f Fault) {
+	if f.RetryAfter > 0 {
+		m.routing.spared[route] = now.Add(f.RetryAfter)
+	}
 }
 
 // wait computes the time until the next attempt.
 //
-// In the embedded guidance of Azure's SDKs waits grow from 1 s; ours do so within connection_retry_interval while an
-// outage is young, since most are short, and within connection_retry_max later, so that a day costs some 250 attempts.
+// In the embedded guidance of Azure's SDKs waits grow from 1 s; ours do so within RetryEarly at first and within
+// connection_retry_interval while an outage is young, since most are short, and within connection_retry_max later, so that
+// a day costs some 250 attempts.
 func (m *Machine) wait(now Instant, f Fault) time.Duration {
 	b := &m.backoff
 	if f.Kind != b.slowKind {
@@ -95,19 +181,16 @@ func (m *Machine) wait(now Instant, f Fault) time.Duration {
 		return slowly(m.lim.FatalMin)
 	case TakenOver:
 		return slowly(m.lim.TakenOverMin)
-	case Blocked:
-		if b.routesTried < m.cfg.Routes {
-			b.route = (b.route + 1) % m.cfg.Routes
-			return 0
-		}
-		b.route, b.routesTried = (b.route+1)%m.cfg.Routes, 0
-	case Transient:
+	case Blocked, Transient:
 	}
 	if b.tries == 0 {
 		return 0
 	}
 	limit := m.cfg.RetryInterval
-	if now.Sub(b.outageSince) >= m.lim.OutageShort {
+	switch lasts := now.Sub(b.outageSince); {
+	case lasts < m.lim.OutageEarly:
+		limit = min(limit, m.lim.RetryEarly)
+	case lasts >= m.lim.OutageShort:
 		limit = m.cfg.RetryMax
 	}
 	return m.jitter(doubling(m.lim.RetryFirst, b.tries-1, limit))

@@ -7,7 +7,7 @@ import (
 
 // credentialChanged makes the next attempt due now, and renews a session that uses the old credential.
 func (m *Machine) credentialChanged(now Instant) {
-	m.backoff = backoff{}
+	m.backoff = backoff{route: m.backoff.route} // a route that works is no worse for it
 	m.retryAt, m.renewAt = now, now
 	m.wantAt, m.isWanted = never, false
 	if m.cur.phase > fetching && m.cur.phase < closing {

@@ -24,17 +24,24 @@ type (
 	// Connect makes the session on the epoch's link. Answered by Connected or ConnectFailed.
 	Connect struct{ Epoch Epoch }
 	// Close ends whatever there is of the epoch: an attempt, a link, a session. Answered by Closed and by nothing else
-	// of the epoch.
-	Close struct{ Epoch Epoch }
+	// of the epoch. Why is for those who ask later; "" of an attempt that is not needed after all.
+	Close struct {
+		Epoch Epoch
+		Why   string
+	}
+	// RememberRoute keeps, beyond the process, by which route a session came about: the next start begins with it.
+	RememberRoute struct{ Route int }
 	// Subscribe asks for a feature. Answered by Subscribed or SubscribeFailed, or not at all if the session ends.
 	Subscribe struct {
 		Epoch   Epoch
 		Feature Feature
 	}
-	// Announce makes a new state known to watchers and to the log.
+	// Announce makes a new state known to watchers and to the log. Route is the session's or the attempt's, or the one that
+	// is next.
 	Announce struct {
 		State  State
 		Reason string
+		Route  int
 	}
 	// Warn makes an error of the background known to watchers and to the log.
 	Warn struct{ Fault Fault }
@@ -182,6 +189,7 @@ func (FetchCredential) effect() {}
 func (Open) effect()            {}
 func (Connect) effect()         {}
 func (Close) effect()           {}
+func (RememberRoute) effect()   {}
 func (Subscribe) effect()       {}
 func (Announce) effect()        {}
 func (Warn) effect()            {}
@@ -212,12 +220,15 @@ func pluginWord(p PluginIndex) string { return strconv.Itoa(int(p)) }
 func (e FetchCredential) String() string { return line("fetch-credential", "epoch", e.Epoch) }
 func (e Open) String() string            { return line("open", "epoch", e.Epoch, "route", e.Route) }
 func (e Connect) String() string         { return line("connect", "epoch", e.Epoch) }
-func (e Close) String() string           { return line("close", "epoch", e.Epoch) }
+func (e Close) String() string           { return line("close", "epoch", e.Epoch, "why", e.Why) }
+func (e RememberRoute) String() string   { return line("remember-route", "route", e.Route) }
 func (e Subscribe) String() string {
 	return line("subscribe", "epoch", e.Epoch, "feature", e.Feature)
 }
 
-func (e Announce) String() string       { return line("announce", "state", e.State, "reason", e.Reason) }
+func (e Announce) String() string {
+	return line("announce", "state", e.State, "reason", e.Reason, "route", e.Route)
+}
 func (e Warn) String() string           { return line("warn", e.Fault.pairs()...) }
 func (f WantCredential) String() string { return line("want-credential", "left", f.Left) }
 func (Stop) String() string             { return "stop" }

@@ -109,6 +109,15 @@ type (
 	// CredentialChanged: the configuration or the credential was changed from outside, or the clock by which it was made;
 	// waits end at once, and a session is renewed.
 	CredentialChanged struct{}
+	// RouteRequested: an operator wants this route to be used from now on, or with Auto the order of preference again. It
+	// is answered when there is a session by the route, or when that did not come about: then the session stays where it is.
+	RouteRequested struct {
+		Op    Op
+		Route int
+		Auto  bool
+	}
+	// NetworkChanged: the platform says that a link or an address came up.
+	NetworkChanged struct{}
 )
 
 // The facts of the outbox.
@@ -230,6 +239,8 @@ func (Closed) event()              {}
 func (Subscribed) event()          {}
 func (SubscribeFailed) event()     {}
 func (CredentialChanged) event()   {}
+func (RouteRequested) event()      {}
+func (NetworkChanged) event()      {}
 func (Submitted) event()           {}
 func (Withdrawn) event()           {}
 func (Acked) event()               {}
@@ -285,6 +296,10 @@ func (e SubscribeFailed) String() string {
 	return line("subscribe-failed", append([]any{"epoch", e.Epoch, "feature", e.Feature}, e.Fault.pairs()...)...)
 }
 func (CredentialChanged) String() string { return "credential-changed" }
+func (e RouteRequested) String() string {
+	return line("route-requested", "op", e.Op, "route", e.Route, "auto", e.Auto)
+}
+func (NetworkChanged) String() string { return "network-changed" }
 func (e Submitted) String() string {
 	return line("submitted", "lane", laneWord(e.Lane), "upto", e.Upto, "bytes", e.Bytes)
 }

@@ -177,7 +177,7 @@ func (c *chaos) completion() Event {
 		}
 		return Connected{o.Epoch, c.n(2) == 0}
 	case Close:
-		return Closed(o)
+		return Closed{o.Epoch}
 	case Subscribe:
 		return Subscribed(o)
 	case Ask:
@@ -224,7 +224,7 @@ func (c *chaos) event() Event {
 	case 14:
 		return SubscribeFailed{c.anEpoch(), Feature(c.n(6)), c.aFault()}
 	case 15:
-		return CredentialChanged{}
+		return []Event{CredentialChanged{}, NetworkChanged{}, RouteRequested{c.anOp(), c.n(5) - 1, c.n(3) == 0}}[c.n(3)]
 	case 16, 17:
 		l := c.n(len(c.last))
 		return Submitted{Lane(l), c.last[l] + Seq(c.n(6)), c.n(200) - 50}
@@ -273,6 +273,8 @@ func (c *chaos) feed(ev Event) {
 		c.ops[ev.Op]++
 	case DisconnectRequested:
 		c.ops[ev.Op]++
+	case RouteRequested:
+		c.ops[ev.Op]++
 	case OpCancelled:
 		if c.ops[ev.Op] > 0 {
 			c.ops[ev.Op]-- // one of those with this number
@@ -308,7 +310,9 @@ func (c *chaos) check(e Effect) {
 		isBad = e.Epoch != c.epoch+1
 		c.epoch = e.Epoch
 	case Open:
-		isBad = e.Epoch > c.epoch || c.closed[e.Epoch]
+		isBad = e.Epoch > c.epoch || c.closed[e.Epoch] || e.Route < 0 || e.Route >= c.m.cfg.Routes
+	case RememberRoute:
+		isBad = e.Route < 0 || e.Route >= c.m.cfg.Routes
 	case Connect:
 		isBad = e.Epoch > c.epoch || c.closed[e.Epoch]
 	case Close:

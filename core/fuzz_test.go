@@ -139,7 +139,13 @@ func (w *world) act() {
 			w.feed(w.past[len(w.past)-1-w.choose(min(len(w.past), 40))])
 		}
 	case 23:
-		switch w.choose(4) {
+		switch w.choose(6) {
+		case 4:
+			w.feed(NetworkChanged{})
+		case 5:
+			w.lastOp++
+			w.ops[w.lastOp] = true
+			w.feed(RouteRequested{Op: w.lastOp, Route: w.choose(2), Auto: w.choose(3) == 0})
 		case 0:
 			w.feed(CredentialChanged{})
 		case 1: // a tick that comes late
@@ -195,7 +201,7 @@ func (w *world) answer(isGood bool) {
 			w.feed(ConnectFailed{Epoch: o.Epoch, Fault: w.fault()})
 		}
 	case Close:
-		w.feed(Closed(o))
+		w.feed(Closed{Epoch: o.Epoch})
 	case Subscribe:
 		if isGood {
 			w.feed(Subscribed(o))

@@ -37,6 +37,9 @@ type Limits struct {
 	Stable time.Duration
 	// RetryFirst is the wait after the first failed attempt.
 	RetryFirst time.Duration
+	// RetryEarly bounds the wait for OutageEarly: most hubs that restart and links that blink are back by then, and are found
+	// within two seconds. It costs some 20 attempts of the day's.
+	RetryEarly, OutageEarly time.Duration
 	// OutageShort is how long connection_retry_interval bounds the wait; later connection_retry_max does.
 	OutageShort time.Duration
 	// ThrottledMin, UnauthorizedMin, FatalMin, TakenOverMin are least waits for these kinds.
@@ -45,6 +48,25 @@ type Limits struct {
 	// client uses the identity.
 	TakeOverWithin time.Duration
 	TakeOverCount  int
+
+	// RouteTries: so many failures in a row of a route that opens, but on which no session comes about or lasts, make it
+	// give way. RouteRounds: so many rounds over all routes are made from one to the next at once; later each attempt has
+	// its wait.
+	RouteTries, RouteRounds int
+	// RouteSound is how long a session must last for its route to count as sound.
+	RouteSound time.Duration
+	// ProbeFirst is the wait before a better route is tried again beside the session; it doubles up to ProbeMax. After
+	// ProbesDistrusted doublings begins a route that opened, but did not carry a session.
+	ProbeFirst, ProbeMax time.Duration
+	ProbesDistrusted     int
+	// ProbeQuiet messages in flight, and no open call, are quiet enough for a probe; it waits for that for ProbePatience at
+	// most. ProbeRoom is what it keeps free before a renewal. ProbeConnect is how long the hub may take to answer CONNECT
+	// by the better route before the session goes back.
+	ProbeQuiet                             int
+	ProbePatience, ProbeRoom, ProbeConnect time.Duration
+	// LinkTries link-ups are answered by an attempt at once, and one more in each LinkRefill; LinkMin lies between two.
+	LinkTries           int
+	LinkRefill, LinkMin time.Duration
 
 	// DisconnectDrain is how long a disconnect waits for acknowledgements of what is in flight.
 	DisconnectDrain time.Duration
@@ -81,9 +103,13 @@ func DefaultLimits() Limits {
 		AckStall: 30 * time.Second, Reply: 30 * time.Second,
 		SubscribeRetry: 10 * time.Second, TwinRetry: time.Second, RefusedMax: 5 * time.Minute,
 		RenewFrom: 0.80, RenewTo: 0.85, RenewMin: 5 * time.Second, RenewDrain: 2 * time.Second, RecheckMax: 10 * time.Minute, CredentialAhead: 2 * time.Minute, EndMargin: 0.02,
-		Stable: time.Minute, RetryFirst: time.Second, OutageShort: 5 * time.Minute,
+		Stable: time.Minute, RetryFirst: time.Second, RetryEarly: 2 * time.Second, OutageEarly: 45 * time.Second, OutageShort: 5 * time.Minute,
 		ThrottledMin: 10 * time.Second, UnauthorizedMin: 30 * time.Second, FatalMin: time.Minute, TakenOverMin: 2 * time.Minute,
 		TakeOverWithin: 10 * time.Second, TakeOverCount: 3,
+		RouteTries: 3, RouteRounds: 3, RouteSound: 10 * time.Minute,
+		ProbeFirst: time.Minute, ProbeMax: 2 * time.Hour, ProbesDistrusted: 5,
+		ProbeQuiet: 16, ProbePatience: 15 * time.Minute, ProbeRoom: time.Minute, ProbeConnect: 10 * time.Second,
+		LinkTries: 10, LinkRefill: time.Hour, LinkMin: 2 * time.Second,
 		DisconnectDrain: 5 * time.Second, PluginStop: 5 * time.Second, Shutdown: 9 * time.Second, ShutdownClose: 500 * time.Millisecond,
 		Method: 25 * time.Second, MethodAnswer: 5 * time.Minute, MessageVerdict: 50 * time.Second, DesiredApply: time.Minute, SetUp: 5 * time.Second,
 		OpenCalls:        256,

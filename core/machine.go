@@ -28,7 +28,9 @@ type Config struct {
 	// EnsureDesired: each session begins with a twin get, so that no change of the desired properties is missed.
 	EnsureDesired bool
 	// Routes is the number of routes to the hub, in order of preference; at least 1.
-	Routes  int
+	Routes int
+	// Route is the route to begin with: the one that worked last. 0 is the most preferred one.
+	Route   int
 	Plugins []PluginConfig
 	Limits  Limits
 }
@@ -69,6 +71,8 @@ type Machine struct {
 	next    attempt // a renewal's new connection, until it takes cur's place
 	retryAt Instant
 	backoff backoff
+	routing routing
+	causes  []cause // of the present outage
 	renewAt Instant // not before: after a failed renewal
 	// renewForced: the credential was changed from outside, and the session still uses the old one.
 	renewForced bool
@@ -113,6 +117,11 @@ func New(cfg Config, rng *rand.Rand) *Machine {
 		cfg.Routes = 1
 	}
 	m := &Machine{cfg: cfg, lim: cfg.Limits, rng: rng, wake: never, wantAt: never, lastDesired: DesiredCall, reason: "not asked to connect"}
+	if cfg.Route < 0 || cfg.Route >= cfg.Routes {
+		cfg.Route = 0
+	}
+	m.backoff.route = cfg.Route
+	m.routing = routing{kept: cfg.Route, shown: cfg.Route, chosen: noRoute, spared: make([]Instant, cfg.Routes), linkTries: m.lim.LinkTries}
 	for _, p := range cfg.Plugins {
 		m.plugins = append(m.plugins, plugin{cfg: p})
 	}
@@ -169,6 +178,10 @@ func (m *Machine) apply(now Instant, ev Event) {
 		m.attemptClosed(now, ev.Epoch)
 	case CredentialChanged:
 		m.credentialChanged(now)
+	case RouteRequested:
+		m.routeRequested(now, ev)
+	case NetworkChanged:
+		m.networkChanged(now)
 	case Subscribed:
 		m.subscribed(ev)
 	case SubscribeFailed:

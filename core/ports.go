@@ -373,6 +373,22 @@ type Connection struct {
 	// NextAttempt is how long until the next attempt; 0 where none is planned.
 	NextAttempt time.Duration `json:"next_attempt,omitempty"`
 	Epoch       Epoch         `json:"epoch"`
+	// Route is the name of the route that the session or the attempt goes by, or that the next attempt takes.
+	Route string `json:"route,omitempty"`
+	// Causes are what ended the last session and what each route has failed of since, newest last; none in a session. The
+	// slice is not to be changed.
+	Causes []ConnectionCause `json:"causes,omitempty"`
+}
+
+// ConnectionCause is something that stands in the way of a session.
+type ConnectionCause struct {
+	Route string `json:"route"`
+	Kind  Kind   `json:"-"`
+	// Phase is the layer that failed, where one can be told: dns, tcp, proxy, tls, websocket, mqtt.
+	Phase  string `json:"phase,omitempty"`
+	Reason string `json:"reason"`
+	// Count is how often in a row.
+	Count int `json:"count"`
 }
 
 // Connected reports whether there is a session. A renewal does not end it.

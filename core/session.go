@@ -24,8 +24,14 @@ type attempt struct {
 	// renewal: it takes an earlier session's place, so its connecting is no loss, and its failure is not the end of
 	// anything before the old session has been closed for it.
 	renewal bool
-	present bool
-	upSince Instant // kept over renewals: stability is of the connection, not of the token
+	// swap: it goes by a better route than the session that it was begun beside, which went by from. fallback: it goes
+	// back there. Both are renewals too.
+	swap, fallback bool
+	from           int
+	connectBy      Instant // of a swap: the hub has answered by then, or it falls back
+	present        bool
+	connectedAt    Instant
+	upSince        Instant // kept over renewals: stability is of the connection, not of the token
 	// until is the end of the credential's life; renewDue and end are moments shortly before, at which it is renewed, or
 	// the session is ended if it could not be. never if it has no end, or if no renewal changes it.
 	renewDue, end, until Instant
@@ -34,6 +40,16 @@ type attempt struct {
 	drainUntil    Instant
 	why           string // of draining and closing, for the state's reason
 }
+
+// What hangs up for a reason of its own; the other reasons are faults, told in words.
+const (
+	whyRenewal    = "renewal"
+	whySwap       = "another route"
+	whyDisconnect = "disconnect"
+	whyShutdown   = "shutdown"
+	whyRoute      = "another route was chosen"
+	whyNoConnack  = "no answer by the preferred route"
+)
 
 // wantsSession computes whether there should be a session.
 func (m *Machine) wantsSession() bool { return m.keep && !m.held && !m.finishing }
@@ -50,6 +66,10 @@ func (m *Machine) planSession(now Instant) {
 		if next.phase != absent {
 			m.hangUp(next, "")
 		}
+		why := whyDisconnect
+		if m.finishing {
+			why = whyShutdown
+		}
 		switch cur.phase {
 		case absent, draining, closing:
 		case up:
@@ -57,9 +77,9 @@ func (m *Machine) planSession(now Instant) {
 			if m.finishing {
 				limit = 0 // the shutdown has waited already
 			}
-			m.drain(now, limit, "disconnect")
+			m.drain(now, limit, why)
 		default:
-			m.hangUp(cur, "disconnect")
+			m.hangUp(cur, why)
 		}
 	}
 	if cur.phase == absent && next.phase == absent && len(m.disconnectOps) > 0 {
@@ -74,14 +94,20 @@ func (m *Machine) planSession(now Instant) {
 	case cur.phase == absent && next.phase == absent && m.wantsSession() && m.due(now, m.retryAt):
 		m.backoff.tries++
 		m.backoff.routesTried++
-		*cur = m.begin()
+		*cur = m.begin(m.backoff.route)
 	}
 	if cur.phase == opened {
-		cur.phase = connecting
+		cur.phase, cur.connectBy = connecting, now.Add(m.lim.ProbeConnect)
 		m.emit(Connect{cur.epoch})
+	}
+	if cur.phase == connecting && cur.swap && cur.renewal && m.due(now, cur.connectBy) {
+		m.hangUp(cur, whyNoConnack)
 	}
 	if cur.phase == up {
 		m.planRenewal(now)
+	}
+	if cur.phase == up {
+		m.planSwap(now)
 	}
 	if cur.phase == draining && (!m.hasInFlight() || m.due(now, cur.drainUntil)) {
 		m.hangUp(cur, cur.why)
@@ -94,7 +120,11 @@ func (m *Machine) planRenewal(now Instant) {
 	cur, next := &m.cur, &m.next
 	switch {
 	case next.phase == opened:
-		m.drain(now, m.lim.RenewDrain, "renewal")
+		why := whyRenewal
+		if next.swap {
+			why = whySwap
+		}
+		m.drain(now, m.lim.RenewDrain, why)
 		return
 	case next.phase == absent && (m.renewForced || cur.renewDue != never):
 		from := m.renewAt
@@ -102,7 +132,7 @@ func (m *Machine) planRenewal(now Instant) {
 			from = max(from, cur.renewDue)
 		}
 		if m.due(now, from) {
-			*next = m.begin()
+			*next = m.begin(cur.route)
 			next.renewal = true
 		}
 	}
@@ -114,11 +144,11 @@ func (m *Machine) planRenewal(now Instant) {
 }
 
 // begin starts an attempt: a fresh credential each time, since the last one's rest of life is not known to suffice.
-func (m *Machine) begin() attempt {
+func (m *Machine) begin(route int) attempt {
 	m.epoch++
 	m.counters.Attempts++
 	m.emit(FetchCredential{m.epoch})
-	a := attempt{phase: fetching, epoch: m.epoch, route: m.backoff.route, renewDue: never, end: never, until: never, forced: m.renewForced}
+	a := attempt{phase: fetching, epoch: m.epoch, route: route, renewDue: never, end: never, until: never, forced: m.renewForced}
 	m.renewForced = false
 	return a
 }
@@ -134,7 +164,7 @@ func (m *Machine) hangUp(a *attempt, why string) {
 		return
 	}
 	a.phase, a.why = closing, why
-	m.emit(Close{a.epoch})
+	m.emit(Close{a.epoch, why})
 }
 
 // find returns the attempt of this epoch if it is in the phase that the event completes.
@@ -152,7 +182,7 @@ func (m *Machine) credentialFetched(now Instant, ev CredentialFetched) {
 	if a == nil {
 		return
 	}
-	if a == &m.next && !m.isBetter(now, ev) {
+	if a == &m.next && !a.swap && !m.isBetter(now, ev) {
 		m.keepCredential(now, ev)
 		return
 	}
@@ -183,14 +213,19 @@ func (m *Machine) sessionConnected(now Instant, ev Connected) {
 	if a == nil || a != &m.cur {
 		return
 	}
-	a.phase, a.present = up, ev.Present
+	a.phase, a.present, a.connectedAt = up, ev.Present, now
 	m.counters.Sessions++
-	if a.renewal {
-		a.renewal = false
-		m.counters.Renewals++
-	} else {
+	wasPlanned := a.renewal
+	switch {
+	case !a.renewal:
 		a.upSince = now
+	case a.swap:
+		m.counters.Swaps++
+	case !a.fallback:
+		m.counters.Renewals++
 	}
+	a.renewal, a.fallback = false, false
+	m.routeWorks(now, a, wasPlanned)
 	m.renewAt = now.Add(m.lim.RenewMin)
 	m.fault = Fault{}
 	m.backoff.routesTried, m.backoff.slow = 0, 0
@@ -209,6 +244,13 @@ func (m *Machine) attemptFailed(now Instant, e Epoch, p phase, f Fault) {
 		return
 	}
 	m.emit(Warn{f})
+	if a == &m.next && a.swap {
+		m.renewForced = m.renewForced || a.forced
+		route := a.route
+		*a = attempt{}
+		m.probeFailed(now, route, f)
+		return
+	}
 	if a == &m.next {
 		// The old session still works: try again within what is left of its credential's life.
 		m.renewForced = m.renewForced || a.forced
@@ -217,18 +259,23 @@ func (m *Machine) attemptFailed(now Instant, e Epoch, p phase, f Fault) {
 		m.renewAt = now.Add(m.jitter(m.renewalWait(now)))
 		return
 	}
-	wasRenewal, upSince := a.renewal, a.upSince
+	was := *a
 	*a = attempt{}
 	if p == connecting {
 		m.sessionGone() // the hub may have taken the session, and have sent messages already
 	}
-	if wasRenewal {
-		// The session was closed for this one: now it is a loss like any other.
-		m.counters.Losses++
-		m.outage(now, f, true, now.Sub(upSince))
+	if was.renewal && was.swap {
+		m.swapFailed(now, was, f)
 		return
 	}
-	m.outage(now, f, false, 0)
+	m.noteCause(now, was.route, f)
+	if was.renewal {
+		// The session was closed for this one: now it is a loss like any other.
+		m.counters.Losses++
+		m.outage(now, f, up, now.Sub(was.upSince))
+		return
+	}
+	m.outage(now, f, p, 0)
 }
 
 // renewalWait spreads a handful of further tries over the rest of the life.
@@ -250,18 +297,22 @@ func (m *Machine) sessionLost(now Instant, ev Lost) {
 	if a == nil {
 		return
 	}
-	lasted, upSince := now.Sub(a.upSince), a.upSince
-	wasPlanned := a.phase == draining
+	was := *a
 	*a = attempt{}
 	m.sessionGone()
-	m.next.upSince = upSince
-	if wasPlanned {
+	m.next.upSince = was.upSince
+	if was.phase == draining {
 		return // the hub hung up while we were about to
 	}
 	m.next.renewal = false // it is the reconnection now
+	if m.next.swap && m.next.phase < opened {
+		m.hangUp(&m.next, "") // the route that worked is the shorter way back
+	}
 	m.counters.Losses++
 	m.emit(Warn{ev.Fault})
-	m.outage(now, ev.Fault, true, lasted)
+	m.routeLost(now, was, ev.Fault)
+	m.noteCause(now, was.route, ev.Fault)
+	m.outage(now, ev.Fault, up, now.Sub(was.upSince))
 }
 
 func (m *Machine) attemptClosed(now Instant, e Epoch) {
@@ -269,21 +320,29 @@ func (m *Machine) attemptClosed(now Instant, e Epoch) {
 		if a.epoch != e || a.phase != closing {
 			continue
 		}
-		why, upSince := a.why, a.upSince
+		was := *a
 		*a = attempt{}
 		if a == &m.next {
 			return
 		}
 		m.sessionGone()
-		switch why {
-		case "renewal":
-			m.next.upSince = upSince
-		case "disconnect":
+		switch was.why {
+		case whyRenewal, whySwap:
+			m.next.upSince = was.upSince
+		case whyDisconnect, whyShutdown:
 			m.fault = Fault{}
+		case whyRoute:
+			m.retryAt = now
+		case whyNoConnack:
+			f := m.noConnack()
+			m.emit(Warn{f})
+			m.swapFailed(now, was, f)
 		default:
+			f := Fault{Kind: Transient, Reason: was.why}
 			m.counters.Losses++
 			m.next.renewal = false
-			m.outage(now, Fault{Kind: Transient, Reason: why}, true, now.Sub(upSince))
+			m.noteCause(now, was.route, f)
+			m.outage(now, f, up, now.Sub(was.upSince))
 		}
 	}
 }
@@ -332,6 +391,7 @@ func (m *Machine) disconnectRequested(ev DisconnectRequested) {
 	m.held = m.held || ev.Hold
 	m.fault = Fault{}
 	m.finishAll(&m.connectOps, Cancelled)
+	m.finishAll(&m.routing.ops, Cancelled)
 	if !ev.Hold {
 		m.doomPending()
 	}
@@ -359,7 +419,7 @@ func (m *Machine) opCancelled(op Op) {
 			return
 		}
 	}
-	for _, ops := range []*[]Op{&m.connectOps, &m.disconnectOps} {
+	for _, ops := range []*[]Op{&m.connectOps, &m.disconnectOps, &m.routing.ops} {
 		for i, o := range *ops {
 			if o == op {
 				*ops = append((*ops)[:i], (*ops)[i+1:]...)
@@ -379,6 +439,7 @@ func (m *Machine) finishAll(ops *[]Op, o Outcome) {
 // abandonAll ends everything that waits for a session.
 func (m *Machine) abandonAll(o Outcome) {
 	m.finishAll(&m.connectOps, o)
+	m.finishAll(&m.routing.ops, o)
 	for _, r := range m.requests {
 		m.emit(Finish{r.op, o})
 	}
@@ -412,46 +473,4 @@ func (m *Machine) cancelDoomed() {
 		kept = append(kept, r)
 	}
 	m.requests = kept
-}
-
-// announce computes the state from the facts, in this one place, and makes a change known.
-func (m *Machine) announce(now Instant) {
-	state, reason := m.computeState()
-	if state == m.state && (reason == m.reason || state == StateConnected) {
-		return
-	}
-	if state != m.state {
-		m.since = now
-	}
-	m.state, m.reason = state, reason
-	m.emit(Announce{state, reason})
-}
-
-func (m *Machine) computeState() (State, string) {
-	switch {
-	case m.stopped:
-		return StateStopped, "shut down"
-	case m.stopping:
-		return StateStopping, "asked to stop"
-	case m.isAlive(), m.cur.renewal, m.cur.phase == closing && m.cur.why == "renewal":
-		// A renewal is a planned hang-up: for everyone else the connection goes on.
-		return StateConnected, "session up"
-	case m.cur.phase == absent && !m.wantsSession(), m.cur.phase == closing && !m.wantsSession():
-		if m.fault.Reason != "" {
-			return StateDisconnected, m.fault.Reason
-		}
-		if m.epoch == 0 {
-			return StateDisconnected, "not asked to connect"
-		}
-		return StateDisconnected, "asked to disconnect"
-	case m.cur.phase == closing:
-		return StateWaiting, m.cur.why
-	case m.cur.phase == absent:
-		return StateWaiting, m.fault.Reason
-	default:
-		if m.fault.Reason != "" {
-			return StateConnecting, "again after: " + m.fault.Reason
-		}
-		return StateConnecting, "first attempt"
-	}
 }

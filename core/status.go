@@ -7,6 +7,8 @@ type Counters struct {
 	MethodsCalled, MethodsAnswered, AnswersDropped       uint64
 	MessagesReceived, MessagesCompleted, DeadLetters     uint64
 	PluginExits, Anomalies                               uint64
+	// Swaps are moves of the session to a better route, ProbesFailed tries that did not come to that.
+	Swaps, ProbesFailed uint64
 }
 
 // Status is what the machine knows of itself, as a value.
@@ -18,6 +20,14 @@ type Status struct {
 	Epoch  Epoch
 	// Route is the one that the present session or attempt goes by, or that the next attempt will try.
 	Route int
+	// Causes are what ended the last session and what each route has failed of since, newest last. None in a session.
+	Causes []Cause
+	// Chosen is the route that an operator chose; -1 for none.
+	Chosen int
+	// NextProbe is when a better route is tried again at the earliest, where the session goes by a lesser one; 0 where not.
+	// ProbeFault is what the last try failed of.
+	NextProbe  Instant
+	ProbeFault Fault
 	// NextAttempt is set in StateWaiting.
 	NextAttempt Instant
 	// SessionPresent says that the hub had kept the subscriptions.
@@ -31,6 +41,15 @@ type Status struct {
 	OpenCalls int
 	Plugins   []PluginStatus
 	Counters  Counters
+}
+
+// Cause is something that stands in the way of a session.
+type Cause struct {
+	Route int
+	Fault Fault
+	// At is when it was last met, Count how often in a row.
+	At    Instant
+	Count int
 }
 
 // PluginStatus is the machine's view of a plugin.
@@ -58,6 +77,13 @@ func (m *Machine) Status() Status {
 	s.Route = m.backoff.route
 	if m.cur.phase != absent {
 		s.Route = m.cur.route
+	}
+	s.Chosen, s.ProbeFault = m.routing.chosen, m.routing.fault
+	if _, isLesser := m.betterRoute(m.cur.route); isLesser && m.isUp() {
+		s.NextProbe = m.routing.probeAt
+	}
+	for _, c := range m.causes {
+		s.Causes = append(s.Causes, Cause{c.route, c.fault, c.at, c.count})
 	}
 	if m.state == StateWaiting {
 		s.NextAttempt = m.retryAt

@@ -136,7 +136,7 @@ func (w *world) feed(ev Event) {
 	}
 	w.know(ev)
 	switch ev.(type) {
-	case Ticked, Submitted, Requested, ConnectRequested, DisconnectRequested, ShutdownRequested, MethodCalled, MessageReceived, Withdrawn:
+	case Ticked, Submitted, Requested, ConnectRequested, DisconnectRequested, RouteRequested, ShutdownRequested, MethodCalled, MessageReceived, Withdrawn:
 	default:
 		w.past = append(w.past, ev)
 	}
@@ -451,7 +451,7 @@ func (w *world) checkCall(e Effect) {
 		if e.Left < 0 || e.Left > w.m.lim.CredentialAhead {
 			w.failf("%v: it was not due", e)
 		}
-	case FailPlugin, Warn, AdoptTwin, MergeDesired:
+	case FailPlugin, Warn, RememberRoute, AdoptTwin, MergeDesired:
 	default:
 		w.failf("%v: an order that the world does not know", e)
 	}

@@ -24,6 +24,12 @@ type Config struct {
 	Credentials  core.CredentialSource
 	// Transports are the routes to the hub, in order of preference.
 	Transports []core.Transport
+	// Route is the name of the route to begin with: what OnRoute was told last, perhaps by an earlier process. OnRoute is
+	// told by which route a session came about where that is another than before, and OnHappening what becomes of each
+	// session and attempt. They must not block.
+	Route       string
+	OnRoute     func(name string)
+	OnHappening func(engine.Happening)
 	// Plugins run beside the client's own handlers; each has its own stream of messages.
 	Plugins []engine.Plugin
 
@@ -69,9 +75,11 @@ type Client struct {
 	uploads *uploads.Queue   // nil where there is none
 	// invoker calls methods of others; nil for whom that is not.
 	invoker *invoker
-	stop    context.CancelFunc
-	result  error         // of the engine's Run
-	ended   chan struct{} // closed when result is set
+	// provisioner is that of a device that is provisioned; nil for others.
+	provisioner *provisioner
+	stop        context.CancelFunc
+	result      error         // of the engine's Run
+	ended       chan struct{} // closed when result is set
 
 	mu      sync.Mutex
 	lastTag uint64
@@ -82,16 +90,18 @@ type Client struct {
 // CredentialSource, several routes, plugins). It starts the engine, and does not touch the network before something asks
 // for a session.
 func New(cfg Config) (*Client, error) {
+	var provisioner *provisioner
 	if cfg.Provisioning != nil {
 		p, err := newProvisioner(*cfg.Provisioning)
 		if err != nil {
 			return nil, err
 		}
+		provisioner = p
 		cfg.Identity, cfg.Credentials, cfg.Transports = p.identity(), p, p.routes()
 	} else if cfg.Identity.Hostname == "" || cfg.Identity.DeviceID == "" {
 		return nil, fmt.Errorf("device: %w: hostname and device id are needed", core.ErrInvalid)
 	}
-	c := &Client{in: newHandlers(), pending: map[uint64]chan error{}, ended: make(chan struct{})}
+	c := &Client{in: newHandlers(), provisioner: provisioner, pending: map[uint64]chan error{}, ended: make(chan struct{})}
 	if cfg.Files != nil {
 		cfg.Credentials = serialize(cfg.Credentials)
 		files, err := cfg.Files(cfg.Identity, cfg.Credentials)
@@ -102,7 +112,7 @@ func New(cfg Config) (*Client, error) {
 	}
 	plugins := append([]engine.Plugin{{PluginConfig: core.PluginConfig{Name: "(this process)"}, Launcher: c.in}}, cfg.Plugins...)
 	e, err := engine.New(engine.Config{
-		Identity: cfg.Identity, Transports: cfg.Transports, Credentials: cfg.Credentials, Plugins: plugins,
+		Identity: cfg.Identity, Transports: cfg.Transports, Route: cfg.Route, OnRoute: cfg.OnRoute, OnHappening: cfg.OnHappening, Credentials: cfg.Credentials, Plugins: plugins,
 		Logger: cfg.Logger, OnPluginFailed: cfg.OnPluginFailed,
 		OutboxMessages: cfg.OutboxMessages, OutboxBytes: cfg.OutboxBytes,
 		Machine: core.Config{
@@ -153,6 +163,17 @@ func (c *Client) Shutdown(ctx context.Context) error {
 	}
 }
 
+// Provisioning says where the provisioning service has sent the device; ok is false for one that has its identity from
+// elsewhere.
+func (c *Client) Provisioning() (s ProvisioningStatus, ok bool) {
+	if c.provisioner == nil {
+		return s, false
+	}
+	c.provisioner.mu.Lock()
+	defer c.provisioner.mu.Unlock()
+	return c.provisioner.shown, true
+}
+
 // Done is closed when the client has been shut down.
 func (c *Client) Done() <-chan struct{} { return c.ended }
 
@@ -162,11 +183,24 @@ func (c *Client) Identity() Identity { return c.own.Identity() }
 // Connected reports whether there is a session now. A renewal of the credential does not end it.
 func (c *Client) Connected() bool { return c.engine.Connection().Connected() }
 
-// Connection returns the state of the connection, why it is so, since when, and when the next attempt is made.
+// Connection returns the state of the connection, why it is so, since when, by which route, and when the next attempt is
+// made; without a session also what stands in the way of each route.
 func (c *Client) Connection(ctx context.Context) (Connection, error) {
 	s, err := c.engine.Status(ctx)
 	return s.Connection, err
 }
+
+// UseRoute moves the session to the route of this name (a transport's Name), without a loss, and prefers it from then on to
+// the order of Config.Transports, which "auto" brings back. It returns when there is a session by the route; where none is
+// wanted now, at once. An error that wraps ErrInvalid names the routes that there are; ErrConnectionFailed says that the
+// route does not get through, and then nothing changes.
+func (c *Client) UseRoute(ctx context.Context, name string) error {
+	return c.engine.UseRoute(ctx, name)
+}
+
+// NetworkChanged tells the client that a network link or an address came up, for a program that knows: a wait between
+// attempts ends. It may be called as often as one likes, since what it causes is bounded.
+func (c *Client) NetworkChanged() { c.engine.NetworkChanged() }
 
 // OnConnection calls f with the state now and after each change, until stop is called.
 func (c *Client) OnConnection(f func(Connection)) (stop func()) { return c.own.Watch(f) }

@@ -22,6 +22,9 @@
 // A module is made like a device, of its own connection string: Message.Output names the output of what it sends,
 // Message.Input the input of what it gets.
 //
+// A certificate makes a client by FromX509, a token that somebody else signed by FromSASToken, IoT Edge's environment by
+// FromEdgeEnvironment; Provision says which hub a device belongs to.
+//
 // For another way of proving the identity, another route to the hub, or plugins in processes of their own, New takes the
 // parts: a CredentialSource, transports, engine.Plugin. The handlers set here are one more plugin, within this process.
 //

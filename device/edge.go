@@ -6,12 +6,13 @@ import (
 	"os"
 	"time"
 
+	"github.com/fairlead-iot/fairlead/core"
 	"github.com/fairlead-iot/fairlead/credentials"
 )
 
 // FromEdgeEnvironment makes a client of the module that the process is, by what the IoT Edge runtime says in the
 // environment: whose module, which gateway (its Edge hub), who signs for it. The Edge hub's authority is asked for at
-// once, on this machine, until ctx ends; there is no other way to know whom to trust, so that ServerVerificationCert and
+// once, on this machine, until ctx ends, and again when the Edge hub turns out to have another one; there is no other way to know whom to trust, so that ServerVerificationCert and
 // GatewayHostname are refused. Where the variables are not complete, EdgeHubConnectionString and
 // EdgeModuleCACertificateFile are taken, for a developer's machine. Errors wrap ErrInvalid where the environment is wrong.
 //
@@ -33,14 +34,19 @@ func FromEdgeEnvironment(ctx context.Context, change ...func(*Options)) (*Client
 	if err != nil {
 		return nil, fmt.Errorf("device: %w", err)
 	}
-	if o.ServerVerificationCert, err = e.TrustBundle(ctx); err != nil {
-		return nil, fmt.Errorf("device: %w", err)
-	}
-	invoker, err := newInvoker(o, id, source)
+	invoker := newInvoker(o, id, source)
+	routes, err := EdgeTrust{Bundle: e.TrustBundle, Transports: func(authorities []byte) ([]core.Transport, error) {
+		trusting := *o
+		trusting.ServerVerificationCert = authorities
+		if err := invoker.trust(&trusting, id); err != nil {
+			return nil, err
+		}
+		return trusting.transports(id)
+	}}.Routes(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("device: %w", err)
 	}
-	c, err := o.client(id, source)
+	c, err := o.clientBy(id, source, routes)
 	if err != nil {
 		return nil, err
 	}

@@ -13,6 +13,7 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/fairlead-iot/fairlead/core"
@@ -83,31 +84,41 @@ type invoker struct {
 	agent  string
 	source core.CredentialSource
 	client *http.Client
+	dialer atomic.Pointer[netdial.Dialer] // by what is trusted now
 }
 
-func newInvoker(o *Options, id Identity, source core.CredentialSource) (*invoker, error) {
-	d, err := netdial.New(netdial.Config{
-		Host: id.Gateway, Port: cmp.Or(o.HTTPSPort, httpsPort), Address: o.Address,
-		TLS:         netdial.TLSConfig{ServerVerificationCert: o.ServerVerificationCert, ExtraCA: o.ExtraCA},
-		DialContext: netdial.ContextDialer(o.DialContext),
-	})
-	if err != nil {
-		return nil, err
+// newInvoker makes an invoker, which needs trust before it is of use.
+func newInvoker(o *Options, id Identity, source core.CredentialSource) *invoker {
+	i := &invoker{
+		base: "https://" + id.Gateway, caller: id.ClientID(), agent: strings.TrimSpace(o.UserAgent + " " + o.ProductInfo), source: source,
 	}
 	transport := &http.Transport{
-		Proxy: nil, DisableKeepAlives: true, // a call now and then, to a neighbour
+		DisableKeepAlives: true, // a call now and then, to a neighbour; the dialer has the proxy
 		DialTLSContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			conn, err := d.Dial(ctx, core.Credential{})
+			conn, err := i.dialer.Load().Dial(ctx, core.Credential{})
 			if err != nil {
 				return nil, err // not a *tls.Conn that is nil
 			}
 			return conn, nil
 		},
 	}
-	return &invoker{
-		base: "https://" + id.Gateway, caller: id.ClientID(), agent: strings.TrimSpace(o.UserAgent + " " + o.ProductInfo), source: source,
-		client: &http.Client{Transport: transport},
-	}, nil
+	i.client = &http.Client{Transport: transport}
+	return i
+}
+
+// trust has the Edge hub known by the options' authorities from now on.
+func (i *invoker) trust(o *Options, id Identity) error {
+	trust, err := o.tls()
+	if err != nil {
+		return err
+	}
+	d, err := netdial.New(netdial.Config{
+		Host: id.Gateway, Port: cmp.Or(o.HTTPSPort, httpsPort), Address: o.Address, TLS: trust, Proxy: o.Proxy, DialContext: netdial.ContextDialer(o.DialContext),
+	})
+	if err == nil {
+		i.dialer.Store(d)
+	}
+	return err
 }
 
 // methodBody is the request's form.

@@ -26,6 +26,9 @@ type Options struct {
 	ServerVerificationCert []byte
 	// GatewayHostname is the host to connect to in the hub's place (an IoT Edge gateway). A connection string has its own.
 	GatewayHostname string
+	// Cipher lists the suites of TLS 1.2 by OpenSSL's names, as in "ECDHE-RSA-AES256-GCM-SHA384:…"; "" is Go's choice. TLS 1.3
+	// stays allowed unless "!TLSv1.3" is among them.
+	Cipher string
 	// ProductInfo is told to the hub as part of the user agent; one that begins with "dtmi:" is the device's Plug and Play
 	// model. https://learn.microsoft.com/azure/iot/concepts-developer-guide-device
 	ProductInfo string
@@ -79,7 +82,7 @@ func FromConnectionString(text string, change ...func(*Options)) (*Client, error
 	}
 	if cs.X509 {
 		return nil, fmt.Errorf("device: the connection string says x509=true: the certificate comes from elsewhere, "+
-			"so make the client with New and a CredentialSource that holds it: %w", ErrInvalid)
+			"so make the client with FromX509: %w", ErrInvalid)
 	}
 	return fromKey(cs.Identity, cs.Key, change)
 }
@@ -137,25 +140,50 @@ func (o *Options) complete(id *Identity) error {
 
 // client puts the parts together.
 func (o *Options) client(id Identity, source CredentialSource) (*Client, error) {
+	routes, err := o.transports(id)
+	if err != nil {
+		return nil, err
+	}
+	return o.clientBy(id, source, routes)
+}
+
+// transports makes the routes to the hub.
+func (o *Options) transports(id Identity) ([]core.Transport, error) {
+	trust, err := o.tls()
+	if err != nil {
+		return nil, err
+	}
 	newTransport := mqtt.New
 	if o.WebSockets {
 		newTransport = mqttws.New
 	}
 	t, err := newTransport(mqtt.Config{
 		Identity: id, ProductInfo: o.ProductInfo, UserAgent: o.UserAgent, KeepAlive: o.KeepAlive, Port: o.Port, Address: o.Address,
-		TLS:   netdial.TLSConfig{ServerVerificationCert: o.ServerVerificationCert, ExtraCA: o.ExtraCA},
-		Proxy: o.Proxy, DialContext: o.DialContext, Logger: o.Logger,
+		TLS: trust, Proxy: o.Proxy, DialContext: o.DialContext, Logger: o.Logger,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("device: %w", err)
 	}
+	return []core.Transport{t}, nil
+}
+
+// tls says whom to trust, and by which suites.
+func (o *Options) tls() (netdial.TLSConfig, error) {
+	ciphers, err := netdial.ParseCiphers(o.Cipher)
+	if err != nil {
+		return netdial.TLSConfig{}, fmt.Errorf("device: Cipher: %w: %w", err, ErrInvalid)
+	}
+	return netdial.TLSConfig{ServerVerificationCert: o.ServerVerificationCert, ExtraCA: o.ExtraCA, Ciphers: ciphers}, nil
+}
+
+func (o *Options) clientBy(id Identity, source CredentialSource, routes []core.Transport) (*Client, error) {
 	storage, err := http.NewStorage(http.StorageConfig{TLS: netdial.TLSConfig{ExtraCA: o.ExtraCA}, Proxy: o.Proxy, DialContext: o.DialContext})
 	if err != nil {
 		return nil, fmt.Errorf("device: %w", err)
 	}
 	return New(Config{
 		Uploads:  &uploads.Config{Storage: storage},
-		Identity: id, Credentials: source, Transports: []core.Transport{t}, Files: o.files,
+		Identity: id, Credentials: source, Transports: routes, Files: o.files,
 		AutoConnect: o.AutoConnect, ConnectionRetry: o.ConnectionRetry,
 		ConnectionRetryInterval: o.ConnectionRetryInterval, ConnectionRetryMax: o.ConnectionRetryMax,
 		EnsureDesiredProperties: o.EnsureDesiredProperties,

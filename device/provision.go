@@ -41,6 +41,18 @@ const (
 	askForget = 6 * time.Hour
 )
 
+// ProvisioningStatus is what a provisioned device knows of its assignment.
+type ProvisioningStatus struct {
+	// Hostname is the hub's and DeviceID the device's name there; "" while the service has not said.
+	Hostname, DeviceID string
+	// At is when the service said so, by this device's clock then.
+	At time.Time
+	// Kept: an earlier run was told, this one has not had to ask.
+	Kept bool
+	// Err is why the last question came to nothing; nil after an answer.
+	Err error
+}
+
 // Assignments keeps the last assignment over restarts; store.Assignments does so in a file.
 type Assignments interface {
 	Load() (store.Assignment, error)
@@ -78,10 +90,11 @@ type provisioner struct {
 
 	mu       sync.Mutex
 	now      assigned // zero until the first assignment is known
-	asked    bool     // the service has answered in this process
-	refusals int      // attempts since the last session that the hub refused the identity
-	failures int      // other attempts that failed since
-	tries    int      // questions that came soon after one another
+	shown    ProvisioningStatus
+	asked    bool // the service has answered in this process
+	refusals int  // attempts since the last session that the hub refused the identity
+	failures int  // other attempts that failed since
+	tries    int  // questions that came soon after one another
 	askedAt  time.Time
 	next     time.Time // not before then
 	proven   proven
@@ -110,6 +123,9 @@ func newProvisioner(cfg Provisioning) (*provisioner, error) {
 	kept, err := cfg.Keep.Load()
 	if err == nil {
 		err = p.adopt(kept.Hostname, kept.DeviceID)
+	}
+	if err == nil {
+		p.shown = ProvisioningStatus{Hostname: kept.Hostname, DeviceID: kept.DeviceID, At: kept.At, Kept: true}
 	}
 	switch {
 	case errors.Is(err, store.ErrNewer):
@@ -210,8 +226,13 @@ func (p *provisioner) due(now time.Time) string {
 }
 
 // ask asks the service and takes over what it says. It returns what the device proved itself by.
-func (p *provisioner) ask(ctx context.Context, why string) (core.Credential, error) {
+func (p *provisioner) ask(ctx context.Context, why string) (_ core.Credential, err error) {
 	p.pace(time.Now())
+	defer func() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.shown.Err = err
+	}()
 	p.log.DebugContext(ctx, "ask the provisioning service", "why", why)
 	proof, err := p.cfg.Proof.Credential(ctx)
 	if err != nil {
@@ -227,6 +248,7 @@ func (p *provisioner) ask(ctx context.Context, why string) (core.Credential, err
 	}
 	p.mu.Lock()
 	p.asked, p.refusals, p.failures = true, 0, 0
+	p.shown = ProvisioningStatus{Hostname: r.State.AssignedHub, DeviceID: r.State.DeviceID, At: time.Now()}
 	p.proven.certificate = leafOf(proof)
 	p.mu.Unlock()
 	p.log.InfoContext(ctx, "assigned", "hub", r.State.AssignedHub, "device", r.State.DeviceID, "substatus", r.State.Substatus, "before", old.Hostname, "why_asked", why)

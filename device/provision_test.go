@@ -169,6 +169,9 @@ func TestADeviceIsProvisionedByTheRealService(t *testing.T) {
 		if err != nil || s.Identity != (core.Identity{Hostname: "localhost", DeviceID: "sn-7"}) {
 			t.Errorf("status names %+v, %v", s.Identity, err)
 		}
+		if st, ok := c.Provisioning(); !ok || st.Hostname != "localhost" || st.DeviceID != "sn-7" || st.Kept || st.Err != nil || time.Since(st.At) > time.Minute {
+			t.Errorf("the client says of its assignment %+v, %v", st, ok)
+		}
 		if p.kept == nil || p.kept.Hostname != "localhost" || p.kept.DeviceID != "sn-7" {
 			t.Errorf("kept %+v", p.kept)
 		}
@@ -192,6 +195,16 @@ func TestAStartUsesTheLastAssignment(t *testing.T) {
 		}
 		if n := len(p.questions()); n != 1 {
 			t.Errorf("the service was asked %d times at a start that asks", n)
+		}
+		atStart, kept := p.client(func(cfg *device.Provisioning) { cfg.Reprovision = device.ReprovisionAtStart }), p.client()
+		if err := atStart.Connect(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if st, ok := atStart.Provisioning(); !ok || st.Hostname != "hub-a.test" || !st.Kept || st.Err == nil {
+			t.Errorf("the client that asked in vain says %+v, %v", st, ok)
+		}
+		if st, ok := kept.Provisioning(); !ok || st.Hostname != "hub-a.test" || !st.Kept || st.Err != nil {
+			t.Errorf("the client that did not ask says %+v, %v", st, ok)
 		}
 	})
 }

@@ -10,7 +10,6 @@ import (
 	"github.com/fairlead-iot/fairlead/credentials"
 	"github.com/fairlead-iot/fairlead/transports/mqtt"
 	"github.com/fairlead-iot/fairlead/transports/mqttws"
-	"github.com/fairlead-iot/fairlead/transports/netdial"
 )
 
 // RegistrationResult is what the provisioning service answers a device that it has assigned to a hub.
@@ -36,8 +35,8 @@ type Enrollment struct {
 
 // Provision registers a device with a provisioning service and returns which hub it belongs to, and by what name. It
 // tries once, for at most 90 s or until ctx ends, and may be called again. From options it takes ServerVerificationCert,
-// ExtraCA, GatewayHostname, SASTokenTTL, Proxy, WebSockets, Port, Address, DialContext, UserAgent and Logger; with the
-// result and the same key or certificate a client is made:
+// ExtraCA, Cipher, GatewayHostname, SASTokenTTL, Proxy, WebSockets, Port, Address, DialContext, UserAgent and Logger; with
+// the result and the same key or certificate a client is made:
 //
 //	r, err := device.Provision(ctx, enrollment)
 //	c, err := device.FromSymmetricKey(enrollment.SymmetricKey, r.State.AssignedHub, r.State.DeviceID)
@@ -49,10 +48,13 @@ type Enrollment struct {
 // https://learn.microsoft.com/azure/iot-dps/about-iot-dps
 func Provision(ctx context.Context, e Enrollment, change ...func(*Options)) (RegistrationResult, error) {
 	o := newOptions(change)
+	trust, err := o.tls()
+	if err != nil {
+		return RegistrationResult{}, err
+	}
 	cfg := mqtt.RegistrarConfig{
 		Host: e.Host, IDScope: e.IDScope, RegistrationID: e.RegistrationID, UserAgent: o.UserAgent, Port: o.Port, Address: o.Address,
-		TLS:   netdial.TLSConfig{ServerVerificationCert: o.ServerVerificationCert, ExtraCA: o.ExtraCA},
-		Proxy: o.Proxy, DialContext: o.DialContext, Logger: o.Logger,
+		TLS: trust, Proxy: o.Proxy, DialContext: o.DialContext, Logger: o.Logger,
 	}
 	if o.GatewayHostname != "" {
 		cfg.Host = o.GatewayHostname // the user name says which service is meant, not the host
@@ -69,7 +71,6 @@ func Provision(ctx context.Context, e Enrollment, change ...func(*Options)) (Reg
 	case (proof == nil) == (e.SymmetricKey == ""):
 		return RegistrationResult{}, fmt.Errorf("device: %w: an enrollment has a SymmetricKey or a Proof, and not both", ErrInvalid)
 	case proof == nil:
-		var err error
 		if proof, err = credentials.NewRegistrationKey(e.IDScope, e.RegistrationID, core.Secret(e.SymmetricKey), o.SASTokenTTL, time.Now); err != nil {
 			return RegistrationResult{}, fmt.Errorf("device: %w", err)
 		}

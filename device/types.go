@@ -10,8 +10,10 @@ type (
 	Identity = core.Identity
 	// Desired is a state of the desired properties.
 	Desired = core.Desired
-	// Connection is the state of the connection: State, Reason, Since, NextAttempt.
+	// Connection is the state of the connection: State, Reason, Since, NextAttempt, Route, Causes.
 	Connection = core.Connection
+	// ConnectionCause is what stands in the way of one route.
+	ConnectionCause = core.ConnectionCause
 	// Error has the detail of an error: Kind, Phase, Status, RetryAfter, TrackingID. Find it by errors.As.
 	Error = core.Error
 	// Kind classes an Error by what helps against it.

@@ -6,6 +6,10 @@
 //	a, err := s.Load() // fs.ErrNotExist where there is none
 //	err = s.Save(a)
 //
+//	h, err := store.OpenHistory(dir)
+//	err = h.Add(store.Entry{At: time.Now(), What: store.Lost, Route: "mqtt", Reason: "reset"})
+//	entries, damaged, err := store.ReadHistory(dir) // also by another process
+//
 // # Concurrency
 //
 // One process at a time uses a state directory: the command locks it. Within it, one goroutine at a time uses a value.
@@ -14,7 +18,8 @@
 //
 // The disk may be full, and the power may fail at any moment: a file is the old one or the new one, never a part, and what
 // Save has returned for is on the disk. Files have mode 0600 and hold no secret. Each begins with a version; a newer one is
-// refused, since an older program would lose what it does not know.
+// refused, since an older program would lose what it does not know. The history of the connection alone is appended to and
+// not synced: it is bounded, outlives a kill, and is read as far as it goes.
 //
 // # Debugging
 //
@@ -23,5 +28,5 @@
 //
 // # Testing
 //
-// assignment_test.go.
+// Beside the code.
 package store

@@ -32,8 +32,15 @@ type running struct {
 	// metrics are those of the plugins.
 	metrics *metrics
 	clock   *clock.Clock
+	time    timeSource
+	// date asks the hub for the time.
+	date *dateAsker
+	// proof are the files by which the device proves who it is.
+	proof *proofFiles
 	// token is the SAS token that the device was started with, where it has one.
 	token core.Secret
+	// history is what outlives the process of the connection's past.
+	history *keeper
 	// failed gets the first plugin that cannot be started at all.
 	failed chan config.Problem
 	// assembled is closed when client is set.
@@ -42,7 +49,12 @@ type running struct {
 
 // assemble puts a device together and starts it: credentials, transports, plugins, client, in this order. What the user
 // can mend is a usage error.
-func assemble(c *config.Config, log *slog.Logger) (_ *running, err error) {
+func assemble(c *config.Config, log *slog.Logger) (*running, error) {
+	return assembleWith(c, log, realTime())
+}
+
+// assembleWith is assemble with the time from elsewhere.
+func assembleWith(c *config.Config, log *slog.Logger, from timeSource) (_ *running, err error) {
 	if problems := append(checkFiles(c), c.Unsupported()...); len(problems) > 0 {
 		return nil, usageError(&config.Error{Problems: problems})
 	}
@@ -52,7 +64,9 @@ func assemble(c *config.Config, log *slog.Logger) (_ *running, err error) {
 	for _, text := range host.Limitations() {
 		log.Debug("plugins on this system", "limitation", text)
 	}
-	rt := &running{cfg: c, log: log, metrics: newMetrics(), failed: make(chan config.Problem, 1), assembled: make(chan struct{})}
+	rt := &running{
+		cfg: c, log: log, time: from, metrics: newMetrics(), proof: filesOf(&c.Device), failed: make(chan config.Problem, 1), assembled: make(chan struct{}),
+	}
 	if err := os.MkdirAll(c.StateDir, 0o700); err != nil {
 		return nil, configProblem(c, "state_dir", fmt.Errorf("make the state directory: %w", err))
 	}
@@ -64,7 +78,13 @@ func assemble(c *config.Config, log *slog.Logger) (_ *running, err error) {
 			rt.unlock()
 		}
 	}()
-	if rt.clock, err = newClock(c.StateDir); err != nil {
+	rt.history = newKeeper(c.StateDir, log)
+	defer func() {
+		if err != nil {
+			rt.history.close()
+		}
+	}()
+	if rt.clock, err = newClock(c.StateDir, from); err != nil {
 		log.Warn("the time of the last run is not known", "error", err)
 	}
 	plugins, err := rt.plugins()
@@ -72,7 +92,7 @@ func assemble(c *config.Config, log *slog.Logger) (_ *running, err error) {
 		return nil, err
 	}
 	cfg := device.Config{
-		Plugins: plugins, Logger: log,
+		Plugins: plugins, Logger: log, Route: rt.history.lastRoute(), OnRoute: rt.history.keepRoute, OnHappening: rt.history.keepHappening,
 		AutoConnect: c.Connection.AutoConnect, ConnectAtStart: c.Connection.AutoConnect, ConnectionRetry: c.Connection.Retry,
 		ConnectionRetryInterval: c.Connection.RetryInterval, ConnectionRetryMax: c.Connection.RetryMax,
 		EnsureDesiredProperties: c.Connection.EnsureDesiredProperties,
@@ -99,7 +119,7 @@ func assemble(c *config.Config, log *slog.Logger) (_ *running, err error) {
 }
 
 // credential makes the identity and the source of its credentials.
-func credential(c *config.Config, now func() time.Time) (core.Identity, core.CredentialSource, error) {
+func credential(c *config.Config, now func() time.Time, log *slog.Logger) (core.Identity, core.CredentialSource, error) {
 	switch {
 	case c.Device.X509 != nil:
 		return x509Credential(c, now)
@@ -107,16 +127,12 @@ func credential(c *config.Config, now func() time.Time) (core.Identity, core.Cre
 		return tokenCredential(c, now)
 	}
 	var identity core.Identity
-	var key core.Secret
+	var read func() (core.Secret, error)
 	var position string
 	if sk := c.Device.SymmetricKey; sk != nil {
-		position = "device.symmetric_key"
+		position = "device.symmetric_key.key"
 		identity = core.Identity{Hostname: sk.Hostname, DeviceID: sk.DeviceID}
-		secret, err := sk.Key.Resolve()
-		if err != nil {
-			return identity, nil, configProblem(c, position+".key", err)
-		}
-		key = secret
+		read = sk.Key.Resolve
 	} else {
 		position = "device.connection_string"
 		text, err := c.Device.ConnectionString.Resolve()
@@ -127,12 +143,14 @@ func credential(c *config.Config, now func() time.Time) (core.Identity, core.Cre
 		if err != nil {
 			return identity, nil, configProblem(c, position, err)
 		}
-		identity, key = cs.Identity, cs.Key
+		identity, read = cs.Identity, rereadConnectionString(c.Device.ConnectionString, cs.Identity)
 	}
 	if c.Device.GatewayHostname != "" {
 		identity.Gateway = c.Device.GatewayHostname
 	}
-	source, err := credentials.NewSharedKey(identity, key, c.Device.SASTokenTTL, now)
+	source, err := newRereadKey(log, read, func(key core.Secret) (core.CredentialSource, error) {
+		return credentials.NewSharedKey(identity, key, c.Device.SASTokenTTL, now)
+	})
 	if err != nil {
 		return identity, nil, configProblem(c, position, err)
 	}
@@ -157,8 +175,9 @@ func userAgent() string {
 	return fmt.Sprintf("fairlead/%s (%s)", v.Version, v.Platform)
 }
 
-// trusted says whom the device trusts. edgeCA, if given, takes the place of server_verification_cert.
-func trusted(c *config.Config, edgeCA []byte) (netdial.TLSConfig, error) {
+// hubTrust says by which authorities the hub, or its gateway, is known. edgeCA, if given, takes the place of
+// server_verification_cert.
+func hubTrust(c *config.Config, edgeCA []byte) (netdial.TLSConfig, error) {
 	trust := netdial.TLSConfig{ServerVerificationCert: edgeCA}
 	for _, p := range []struct {
 		key string
@@ -185,30 +204,44 @@ func trusted(c *config.Config, edgeCA []byte) (netdial.TLSConfig, error) {
 	return trust, nil
 }
 
-// makeTransports makes the routes to an identity's hub. edgeCA, if given, takes the place of server_verification_cert.
+// makeTransports makes the routes to an identity's hub.
 func makeTransports(c *config.Config, identity core.Identity, edgeCA []byte, now func() time.Time, log *slog.Logger) ([]core.Transport, error) {
-	trust, err := trusted(c, edgeCA)
+	routes, err := routeConfigs(c, identity, edgeCA, now, log)
 	if err != nil {
 		return nil, err
 	}
 	var out []core.Transport
 	for i, t := range c.Transports {
-		proxy, err := routeProxy(c, i)
-		if err != nil {
-			return nil, err
-		}
 		newTransport := mqtt.New
 		if t.Use == config.UseWebSocket {
 			newTransport = mqttws.New
 		}
-		m, err := newTransport(mqtt.Config{
-			Identity: identity, ProductInfo: c.Device.ProductInfo, UserAgent: userAgent(), KeepAlive: c.Connection.KeepAlive,
-			Port: t.Port, Address: t.Address, TLS: trust, Proxy: proxy, Now: now, Logger: log,
-		})
+		m, err := newTransport(routes[i])
 		if err != nil {
 			return nil, configProblem(c, fmt.Sprintf("transports[%d]", i), err)
 		}
 		out = append(out, m)
+	}
+	return out, nil
+}
+
+// routeConfigs says how to reach an identity's hub by each of the routes.
+func routeConfigs(c *config.Config, identity core.Identity, edgeCA []byte, now func() time.Time, log *slog.Logger) ([]mqtt.Config, error) {
+	trust, err := hubTrust(c, edgeCA)
+	if err != nil {
+		return nil, err
+	}
+	var out []mqtt.Config
+	names := routeNames(c.Transports)
+	for i, t := range c.Transports {
+		proxy, err := routeProxy(c, i)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, mqtt.Config{
+			Name: names[i], Identity: identity, ProductInfo: c.Device.ProductInfo, UserAgent: userAgent(), KeepAlive: c.Connection.KeepAlive,
+			Port: t.Port, Address: t.Address, TLS: trust, Proxy: proxy, Now: now, Logger: log,
+		})
 	}
 	return out, nil
 }
@@ -253,6 +286,7 @@ func (rt *running) plugins() ([]engine.Plugin, error) {
 // serve answers on the control socket until ctx ends, and then shuts the device down. ctx's end is the signal to stop.
 func (rt *running) serve(ctx context.Context) error {
 	defer rt.unlock()
+	defer rt.history.close()
 	l, err := control.Listen(rt.cfg.StateDir)
 	if err != nil {
 		return errors.Join(err, rt.shutdown())
@@ -263,8 +297,10 @@ func (rt *running) serve(ctx context.Context) error {
 	go func() { served <- control.Serve(serving, l, rt, rt.log) }()
 	watching := rt.watchToken(serving)
 	defer watching.Wait()
-	watching.Go(func() { rt.clock.Watch(serving, rt.clockJumped) })
+	watching.Go(func() { rt.clock.Watch(serving, func(by time.Duration) { rt.clockJumped(serving, by) }) })
 	watching.Go(func() { rt.keepTime(serving) })
+	watching.Go(func() { rt.watchProof(serving) })
+	watching.Go(func() { rt.watchLinks(serving) })
 	var cause error
 	select {
 	case <-ctx.Done():

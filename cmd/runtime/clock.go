@@ -10,15 +10,14 @@ import (
 )
 
 // newClock makes the device's clock, which is usable also beside an error.
-func newClock(stateDir string) (*clock.Clock, error) {
-	// The commit's time, where the toolchain stamped it: no clock that is right can be earlier.
-	built, _ := time.Parse(time.RFC3339, readVersion().Time) // zero where there is none
-	return clock.New(clock.Config{Built: built, State: filepath.Join(stateDir, "clock.json"), System: time.Now})
+func newClock(stateDir string, from timeSource) (*clock.Clock, error) {
+	return clock.New(clock.Config{Built: from.built, State: filepath.Join(stateDir, "clock.json"), System: from.system, Look: from.look})
 }
 
-// doubting adds what is odd about the clock to what a source says of its credentials.
-func doubting(source core.CredentialSource, c *clock.Clock) core.CredentialSource {
-	d := doubtingSource{source, c}
+// doubting adds what is odd about the clock to what a source says of its credentials. While the clock is lost, the hub is
+// asked first.
+func (rt *running) doubting(source core.CredentialSource) core.CredentialSource {
+	d := doubtingSource{source, rt}
 	if holder, ok := source.(core.TokenHolder); ok {
 		return doubtingHolder{d, holder}
 	}
@@ -27,14 +26,17 @@ func doubting(source core.CredentialSource, c *clock.Clock) core.CredentialSourc
 
 type doubtingSource struct {
 	source core.CredentialSource
-	clock  *clock.Clock
+	rt     *running
 }
 
 // Credential implements core.CredentialSource.
 func (d doubtingSource) Credential(ctx context.Context) (core.Credential, error) {
+	if d.rt.clock.IsLost() {
+		d.rt.date.ask(ctx)
+	}
 	c, err := d.source.Credential(ctx)
 	if c.Doubt == "" {
-		c.Doubt = d.clock.Doubt()
+		c.Doubt = d.rt.clock.Doubt()
 	}
 	return c, err
 }
@@ -47,8 +49,10 @@ type doubtingHolder struct {
 // Replace implements core.TokenHolder.
 func (d doubtingHolder) Replace(token core.Secret) error { return d.holder.Replace(token) }
 
-// clockJumped has credentials made again: those made by the old clock may end at another time than was thought.
-func (rt *running) clockJumped(by time.Duration) {
+// clockJumped has credentials made again: those made by the old clock may end at another time than was thought. Where the
+// hub says that the clock is wrong now, they are made by the hub's.
+func (rt *running) clockJumped(ctx context.Context, by time.Duration) {
+	rt.date.ask(ctx)
 	rt.log.Warn("the clock was set, or the machine slept: the credential is made again", "by", by.Round(time.Second).String(), "now", rt.clock.Now().UTC().Format(time.RFC3339))
 	rt.client.Engine().CredentialChanged()
 }

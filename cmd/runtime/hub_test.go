@@ -51,7 +51,7 @@ func runHub(ctx context.Context, args ...string) (stdout, stderr string, code in
 	cmd.SetErr(&errs)
 	err := cmd.ExecuteContext(ctx)
 	if err != nil {
-		_, _ = errs.Write([]byte(err.Error())) // it never fails
+		_, _ = errs.Write([]byte(err.Error())) // it is memory
 	}
 	return out.String(), errs.String(), exitCode(err)
 }

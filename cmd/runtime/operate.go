@@ -104,6 +104,23 @@ func printJSON(w io.Writer, v any) error {
 	return err
 }
 
+// provisioningText says in a line what the provisioning service has said.
+func provisioningText(p *control.Provisioning) string {
+	text := fmt.Sprintf("registration %s of %s: ", p.RegistrationID, p.IDScope)
+	switch {
+	case p.AssignedHub == "":
+		text += p.Host + " has not said yet which hub it belongs to"
+	case p.Kept:
+		text += fmt.Sprintf("assigned to %s since %s, by an earlier run", p.AssignedHub, p.Since)
+	default:
+		text += fmt.Sprintf("assigned to %s since %s", p.AssignedHub, p.Since)
+	}
+	if p.LastError != "" {
+		text += "; asked again in vain: " + p.LastError
+	}
+	return text
+}
+
 func printStatus(out io.Writer, s control.Status) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	row := func(name, format string, args ...any) {
@@ -121,6 +138,22 @@ func printStatus(out io.Writer, s control.Status) error {
 	if s.Connection.NextAttempt > 0 {
 		row("next attempt", "in %s", ago(s.Connection.NextAttempt))
 	}
+	for _, cause := range s.Connection.Causes {
+		row("cause", "%s", describeCause(cause))
+	}
+	if len(s.Connection.Transports) > 1 {
+		text := strings.Join(s.Connection.Transports, ", ")
+		if s.Connection.Chosen != "" {
+			text += "; " + s.Connection.Chosen + " was chosen (fairlead transport use auto)"
+		}
+		if p := s.Connection.NextProbe; p != nil {
+			text += "; a better one is tried again in " + ago(*p)
+		}
+		if r := s.Connection.ProbeReason; r != "" {
+			text += ", and failed before: " + oneLine(r)
+		}
+		row("routes", "%s", text)
+	}
 	if s.Connection.CredentialLife > 0 {
 		renewal := "and is renewed before"
 		if s.Connection.CredentialGiven {
@@ -131,10 +164,17 @@ func printStatus(out io.Writer, s control.Status) error {
 	if d := s.Connection.CredentialDoubt; d != "" && d != s.Clock {
 		row("doubt", "%s", s.Connection.CredentialDoubt)
 	}
+	if p := s.Provisioning; p != nil {
+		row("provisioning", "%s", provisioningText(p))
+	}
 	if s.Clock != "" {
 		row("clock", "%s", s.Clock)
 	}
-	row("sessions", "%d, lost %d, renewed %d, attempts %d", s.Counters.Sessions, s.Counters.Losses, s.Counters.Renewals, s.Counters.Attempts)
+	moved := ""
+	if s.Counters.Swaps > 0 {
+		moved = fmt.Sprintf(", moved to a better route %d", s.Counters.Swaps)
+	}
+	row("sessions", "%d, lost %d, renewed %d%s, attempts %d", s.Counters.Sessions, s.Counters.Losses, s.Counters.Renewals, moved, s.Counters.Attempts)
 	kept := ""
 	if s.Outbox.Mode == "memory" {
 		kept = " (in memory: lost at a crash)"

@@ -1,8 +1,10 @@
 package main
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
+	"log/slog"
 	"path/filepath"
 	"time"
 
@@ -10,6 +12,7 @@ import (
 	"github.com/fairlead-iot/fairlead/core"
 	"github.com/fairlead-iot/fairlead/credentials"
 	"github.com/fairlead-iot/fairlead/device"
+	"github.com/fairlead-iot/fairlead/internal/control"
 	"github.com/fairlead-iot/fairlead/store"
 	"github.com/fairlead-iot/fairlead/transports/mqtt"
 	"github.com/fairlead-iot/fairlead/transports/mqttws"
@@ -28,15 +31,15 @@ func (rt *running) identify(cfg *device.Config) (err error) {
 		if cfg.Provisioning, err = rt.provisioning(); err != nil {
 			return err
 		}
-		trust, err := trusted(c, nil)
+		trust, err := hubTrust(c, nil)
 		if err != nil {
 			return err
 		}
 		return rt.uploads(cfg, trust)
 	case c.Device.EdgeEnvironment:
-		cfg.Identity, cfg.Credentials, edgeCA, err = edge(c, now)
+		edgeCA, err = rt.edge(cfg)
 	default:
-		cfg.Identity, cfg.Credentials, err = credential(c, now)
+		cfg.Identity, cfg.Credentials, err = credential(c, now, rt.log)
 	}
 	if err != nil {
 		return err
@@ -44,15 +47,29 @@ func (rt *running) identify(cfg *device.Config) (err error) {
 	if given, ok := cfg.Credentials.(*credentials.GivenToken); ok {
 		rt.token = given.Token()
 	}
-	cfg.Credentials = doubting(cfg.Credentials, rt.clock)
-	if cfg.Transports, err = makeTransports(c, cfg.Identity, edgeCA, now, rt.log); err != nil {
-		return err
-	}
-	trust, err := trusted(c, edgeCA)
+	cfg.Credentials = rt.doubting(rt.proof.noting(cfg.Credentials))
+	trust, err := hubTrust(c, edgeCA)
 	if err != nil {
 		return err
 	}
+	if rt.date, err = rt.newDateAsker(cfg.Identity.ConnectHost(), trust, func(t config.Transport) (string, int) {
+		return t.Address, cmp.Or(t.Port, defaultPort(t))
+	}); err != nil {
+		return err
+	}
+	if cfg.Transports == nil {
+		if cfg.Transports, err = makeTransports(c, cfg.Identity, nil, now, rt.log); err != nil {
+			return err
+		}
+	}
 	return rt.uploads(cfg, trust)
+}
+
+func defaultPort(t config.Transport) int {
+	if t.Use == config.UseWebSocket {
+		return mqttws.DefaultPort
+	}
+	return mqtt.DefaultPort
 }
 
 // whoStarts says for the log who the device is, as far as that is known.
@@ -68,7 +85,7 @@ func (rt *running) provisioning() (*device.Provisioning, error) {
 	const key = "device.provisioning"
 	c, log, now := rt.cfg, rt.log, rt.clock.Now
 	p := c.Device.Provisioning
-	proof, atHub, err := registrationProof(c, now)
+	proof, atHub, err := registrationProof(c, now, log)
 	if err != nil {
 		return nil, err
 	}
@@ -88,18 +105,27 @@ func (rt *running) provisioning() (*device.Provisioning, error) {
 		}
 		cfg.TLS = netdial.TLSConfig{ExtraCA: text}
 	}
+	if rt.date, err = rt.newDateAsker(p.Host, cfg.TLS, func(t config.Transport) (string, int) {
+		port := p.Port
+		if t.Use != c.Transports[0].Use {
+			port = 0 // one that is given is of the first's kind
+		}
+		return p.Address, cmp.Or(port, defaultPort(t))
+	}); err != nil {
+		return nil, configProblem(c, key, err)
+	}
 	registrar, err := makeRegistrar(c, key, cfg)
 	if err != nil {
 		return nil, err
 	}
 	out := &device.Provisioning{
-		Registrar: registrar, Proof: proof, Gateway: c.Device.GatewayHostname, Logger: log,
+		Registrar: registrar, Proof: rt.doubting(rt.proof.noting(proof)), Gateway: c.Device.GatewayHostname, Logger: log,
 		Credentials: func(id core.Identity) (core.CredentialSource, error) {
 			source, err := atHub(id)
 			if err != nil {
 				return nil, err
 			}
-			return doubting(source, rt.clock), nil
+			return rt.doubting(rt.proof.noting(source)), nil
 		},
 		Transports: func(id core.Identity) ([]core.Transport, error) { return makeTransports(c, id, nil, now, log) },
 		Keep: store.Assignments{
@@ -147,9 +173,28 @@ func makeRegistrar(c *config.Config, key string, cfg mqtt.RegistrarConfig) (core
 	return mqtt.NewRegistrars(ways[0], ways[1:]...), nil
 }
 
+// provisioned is what the status says of the assignment; nil where there is none to be had.
+func (rt *running) provisioned() *control.Provisioning {
+	p, ok := rt.client.Provisioning()
+	if !ok {
+		return nil
+	}
+	c := rt.cfg.Device.Provisioning
+	out := &control.Provisioning{
+		Host: c.Host, IDScope: c.IDScope, RegistrationID: c.RegistrationID, AssignedHub: p.Hostname, DeviceID: p.DeviceID, Kept: p.Kept,
+	}
+	if !p.At.IsZero() {
+		out.Since = p.At.UTC().Format(time.RFC3339)
+	}
+	if p.Err != nil {
+		out.LastError = p.Err.Error()
+	}
+	return out
+}
+
 // registrationProof makes the source of what proves the identity to the provisioning service, and what makes such a
 // source for a hub: the same key, or the same certificate.
-func registrationProof(c *config.Config, now func() time.Time) (proof core.CredentialSource, atHub func(core.Identity) (core.CredentialSource, error), err error) {
+func registrationProof(c *config.Config, now func() time.Time, log *slog.Logger) (proof core.CredentialSource, atHub func(core.Identity) (core.CredentialSource, error), err error) {
 	p, ttl := c.Device.Provisioning, c.Device.SASTokenTTL
 	if x := p.X509; x != nil {
 		if proof, err = credentials.NewX509(certificateOf(x.CertFile, x.KeyFile, x.PassPhrase), now); err != nil {
@@ -157,22 +202,17 @@ func registrationProof(c *config.Config, now func() time.Time) (proof core.Crede
 		}
 		return proof, func(core.Identity) (core.CredentialSource, error) { return proof, nil }, nil
 	}
-	position, source := "device.provisioning.symmetric_key", p.SymmetricKey
-	if !p.GroupSymmetricKey.IsZero() {
-		position, source = "device.provisioning.group_symmetric_key", p.GroupSymmetricKey
-	}
-	secret, err := source.Resolve()
-	if err == nil && !p.GroupSymmetricKey.IsZero() {
-		secret, err = credentials.DeriveKey(secret, p.RegistrationID)
-	}
-	if err == nil {
-		proof, err = credentials.NewRegistrationKey(p.IDScope, p.RegistrationID, secret, ttl, now)
-	}
+	position, read := registrationKey(p)
+	proof, err = newRereadKey(log, read, func(key core.Secret) (core.CredentialSource, error) {
+		return credentials.NewRegistrationKey(p.IDScope, p.RegistrationID, key, ttl, now)
+	})
 	if err != nil {
 		return nil, nil, configProblem(c, position, err)
 	}
 	return proof, func(id core.Identity) (core.CredentialSource, error) {
-		return credentials.NewSharedKey(id, secret, ttl, now)
+		return newRereadKey(log, read, func(key core.Secret) (core.CredentialSource, error) {
+			return credentials.NewSharedKey(id, key, ttl, now)
+		})
 	}, nil
 }
 

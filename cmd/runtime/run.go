@@ -87,19 +87,22 @@ func (rt *running) Status(ctx context.Context) (control.Status, error) {
 		Connection: control.Connection{
 			State: e.Connection.State.String(), Reason: e.Connection.Reason, Since: control.Seconds(e.Connection.Since),
 			Epoch: uint64(e.Machine.Epoch), Transport: e.Transport, NextAttempt: control.Seconds(e.Connection.NextAttempt),
+			Transports: e.Routes, Chosen: e.Chosen,
 		},
 		Outbox: control.Outbox{
 			Mode: rt.cfg.Outbox.Mode, Messages: e.OutboxMessages, Bytes: e.OutboxBytes,
 			MaxMessages: e.OutboxMaxMessages, MaxBytes: e.OutboxMaxBytes,
 		},
 		Counters: control.Counters{
-			Attempts: n.Attempts, Sessions: n.Sessions, Losses: n.Losses, Renewals: n.Renewals,
+			Attempts: n.Attempts, Sessions: n.Sessions, Losses: n.Losses, Renewals: n.Renewals, Swaps: n.Swaps, ProbesFailed: n.ProbesFailed,
 			Submitted: n.Submitted, Acknowledged: n.Acknowledged, MethodsCalled: n.MethodsCalled, MethodsAnswered: n.MethodsAnswered,
 			MessagesReceived: n.MessagesReceived, MessagesCompleted: n.MessagesCompleted, DeadLetters: n.DeadLetters, PluginExits: n.PluginExits,
 		},
 		DeadLetters: len(e.DeadLetters), Uploads: rt.uploadList(),
 	}
+	addRoutes(&s.Connection, e)
 	s.Clock = rt.clock.Doubt()
+	s.Provisioning = rt.provisioned()
 	s.Connection.CredentialDoubt, s.Connection.CredentialGiven = e.Doubt, e.Machine.Given
 	if e.Machine.HasEnd {
 		s.Connection.CredentialLife = control.Seconds(e.CredentialLeft())

@@ -206,6 +206,8 @@ var events = func() map[string]reflect.Type {
 		core.Subscribed{},
 		core.SubscribeFailed{},
 		core.CredentialChanged{},
+		core.RouteRequested{},
+		core.NetworkChanged{},
 		core.Submitted{},
 		core.Withdrawn{},
 		core.Acked{},

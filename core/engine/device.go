@@ -120,6 +120,7 @@ type operation struct {
 	name    string
 	request *core.Request               // of twin operations
 	begin   func(op core.Op) core.Event // of the others
+	isRoute bool                        // it fails of what another route failed of
 	reply   core.Reply
 	once    sync.Once
 	done    chan error
@@ -205,7 +206,12 @@ func (e *Engine) replied(epoch core.Epoch, r core.Reply) core.Event {
 func (e *Engine) finish(f core.Finish) {
 	if o := e.ops[f.Op]; o != nil {
 		delete(e.ops, f.Op)
-		o.finish(outcomeError(f.Outcome, e.m.Status().Fault))
+		s := e.m.Status()
+		fault := s.Fault
+		if o.isRoute {
+			fault = s.ProbeFault
+		}
+		o.finish(outcomeError(f.Outcome, fault))
 	}
 }
 

@@ -23,7 +23,14 @@ type Config struct {
 	// Machine configures the decisions. Routes and Plugins are filled in from Transports and Plugins.
 	Machine core.Config
 	// Transports are the routes to the hub, in order of preference; at least one.
-	Transports  []core.Transport
+	Transports []core.Transport
+	// Route is the name of the route to begin with: the one that worked last. "" or an unknown one is the first.
+	Route string
+	// OnRoute, if set, is told by which route a session came about, where that is another than before: it should be the
+	// Route of the next start. It must not block.
+	OnRoute func(name string)
+	// OnHappening, if set, is told what becomes of each session and attempt, in order. It must not block.
+	OnHappening func(Happening)
 	Credentials core.CredentialSource
 	Plugins     []Plugin
 	// OutboxMessages and OutboxBytes bound what waits for the hub's acknowledgement. 0 means DefaultOutboxMessages and
@@ -53,9 +60,9 @@ const (
 
 // How long the ports are given. Each phase of a dial is bounded more tightly by the transport.
 const (
-	credentialTimeout = 2 * time.Minute // a source that asks a service bounds each step itself
-	openTimeout       = 30 * time.Second
-	connectTimeout    = 30 * time.Second
+	credentialTimeout = 2 * time.Minute  // a source that asks a service bounds each step itself
+	dialTimeout       = 30 * time.Second // the link and the session together
+	openTimeout       = 25 * time.Second // of it for the link: some is left for the hub's answer
 	subscribeTimeout  = 10 * time.Second
 	respondTimeout    = 30 * time.Second
 	closeTimeout      = 2 * time.Second
@@ -129,6 +136,7 @@ func New(cfg Config) (*Engine, error) {
 		cfg.Machine.Plugins = append(cfg.Machine.Plugins, p.PluginConfig)
 		e.plugins = append(e.plugins, &pluginSlot{index: core.PluginIndex(i), cfg: p})
 	}
+	cfg.Machine.Route = max(0, e.findRoute(cfg.Route))
 	e.m = core.New(cfg.Machine, cfg.Rand)
 	return e, nil
 }
@@ -174,7 +182,7 @@ func (e *Engine) Run(ctx context.Context) error {
 	}
 	close(e.ended)
 	for epoch := range e.attempts { // one that would not close in time
-		e.closeAttempt(ctx, epoch)
+		e.closeAttempt(ctx, core.Close{Epoch: epoch, Why: "shutdown"})
 	}
 	cancel()
 	e.wg.Wait()
@@ -224,7 +232,11 @@ func (e *Engine) execute(ctx context.Context, effect core.Effect) {
 	case core.Connect:
 		e.connect(f.Epoch)
 	case core.Close:
-		e.closeAttempt(ctx, f.Epoch)
+		e.closeAttempt(ctx, f)
+	case core.RememberRoute:
+		if e.cfg.OnRoute != nil {
+			e.cfg.OnRoute(e.routeName(f.Route))
+		}
 	case core.Subscribe:
 		e.subscribe(f)
 	case core.Announce:
@@ -286,15 +298,15 @@ func (e *Engine) background(f func()) {
 }
 
 func (e *Engine) announce(ctx context.Context, f core.Announce) {
-	c := core.Connection{State: f.State, Reason: f.Reason}
+	c := core.Connection{State: f.State, Reason: f.Reason, Route: e.routeName(f.Route)}
 	s := e.m.Status()
-	c.Kind, c.Epoch = s.Fault.Kind, s.Epoch
+	c.Kind, c.Epoch, c.Causes = s.Fault.Kind, s.Epoch, e.causes(s)
 	old := e.watch.connection(c, s, e.start)
 	level := slog.LevelInfo
 	if f.State == core.StateConnecting || f.State == core.StateWaiting && old == core.StateConnecting {
 		level = slog.LevelDebug // the attempts of a long outage
 	}
-	e.log.Log(ctx, level, "connection", "from", old.String(), "to", f.State.String(), "reason", f.Reason, "epoch", uint64(c.Epoch))
+	e.log.Log(ctx, level, "connection", "from", old.String(), "to", f.State.String(), "reason", f.Reason, "route", c.Route, "epoch", uint64(c.Epoch))
 }
 
 func (e *Engine) warn(ctx context.Context, f core.Fault) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"time"
 
 	"github.com/fairlead-iot/fairlead/core"
 )
@@ -11,7 +12,11 @@ import (
 // attempt is what an epoch has: a context, then a credential, a link, a session. It is filled in by the goroutine of
 // the effect that is under way, of which there is one at a time.
 type attempt struct {
-	epoch  core.Epoch
+	epoch core.Epoch
+	// route and connectedAt belong to the engine's goroutine.
+	route       int
+	connectedAt time.Time
+
 	ctx    context.Context //nolint:containedctx // it is the attempt's life, and ends with it
 	cancel context.CancelFunc
 	work   sync.WaitGroup
@@ -20,6 +25,7 @@ type attempt struct {
 	credential core.Credential
 	doubt      string // the credential's, which is kept when the credential has served
 	link       core.Link
+	opening    time.Duration // how long the link took to open
 	session    core.Session
 }
 
@@ -30,10 +36,11 @@ func (a *attempt) getSession() core.Session {
 }
 
 // failed reports the end of an attempt that came to nothing, and lets go of what is kept of it.
-func (e *Engine) failed(a *attempt, ev core.Event) {
+func (e *Engine) failed(a *attempt, ev core.Event, f core.Fault) {
 	e.inbox.run(func() core.Event {
 		if e.attempts[a.epoch] == a {
 			delete(e.attempts, a.epoch)
+			e.happened(a, AttemptFailed, f, "")
 		}
 		a.cancel()
 		return ev
@@ -60,7 +67,8 @@ func (e *Engine) fetchCredential(ctx context.Context, epoch core.Epoch) {
 		defer cancel()
 		c, err := e.cfg.Credentials.Credential(ctx)
 		if err != nil {
-			e.failed(a, core.CredentialFailed{Epoch: epoch, Fault: core.FaultOf(fmt.Errorf("fetch credential: %w", err))})
+			f := core.FaultOf(fmt.Errorf("fetch credential: %w", err))
+			e.failed(a, core.CredentialFailed{Epoch: epoch, Fault: f}, f)
 			return nil
 		}
 		e.who.set(c.Identity)
@@ -96,19 +104,22 @@ func (a *attempt) fault(err error) core.Fault {
 
 func (e *Engine) open(f core.Open) {
 	a := e.attempts[f.Epoch]
+	a.route = f.Route
 	e.begin(a, func(ctx context.Context) core.Event {
 		ctx, cancel := context.WithTimeout(ctx, openTimeout)
 		defer cancel()
 		a.mu.Lock()
 		c := a.credential
 		a.mu.Unlock()
+		began := time.Now()
 		link, err := e.cfg.Transports[f.Route].Open(ctx, c)
 		if err != nil {
-			e.failed(a, core.OpenFailed{Epoch: f.Epoch, Fault: a.fault(err)})
+			fault := a.fault(err)
+			e.failed(a, core.OpenFailed{Epoch: f.Epoch, Fault: fault}, fault)
 			return nil
 		}
 		a.mu.Lock()
-		a.link = link
+		a.link, a.opening = link, time.Since(began)
 		a.mu.Unlock()
 		return core.Opened{Epoch: f.Epoch}
 	})
@@ -120,23 +131,30 @@ func (e *Engine) connect(epoch core.Epoch) {
 	e.background(func() {
 		s, err := e.makeSession(a)
 		if err != nil {
-			e.failed(a, core.ConnectFailed{Epoch: epoch, Fault: a.fault(err)})
+			f := a.fault(err)
+			e.failed(a, core.ConnectFailed{Epoch: epoch, Fault: f}, f)
 			a.work.Done()
 			return
 		}
-		e.inbox.post(core.Connected{Epoch: epoch, Present: s.Present()})
+		e.inbox.run(func() core.Event {
+			if e.attempts[epoch] == a {
+				a.connectedAt = time.Now()
+				e.happened(a, SessionBegan, core.Fault{}, "")
+			}
+			return core.Connected{Epoch: epoch, Present: s.Present()}
+		})
 		a.work.Done()
 		e.watchSession(a, s)
 	})
 }
 
 func (e *Engine) makeSession(a *attempt) (core.Session, error) {
-	ctx, cancel := context.WithTimeout(a.ctx, connectTimeout)
-	defer cancel()
 	a.mu.Lock()
-	c, link := a.credential, a.link
+	c, link, limit := a.credential, a.link, dialTimeout-a.opening
 	a.link, a.credential = nil, core.Credential{} // the token has served
 	a.mu.Unlock()
+	ctx, cancel := context.WithTimeout(a.ctx, limit)
+	defer cancel()
 	s, err := link.Connect(ctx, c, e.handler(a))
 	if err != nil {
 		return nil, err
@@ -171,7 +189,10 @@ func (e *Engine) watchSession(a *attempt, s core.Session) {
 	}
 	fault := core.FaultOf(err)
 	e.inbox.run(func() core.Event {
-		delete(e.attempts, a.epoch)
+		if e.attempts[a.epoch] == a {
+			delete(e.attempts, a.epoch)
+			e.happened(a, SessionLost, fault, "")
+		}
 		a.cancel()
 		return core.Lost{Epoch: a.epoch, Fault: fault}
 	})
@@ -181,12 +202,16 @@ func (e *Engine) watchSession(a *attempt, s core.Session) {
 }
 
 // closeAttempt ends an attempt in whatever state, and reports Closed when nothing of it is left.
-func (e *Engine) closeAttempt(ctx context.Context, epoch core.Epoch) {
+func (e *Engine) closeAttempt(ctx context.Context, f core.Close) {
+	epoch := f.Epoch
 	a := e.attempts[epoch]
 	delete(e.attempts, epoch)
 	if a == nil { // it has just ended by itself
 		e.inbox.post(core.Closed{Epoch: epoch})
 		return
+	}
+	if !a.connectedAt.IsZero() {
+		e.happened(a, SessionClosed, core.Fault{}, f.Why)
 	}
 	a.cancel()
 	e.background(func() {

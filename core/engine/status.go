@@ -21,7 +21,10 @@ type Status struct {
 	// ReportedVersion is the $version after the last report; 0 before the first.
 	ReportedVersion int64
 	// Transport is the route of the present session or attempt.
-	Transport   string
+	Transport string
+	// Routes are all of them, in order of preference; Chosen is the one that an operator chose, "" for none.
+	Routes      []string
+	Chosen      string
 	DeadLetters []DeadLetter
 	Uptime      time.Duration
 	// Doubt is what speaks against the newest credential: see core.Credential.
@@ -34,6 +37,14 @@ func (s Status) CredentialLeft() time.Duration {
 		return 0
 	}
 	return max(0, time.Duration(s.Machine.CredentialEnd)-s.Uptime)
+}
+
+// NextProbe is how long until a better route is tried again at the earliest; false where the session goes by the right one.
+func (s Status) NextProbe() (time.Duration, bool) {
+	if s.Machine.NextProbe == 0 {
+		return 0, false
+	}
+	return max(0, time.Duration(s.Machine.NextProbe)-s.Uptime), true
 }
 
 // Status returns what the engine knows now; after Run has ended, what it knew last.
@@ -65,7 +76,10 @@ func (e *Engine) status() Status {
 		OutboxMaxMessages: e.cfg.OutboxMessages, OutboxMaxBytes: e.cfg.OutboxBytes,
 		ReportedVersion: e.reported, Doubt: e.doubt, DeadLetters: append([]DeadLetter(nil), e.deadLetters...),
 	}
-	s.Transport = e.cfg.Transports[s.Machine.Route].Name()
+	s.Transport, s.Routes = e.routeName(s.Machine.Route), e.Routes()
+	if s.Machine.Chosen >= 0 {
+		s.Chosen = e.routeName(s.Machine.Chosen)
+	}
 	s.OutboxMessages, s.OutboxBytes = e.outbox.load()
 	for _, p := range e.plugins {
 		info := p.info

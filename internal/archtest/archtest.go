@@ -95,9 +95,13 @@ var Rules = []Rule{
 		Why: "the configuration is read in one place and handed on as plain values",
 	},
 	{
-		From: []string{"..."}, Except: []string{"device", "cmd/...", "transports/...", "plugins/...", "internal/bench/..."},
+		From: []string{"..."}, Except: []string{"device", "cmd/...", "transports/...", "plugins/...", "internal/bench/...", "internal/doctor"},
 		Deny: []string{"transports/...", "credentials/...", "store/...", "plugins/host/..."},
-		Why:  "only device and the command know that a concrete thing exists",
+		Why:  "only device and the command know that a concrete thing exists; and the doctor, who looks at the transports' own layers",
+	},
+	{
+		From: []string{"internal/doctor"}, Deny: []string{"core/engine", "device/...", "config/...", "credentials/...", "store/...", "plugins/..."},
+		Why: "the doctor looks at the way to the hub as the dialer sees it, and is told the rest as plain values",
 	},
 	{
 		From: []string{"examples/..."}, Deny: []string{"..."}, Allow: []string{"examples/...", "plugins/sdk"},

@@ -3,6 +3,7 @@
 package bench
 
 import (
+	"cmp"
 	"fmt"
 	"os"
 	"runtime"
@@ -46,7 +47,11 @@ type row struct {
 }
 
 // table collects rows in the order in which they were first seen.
-type table struct{ rows []*row }
+type table struct {
+	// first and second are who is measured, "fairlead" and "paho" if they are not set; what add calls ours is the first.
+	first, second string
+	rows          []*row
+}
 
 func (tb *table) row(name, unit string, more bool) *row {
 	for _, r := range tb.rows {
@@ -103,7 +108,7 @@ func cell(values []float64) string {
 // String writes the table in Markdown: medians, the range in brackets, and ours divided by the peer's.
 func (tb *table) String() string {
 	var b strings.Builder
-	b.WriteString("| figure | unit | better | fairlead | paho | ratio |\n|---|---|---|---|---|---|\n")
+	fmt.Fprintf(&b, "| figure | unit | better | %s | %s | ratio |\n|---|---|---|---|---|---|\n", cmp.Or(tb.first, "fairlead"), cmp.Or(tb.second, "paho"))
 	for _, r := range tb.rows {
 		ratio, better := "–", "less"
 		if len(r.ours) > 0 && len(r.peers) > 0 && median(r.peers) != 0 {

@@ -17,7 +17,7 @@ import (
 )
 
 // hubReady is what the hub's process says first.
-type hubReady struct{ Address, CAFile string }
+type hubReady struct{ Address, HTTPS, CAFile string }
 
 // hubOrder is a request to the hub's process; one of them is set.
 type hubOrder struct {
@@ -49,7 +49,7 @@ func runHub(dir string) error {
 		return err
 	}
 	defer h.Close(context.Background()) //nolint:errcheck // nothing of it is kept
-	ready := hubReady{Address: h.MQTTAddr().String(), CAFile: filepath.Join(dir, "ca.pem")}
+	ready := hubReady{Address: h.MQTTAddr().String(), HTTPS: h.HTTPSAddr().String(), CAFile: filepath.Join(dir, "ca.pem")}
 	if err := os.WriteFile(ready.CAFile, h.CAPEM(), 0o600); err != nil {
 		return err
 	}

@@ -67,9 +67,19 @@ func newWorld(t *testing.T, tags string) *world {
 // newOurs is the built runtime with the benchmark's plugin, configured as a user would.
 func (w *world) newOurs(t *testing.T, device, runtime, plugin string) *side {
 	t.Helper()
+	return w.newRoute(t, device, runtime, plugin, "mqtt", "")
+}
+
+// newRoute is the same by a route of a kind, with more keys of it.
+func (w *world) newRoute(t *testing.T, device, runtime, plugin, use, more string) *side {
+	t.Helper()
 	cs := w.hub.add(device)
 	dir := t.TempDir()
-	_, port, err := net.SplitHostPort(w.hub.Address)
+	address := w.hub.Address
+	if use == "mqttws" {
+		address = w.hub.HTTPS
+	}
+	_, port, err := net.SplitHostPort(address)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -81,7 +91,7 @@ device:
 tls:
   server_verification_cert: {file: ` + strconv.Quote(w.hub.CAFile) + `}
 transports:
-  - {use: mqtt, port: ` + port + `, address: 127.0.0.1}
+  - {use: ` + use + `, port: ` + port + `, address: 127.0.0.1` + more + `}
 plugins:
   bench:
     command: [` + strconv.Quote(plugin) + `]

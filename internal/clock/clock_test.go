@@ -115,3 +115,66 @@ func TestJumpsAreSeenAndSlewsAreNot(t *testing.T) {
 		}
 	})
 }
+
+// A hub, and the authority that vouches for it, know the time when the device does not.
+func TestTheHubsTimeIsUsedWhereTheClockIsWrong(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		file := filepath.Join(t.TempDir(), "clock")
+		s := &system{}
+		s.set(time.Unix(0, 0))
+		c := make1(t, s, file)
+		if !c.IsLost() {
+			t.Error("a clock of 1970 is not lost")
+		}
+		// # The hub's certificate is younger than the program.
+		young := built.Add(200 * 24 * time.Hour)
+		c.Learn(young)
+		time.Sleep(time.Minute)
+		wantNow(t, c, young.Add(time.Minute), "2026-09-17T00:01:00Z is used meanwhile")
+		c.Learn(built)
+		wantNow(t, c, young.Add(time.Minute), "is used meanwhile")
+		if !c.IsLost() {
+			t.Error("a moment that has passed is not the time")
+		}
+		s.set(young.Add(-time.Hour))
+		wantNow(t, c, young.Add(time.Minute), "before the hub's certificate was made")
+
+		// # The hub says what time it is.
+		hub := young.Add(30 * 24 * time.Hour)
+		c.Hear(hub)
+		time.Sleep(time.Hour)
+		wantNow(t, c, hub.Add(time.Hour), "and the hub's 2026-10-17T01:00:00Z, which is used meanwhile")
+		if c.IsLost() {
+			t.Error("the time is known, and the clock still lost")
+		}
+		if err := c.Keep(); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := os.Stat(file); !os.IsNotExist(err) {
+			t.Errorf("a wrong time was kept: %v", err)
+		}
+
+		// # The clock is set, a few minutes ahead: it is believed again, and so is one that the hub agrees with.
+		s.set(hub.Add(time.Hour + 4*time.Minute))
+		wantNow(t, c, hub.Add(time.Hour+4*time.Minute), "")
+		c.Hear(hub.Add(time.Hour))
+		s.move(time.Hour)
+		wantNow(t, c, hub.Add(2*time.Hour+4*time.Minute), "")
+
+		// # After a jump what the hub said is forgotten.
+		c.Hear(hub)
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			c.Watch(ctx, func(time.Duration) {})
+		}()
+		synctest.Wait()
+		s.move(24 * time.Hour)
+		time.Sleep(look + time.Second)
+		synctest.Wait()
+		wantNow(t, c, s.now(), "")
+		cancel()
+		<-done
+	})
+}

@@ -14,6 +14,10 @@
 // believed, also one that was set back: what was kept may have come from a clock that was ahead, and a device must not
 // be bound to such a mistake. Doubt then says what is odd.
 //
+// Two more know something of the time: an authority, which issues no certificate ahead of time (Learn), and a hub that has
+// proved who it is (Hear). A clock that disagrees with the hub's by more than a hub tolerates is passed over, for it is the
+// hub that judges the device's tokens.
+//
 // # Concurrency
 //
 // All methods may be called from any goroutine.

@@ -63,6 +63,11 @@ func (c *Client) UpdateToken(ctx context.Context, token core.Secret) error {
 	return c.do(ctx, http.MethodPost, "/v1/token", newToken{token.Reveal()}, nil)
 }
 
+// UseRoute moves the session to a route, or with engine.AutoRoute back to the order of preference, and waits for it.
+func (c *Client) UseRoute(ctx context.Context, name string) error {
+	return c.do(ctx, http.MethodPost, "/v1/transport", useRoute{name}, nil)
+}
+
 // Upload queues an upload.
 func (c *Client) Upload(ctx context.Context, r NewUpload) (Upload, error) {
 	var u Upload
@@ -222,6 +227,23 @@ type Status struct {
 	StateDir       string `json:"state_dir"`
 	// Clock says what is odd about the device's clock; "" where nothing is.
 	Clock string `json:"clock,omitempty"`
+	// Provisioning is set for a device that a provisioning service assigns to its hub.
+	Provisioning *Provisioning `json:"provisioning,omitempty"`
+}
+
+// Provisioning is where a provisioning service has sent the device.
+type Provisioning struct {
+	Host           string `json:"provisioning_host"`
+	IDScope        string `json:"id_scope"`
+	RegistrationID string `json:"registration_id"`
+	// AssignedHub and DeviceID are "" until the service has answered for the first time.
+	AssignedHub string `json:"assigned_hub,omitempty"`
+	DeviceID    string `json:"device_id,omitempty"`
+	// Since is when the service said so (RFC 3339, by the device's clock then); Kept: to an earlier run.
+	Since string `json:"since,omitempty"`
+	Kept  bool   `json:"kept,omitempty"`
+	// LastError is why the last question came to nothing; "" after an answer.
+	LastError string `json:"last_error,omitempty"`
 }
 
 // Connection is the state of the connection.
@@ -231,6 +253,15 @@ type Connection struct {
 	Since     float64 `json:"since_s"`
 	Epoch     uint64  `json:"epoch"`
 	Transport string  `json:"transport"`
+	// Transports are all routes, in order of preference; Chosen is the one that an operator chose, "" for none.
+	Transports []string `json:"transports"`
+	Chosen     string   `json:"chosen,omitempty"`
+	// Causes are what ended the last session and what each route has failed of since, newest last; none in a session.
+	Causes []Cause `json:"causes,omitempty"`
+	// NextProbe is when a better route is tried again beside the session at the earliest; absent where there is none.
+	// ProbeReason is what the last try failed of.
+	NextProbe   *float64 `json:"next_probe_s,omitempty"`
+	ProbeReason string   `json:"probe_reason,omitempty"`
 	// NextAttempt is when the next attempt is made; 0 where none is planned.
 	NextAttempt float64 `json:"next_attempt_s,omitempty"`
 	// CredentialLife is what is left of the credential's life; 0 where it has no end.
@@ -239,6 +270,15 @@ type Connection struct {
 	CredentialGiven bool `json:"credential_given,omitempty"`
 	// CredentialDoubt is why the hub may refuse the newest credential; "" where nothing speaks against it.
 	CredentialDoubt string `json:"credential_doubt,omitempty"`
+}
+
+// Cause is something that stands in the way of a session.
+type Cause struct {
+	Route  string `json:"route"`
+	Kind   string `json:"kind"`
+	Phase  string `json:"phase,omitempty"`
+	Reason string `json:"reason"`
+	Count  int    `json:"count"`
 }
 
 // Outbox is what waits for the hub.
@@ -271,6 +311,8 @@ type Counters struct {
 	Sessions          uint64 `json:"sessions"`
 	Losses            uint64 `json:"losses"`
 	Renewals          uint64 `json:"renewals"`
+	Swaps             uint64 `json:"route_swaps"`
+	ProbesFailed      uint64 `json:"route_probes_failed"`
 	Submitted         uint64 `json:"telemetry_submitted"`
 	Acknowledged      uint64 `json:"telemetry_acknowledged"`
 	MethodsCalled     uint64 `json:"methods_called"`
@@ -284,6 +326,11 @@ type Counters struct {
 // newToken is the body of an update of the token; a core.Secret would hide it from the socket too.
 type newToken struct {
 	Token string `json:"token"`
+}
+
+// useRoute is the body of a choice of a route.
+type useRoute struct {
+	Use string `json:"use"`
 }
 
 // Reported answers a report.

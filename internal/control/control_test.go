@@ -30,6 +30,7 @@ type backend struct {
 	sent *core.Message
 	// token is the last one given.
 	token core.Secret
+	route string
 	// uploads are the states that an upload goes through, cancelled the last id that was called off.
 	uploads   []Upload
 	cancelled string
@@ -75,6 +76,11 @@ func (b *backend) Send(_ context.Context, m *core.Message) error {
 
 func (b *backend) UpdateToken(_ context.Context, token core.Secret) error {
 	b.token = token
+	return b.err
+}
+
+func (b *backend) UseRoute(_ context.Context, name string) error {
+	b.route = name
 	return b.err
 }
 
@@ -154,6 +160,9 @@ func TestEachOperationGoesThroughTheSocket(t *testing.T) {
 	}
 	if err := c.UpdateToken(t.Context(), "SharedAccessSignature sr=x"); err != nil || b.token.Reveal() != "SharedAccessSignature sr=x" {
 		t.Errorf("token %q: %v", b.token.Reveal(), err)
+	}
+	if err := c.UseRoute(t.Context(), "mqtt-2"); err != nil || b.route != "mqtt-2" {
+		t.Errorf("route %q: %v", b.route, err)
 	}
 	if twin, err := c.Twin(t.Context()); err != nil || string(twin) != `{"desired":{"$version":3}}` {
 		t.Errorf("twin %s: %v", twin, err)

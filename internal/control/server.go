@@ -21,6 +21,9 @@ import (
 // SocketName is the socket's name in the state directory.
 const SocketName = "fairlead.sock"
 
+// SocketPath is the socket of a state directory.
+func SocketPath(dir string) string { return filepath.Join(dir, SocketName) }
+
 // maxSocketPath is what fits into sockaddr_un with its closing zero, on the strictest system.
 const maxSocketPath = 103
 
@@ -38,6 +41,8 @@ type Backend interface {
 	Twin(ctx context.Context) (json.RawMessage, error)
 	Report(ctx context.Context, patch json.RawMessage) (version int64, err error)
 	UpdateToken(ctx context.Context, token core.Secret) error
+	// UseRoute is engine.Engine.UseRoute.
+	UseRoute(ctx context.Context, name string) error
 	// Upload queues an upload; UploadState tells how one stands, with a channel that is closed at the next change of any;
 	// CancelUpload calls one off.
 	Upload(ctx context.Context, r NewUpload) (Upload, error)
@@ -116,6 +121,14 @@ func routes(b Backend) http.Handler {
 			return
 		}
 		answer(w, struct{}{}, b.UpdateToken(r.Context(), core.Secret(t.Token)))
+	})
+	mux.HandleFunc("POST /v1/transport", func(w http.ResponseWriter, r *http.Request) {
+		var t useRoute
+		if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxBody)).Decode(&t); err != nil {
+			answer(w, nil, fmt.Errorf("read route: %w: %w", core.ErrInvalid, err))
+			return
+		}
+		answer(w, struct{}{}, b.UseRoute(r.Context(), t.Use))
 	})
 	mux.HandleFunc("GET /v1/twin", func(w http.ResponseWriter, r *http.Request) {
 		t, err := b.Twin(r.Context())

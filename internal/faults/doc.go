@@ -1,5 +1,7 @@
 // Package faults proves the built program under faults, as a user would: real processes (the embedded hub, a runtime, its
-// plugins) on loopback, with links cut, processes killed and stopped, tokens that end soon.
+// plugins) on loopback, with links cut, processes killed and stopped, tokens that end soon. On Linux, with root's rights, hub
+// and runtime also get a network namespace each and a link between them, which then does what links do: it swallows, resets,
+// loses, crawls.
 //
 // # Usage
 //

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"os"
 	"strings"
+	"sync"
 	"sync/atomic"
 )
 
@@ -45,6 +46,9 @@ type workload struct {
 	signed atomic.Int64
 	// refuse makes it answer with an error.
 	refuse atomic.Bool
+
+	mu      sync.Mutex
+	digests [][]byte // all that it gave
 }
 
 const (
@@ -97,7 +101,11 @@ func (w *world) startWorkload() *workload {
 		mac := hmac.New(sha256.New, e.key)
 		_, _ = mac.Write(q.Data) // a hash takes all
 		e.signed.Add(1)
-		return map[string][]byte{"digest": mac.Sum(nil)}
+		digest := mac.Sum(nil)
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		e.digests = append(e.digests, digest)
+		return map[string][]byte{"digest": digest}
 	})
 	l, err := net.Listen("unix", w.path("workload.sock"))
 	if err != nil {

@@ -39,11 +39,12 @@ func newHubClient(mqtt, https, connectionString, caFile string) (*hubClient, err
 	}
 	pool := x509.NewCertPool()
 	pool.AppendCertsFromPEM(ca)
-	c := &hubClient{mqtt: mqtt, https: https, fields: map[string]string{}, tls: &tls.Config{RootCAs: pool, ServerName: "localhost", MinVersion: tls.VersionTLS12}}
+	c := &hubClient{mqtt: mqtt, https: https, fields: map[string]string{}}
 	for part := range strings.SplitSeq(connectionString, ";") {
 		key, value, _ := strings.Cut(part, "=")
 		c.fields[key] = value
 	}
+	c.tls = &tls.Config{RootCAs: pool, ServerName: c.fields["HostName"], MinVersion: tls.VersionTLS12}
 	c.http = &http.Client{Transport: &http.Transport{TLSClientConfig: c.tls, MaxIdleConnsPerHost: 8}, Timeout: 20 * time.Second}
 	return c, nil
 }

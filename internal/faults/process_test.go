@@ -23,7 +23,7 @@ type process struct {
 	done chan struct{} // closed when it was reaped
 }
 
-// start starts the program; it is killed, and its log printed if the test failed, when the test ends.
+// start starts the program; see launch.
 func start(t *testing.T, dir, name string, args ...string) *process {
 	t.Helper()
 	return startWith(t, dir, name, nil, args...)
@@ -32,13 +32,19 @@ func start(t *testing.T, dir, name string, args ...string) *process {
 // startWith is start with more in the environment.
 func startWith(t *testing.T, dir, name string, env []string, args ...string) *process {
 	t.Helper()
+	return launch(t, dir, name, env, append([]string{programs.fairlead}, args...))
+}
+
+// launch starts a command line; it is killed, and its log printed if the test failed, when the test ends.
+func launch(t *testing.T, dir, name string, env, argv []string) *process {
+	t.Helper()
 	p := &process{name: name, log: filepath.Join(dir, name+".log"), done: make(chan struct{})}
 	log, err := os.OpenFile(p.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer log.Close() //nolint:errcheck // the child has its own
-	p.cmd = exec.Command(programs.fairlead, args...)
+	p.cmd = exec.Command(argv[0], argv[1:]...)
 	p.cmd.Stdout, p.cmd.Stderr, p.cmd.Dir, p.cmd.Env = log, log, dir, append(environ(dir), env...)
 	if err := p.cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -128,12 +134,18 @@ func alive(pid int) bool {
 // eventually polls a condition until it holds, and returns how long that took.
 func eventually(t *testing.T, limit time.Duration, what string, ok func() bool) time.Duration {
 	t.Helper()
+	return poll(t, 10*time.Millisecond, limit, what, ok)
+}
+
+// poll is eventually with longer pauses, for looks that are dear.
+func poll(t *testing.T, pause, limit time.Duration, what string, ok func() bool) time.Duration {
+	t.Helper()
 	began := time.Now()
 	for !ok() {
 		if time.Since(began) > limit {
 			t.Fatalf("%s: not within %v", what, limit)
 		}
-		time.Sleep(10 * time.Millisecond) // between two looks
+		time.Sleep(pause) // between two looks
 	}
 	return time.Since(began)
 }

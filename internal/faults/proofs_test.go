@@ -112,24 +112,66 @@ func newKey(t *testing.T) *ecdsa.PrivateKey {
 }
 
 // An operator disables a device, or revokes what it proves itself by: it is shown, tried rarely, and mends itself.
-func TestADisabledDeviceTriesSlowlySaysSoAndComesBack(t *testing.T) {
+func TestARefusedDeviceTriesSlowlySaysSoAndComesBack(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
-	w.configure(numbers("{rate: 20}"), "")
-	w.run()
-	w.awaitAccepted(20, 10*time.Second)
-	began := time.Now()
-	w.hubDo("device", "disable", device)
-	var s status
-	eventually(t, 30*time.Second, "a refusal that is shown", func() bool {
-		s = w.mustStatus()
-		return s.Connection.State == "waiting" && strings.Contains(s.Connection.Reason, "CONNACK")
-	})
-	t.Logf("after %v, next attempt in %v s: %s", time.Since(began).Round(time.Millisecond), s.Connection.NextAttempt, s.Connection.Reason)
-	w.hubDo("device", "enable", device)
-	took := eventually(t, 90*time.Second, "a session again", func() bool { return w.mustStatus().Connection.State == "connected" })
-	t.Logf("back %v after it was enabled", took.Round(time.Millisecond))
-	w.awaitAccepted(20, 10*time.Second)
-	w.terminate(0)
-	w.checkNumbers(began)
+	tests := []struct {
+		name string
+		take func(w *world)
+		give func(w *world)
+		// reason is what the status says; slow is more than connection_retry_interval, which bounds the waits of other outages.
+		reason string
+		slow   float64
+	}{
+		{
+			name:   "disabled",
+			take:   func(w *world) { w.hubDo("device", "disable", device) },
+			give:   func(w *world) { w.hubDo("device", "enable", device) },
+			reason: "the device is disabled there (CONNACK 3)", slow: 5,
+		},
+		{
+			name: "deleted, and made anew with another key",
+			take: func(w *world) { w.hubDo("device", "delete", device) },
+			give: func(w *world) {
+				// The file is replaced under the device's eyes, which does not wait for its next attempt then.
+				w.hubDo("device", "add", device, "--out", w.path("new.cs"))
+				if err := os.Rename(w.path("new.cs"), w.path("device.cs")); err != nil {
+					w.t.Fatal(err)
+				}
+			},
+			reason: "is the key the device's own, the device known and enabled", slow: 10,
+		},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			w.configure(numbers("{rate: 20}"), "connection: {connection_retry_interval: 2s}")
+			w.run()
+			w.awaitAccepted(20, 10*time.Second)
+			began := time.Now()
+			attempts := w.mustStatus().Counters.Attempts
+			tt.take(w)
+			var s status
+			eventually(t, 60*time.Second, "a refusal that is shown, and a long wait", func() bool {
+				s = w.mustStatus()
+				return s.Connection.State == "waiting" && strings.Contains(s.Connection.Reason, tt.reason) && s.Connection.NextAttempt > tt.slow
+			})
+			if !w.runtime.logged(t, tt.reason) {
+				t.Error("the log does not say it")
+			}
+			t.Logf("after %v and %d attempts, next in %v s: %s", time.Since(began).Round(time.Millisecond), s.Counters.Attempts-attempts, s.Connection.NextAttempt, s.Connection.Reason)
+			if n := s.Counters.Attempts - attempts; n > 8 {
+				t.Errorf("%d attempts within %v", n, time.Since(began))
+			}
+			tt.give(w)
+			took := eventually(t, 60*time.Second, "a session again", func() bool { return w.mustStatus().Connection.State == "connected" })
+			t.Logf("back after %v", took.Round(time.Millisecond))
+			if tt.slow == 10 && took.Seconds() >= s.Connection.NextAttempt {
+				t.Errorf("the replaced file did not end the wait of %v s", s.Connection.NextAttempt)
+			}
+			w.awaitAccepted(20, 10*time.Second)
+			w.terminate(0)
+			w.checkNumbers(began)
+		})
+	}
 }

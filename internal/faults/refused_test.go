@@ -64,7 +64,7 @@ func TestWhatTheHubDoesNotLikeIsSaidInTheStatusAndTriedAgain(t *testing.T) {
 		{
 			name:   "a port on which something else than MQTT answers",
 			change: func(_ *testing.T, w *world) { w.ready.MQTT = w.ready.HTTPS; w.configure("", "") },
-			reason: `^connect: the connection stands, but no CONNACK came over it in time: the hub is overloaded, or something else than MQTT answers on this port`,
+			reason: `^read from hub: malformed MQTT: the first packet is of type 4, not CONNACK: does something else than MQTT answer on this port\?`,
 		},
 		{
 			name: "a port on which nobody speaks TLS",

@@ -29,12 +29,18 @@ const (
 type world struct {
 	t *testing.T
 	// id is what the hub calls the device, or the module; env is what the runtime's environment has besides.
-	id      string
-	env     []string
+	id  string
+	env []string
+	// secrets are the files that hold a secret by right.
+	secrets []string
 	dir     string
 	hub     *process
 	runtime *process
-	ready   struct {
+	// netns are the network namespaces in which they run; "" is the test's own.
+	netns struct{ hub, runtime string }
+	// hubFlags are the hub's flags, beside its ports and files.
+	hubFlags []string
+	ready    struct {
 		MQTT   string `json:"mqtt"`
 		HTTPS  string `json:"https"`
 		CAFile string `json:"ca_file"`
@@ -45,6 +51,15 @@ type world struct {
 
 // newWorld starts a hub and registers the device.
 func newWorld(t *testing.T) *world {
+	t.Helper()
+	w := emptyWorld(t)
+	w.startHub("0", "0")
+	w.must("hub", "device", "add", device, "--out", w.path("device.cs"), "--dir", w.path("hub"))
+	return w
+}
+
+// emptyWorld makes a directory in which nothing runs yet.
+func emptyWorld(t *testing.T) *world {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "faults-") //nolint:usetesting // the test's own would be too long for a socket
 	if err != nil {
@@ -59,10 +74,9 @@ func newWorld(t *testing.T) *world {
 			t.Error(err)
 		}
 	})
-	w := &world{t: t, dir: dir, id: device}
-	w.startHub("0", "0")
-	w.must("hub", "device", "add", device, "--out", w.path("device.cs"), "--dir", w.path("hub"))
-	return w
+	return &world{
+		t: t, dir: dir, id: device, secrets: []string{"device.cs"}, hubFlags: []string{"--hostname", hostname, "--hostname", provisioningHost},
+	}
 }
 
 func (w *world) path(elem ...string) string {
@@ -86,7 +100,21 @@ func (w *world) startHub(mqttPort, httpsPort string) {
 // launchHub starts the hub, and does not wait.
 func (w *world) launchHub(mqttPort, httpsPort string) *process {
 	w.t.Helper()
-	return start(w.t, w.dir, "hub", "hub", "serve", "--dir", w.path("hub"), "--hostname", hostname, "--hostname", provisioningHost, "--mqtt-port", mqttPort, "--https-port", httpsPort, "--ready-file", w.path("ready.json"))
+	args := []string{"hub", "serve", "--dir", w.path("hub"), "--mqtt-port", mqttPort, "--https-port", httpsPort, "--ready-file", w.path("ready.json")}
+	return launch(w.t, w.dir, "hub", nil, w.argv(append(args, w.hubFlags...)))
+}
+
+// argv is the command line that runs the program where it belongs: whatever concerns the hub, in the hub's namespace.
+func (w *world) argv(args []string) []string {
+	ns := w.netns.runtime
+	if args[0] == "hub" {
+		ns = w.netns.hub
+	}
+	out := []string{programs.fairlead}
+	if ns != "" {
+		out = []string{"ip", "netns", "exec", ns, programs.fairlead} // it becomes the program: the process is the same
+	}
+	return append(out, args...)
 }
 
 // restartHub starts the hub again where it was.
@@ -144,7 +172,7 @@ func numbers(settings string) string {
 // run starts the runtime and waits until it is connected and its plugins are ready.
 func (w *world) run() {
 	w.t.Helper()
-	w.runtime = startWith(w.t, w.dir, "runtime", w.env, "run", "-c", w.path("fairlead.yaml"))
+	w.runtime = launch(w.t, w.dir, "runtime", w.env, w.argv([]string{"run", "-c", w.path("fairlead.yaml")}))
 	eventually(w.t, 20*time.Second, "a session and ready plugins", func() bool {
 		select {
 		case <-w.runtime.done:
@@ -170,7 +198,8 @@ func (w *world) cli(args ...string) (stdout, stderr string, code int) {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	var out, errs bytes.Buffer
-	cmd := exec.CommandContext(ctx, programs.fairlead, args...)
+	argv := w.argv(args)
+	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
 	cmd.Stdout, cmd.Stderr, cmd.Dir, cmd.Env = &out, &errs, w.dir, environ(w.dir)
 	err := cmd.Run()
 	if _, ok := errors.AsType[*exec.ExitError](err); err != nil && !ok {
@@ -213,6 +242,7 @@ type status struct {
 		Reason   string `json:"reason"`
 	} `json:"plugins"`
 	Counters struct {
+		Attempts     int `json:"attempts"`
 		Sessions     int `json:"sessions"`
 		Losses       int `json:"losses"`
 		Renewals     int `json:"renewals"`

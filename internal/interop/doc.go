@@ -5,7 +5,7 @@
 //	go test -tags interop ./internal/interop
 //
 // Each test needs a program on this machine (mosquitto; node with the packages that node/install puts outside the
-// repository) and skips with a line that names it where it is missing.
+// repository; squid, tinyproxy, stunnel4, microsocks, danted) and skips with a line that names it where it is missing.
 //
 // # Expected behaviour of the other side
 //
@@ -17,6 +17,11 @@
 // says what became of them; node/provisioning_service.js asserts by itself. Once the hub is the built program, under a name
 // as Azure's, and killed in between. bytes_test.go has the device's SDK and our client do the same through a recorder, and
 // compares what they sent; docs/parity.md lists what differs on purpose.
+//
+// proxy_linux_test.go puts the built program into a network whose only neighbour is a proxy, and tries every proxy and
+// every way in which one fails: a row each, tried by each column (mqtt, provisioning). To let another way to the hub go
+// through all of them, add a column. A row's proxies are set up by proxy_servers_linux_test.go. What these servers are not: a
+// domain controller behind NTLM, for which a script answers, and a proxy with SOCKS 4a, which no package here has.
 //
 // Files are uploaded by the device's SDK, and by Azure's storage clients for Node and Go, to the hub's own blob endpoint and
 // to Azurite. Azurite is Microsoft's emulator of storage: it checks signatures and block lists as Azure does. It runs with

@@ -26,6 +26,7 @@ import (
 	"github.com/fairlead-iot/fairlead/core"
 	"github.com/fairlead-iot/fairlead/device"
 	"github.com/fairlead-iot/fairlead/transports/mqtt"
+	"github.com/fairlead-iot/fairlead/transports/mqttws"
 	"github.com/fairlead-iot/fairlead/transports/netdial"
 	"github.com/fairlead-iot/fairlead/transports/transporttest"
 )
@@ -51,14 +52,15 @@ func writeCertificate(t *testing.T, dir string) []byte {
 	return ca.PEM
 }
 
-// mosquitto is a broker with TLS on a port of its own.
+// mosquitto is a broker with TLS on a port of its own, and with WebSockets in TLS on another.
 type mosquitto struct {
-	t    *testing.T
-	path string
-	dir  string
-	port int
-	ca   []byte
-	cmd  *exec.Cmd
+	t      *testing.T
+	path   string
+	dir    string
+	port   int
+	wsPort int
+	ca     []byte
+	cmd    *exec.Cmd
 }
 
 func startMosquitto(t *testing.T) *mosquitto {
@@ -69,16 +71,22 @@ func startMosquitto(t *testing.T) *mosquitto {
 			t.Skip("mosquitto is not installed here: apt-get install mosquitto")
 		}
 	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	m := &mosquitto{t: t, path: path, dir: t.TempDir(), port: l.Addr().(*net.TCPAddr).Port}
-	if err := l.Close(); err != nil {
-		t.Fatal(err)
+	m := &mosquitto{t: t, path: path, dir: t.TempDir()}
+	for _, port := range []*int{&m.port, &m.wsPort} {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		*port = l.Addr().(*net.TCPAddr).Port
+		if err := l.Close(); err != nil {
+			t.Fatal(err)
+		}
 	}
 	m.ca = writeCertificate(t, m.dir)
-	conf := fmt.Sprintf("user root\nlistener %d 127.0.0.1\ncertfile %[2]s/cert.pem\nkeyfile %[2]s/key.pem\nallow_anonymous true\npersistence true\npersistence_location %[2]s/\nmax_queued_messages 0\n", m.port, m.dir)
+	conf := fmt.Sprintf("user root\nallow_anonymous true\npersistence true\npersistence_location %s/\nmax_queued_messages 0\n", m.dir)
+	for _, listener := range []string{fmt.Sprintf("listener %d 127.0.0.1\n", m.port), fmt.Sprintf("listener %d 127.0.0.1\nprotocol websockets\n", m.wsPort)} {
+		conf += listener + fmt.Sprintf("certfile %[1]s/cert.pem\nkeyfile %[1]s/key.pem\n", m.dir)
+	}
 	if err := os.WriteFile(filepath.Join(m.dir, "m.conf"), []byte(conf), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -148,6 +156,11 @@ func wait(t *testing.T, what string, token paho.Token) {
 }
 
 func TestTheDeviceWorksWithMosquittoAndItsRestart(t *testing.T) {
+	t.Run("mqtt", func(t *testing.T) { workWithMosquitto(t, mqtt.New, func(m *mosquitto) int { return m.port }) })
+	t.Run("mqttws", func(t *testing.T) { workWithMosquitto(t, mqttws.New, func(m *mosquitto) int { return m.wsPort }) })
+}
+
+func workWithMosquitto(t *testing.T, newTransport func(mqtt.Config) (*mqtt.Transport, error), port func(*mosquitto) int) {
 	m := startMosquitto(t)
 	var mu sync.Mutex
 	var telemetry, topics []string
@@ -164,7 +177,7 @@ func TestTheDeviceWorksWithMosquittoAndItsRestart(t *testing.T) {
 	})
 
 	identity := core.Identity{Hostname: "localhost", DeviceID: "dev1"}
-	transport, err := mqtt.New(mqtt.Config{Identity: identity, Port: m.port, TLS: netdial.TLSConfig{ServerVerificationCert: m.ca}})
+	transport, err := newTransport(mqtt.Config{Identity: identity, Port: port(m), TLS: netdial.TLSConfig{ServerVerificationCert: m.ca}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -43,6 +43,11 @@ func runInNamespace(t *testing.T, test string, env ...string) {
 	if err != nil || !strings.Contains(string(out), "--- PASS: "+test) {
 		t.Fatalf("%v\n%s", err, out)
 	}
+	for line := range strings.Lines(string(out)) {
+		if strings.Contains(line, "is not installed here") {
+			t.Log(strings.TrimSpace(line))
+		}
+	}
 }
 
 // nameLoopback lets names mean this machine, in this process's mount namespace.

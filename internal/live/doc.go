@@ -11,6 +11,10 @@
 //	FAIRLEAD_LIVE_CA        a PEM file that replaces the roots, as the embedded hub's ca.pem
 //	FAIRLEAD_LIVE_MQTT      host:port to dial for MQTT in place of the hub's name and 8883
 //	FAIRLEAD_LIVE_HTTPS     host:port to dial for REST in place of the hub's name and 443
+//	FAIRLEAD_LIVE_ID_SCOPE, FAIRLEAD_LIVE_GROUP_KEY  of a provisioning service that assigns to the hub, and the key of an
+//	                        enrollment group there; without them that step skips
+//	FAIRLEAD_LIVE_PROVISIONING_HOST, FAIRLEAD_LIVE_PROVISIONING  the service's name where it is not Azure's, and host:port to
+//	                        dial in its place
 //	FAIRLEAD_LIVE_PATIENCE  how long to wait for what may never come, as the end of a session whose token has ended: 1m
 //
 // # Expected behaviour of the other side

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"testing/synctest"
 
+	"github.com/fairlead-iot/fairlead/hub/api"
 	"github.com/fairlead-iot/fairlead/hub/hubtest"
 )
 
@@ -24,7 +25,10 @@ func TestTheSuiteIsGreenAgainstTheEmbeddedHub(t *testing.T) {
 				if err := os.WriteFile(ca, emb.CAPEM(), 0o600); err != nil {
 					t.Fatal(err)
 				}
+				group := emb.AddEnrollmentGroup(api.EnrollmentGroup{EnrollmentGroupID: "live"})
 				env := map[string]string{
+					"FAIRLEAD_LIVE_ID_SCOPE": emb.IDScope(), "FAIRLEAD_LIVE_GROUP_KEY": group.Attestation.SymmetricKey.PrimaryKey,
+					"FAIRLEAD_LIVE_PROVISIONING_HOST": "localhost", "FAIRLEAD_LIVE_PROVISIONING": net.JoinHostPort("localhost", "8883"),
 					serviceCS: text, "FAIRLEAD_LIVE_CA": ca, "FAIRLEAD_LIVE_PATIENCE": "2m",
 					"FAIRLEAD_LIVE_MQTT": net.JoinHostPort("localhost", "8883"), "FAIRLEAD_LIVE_HTTPS": net.JoinHostPort("localhost", "443"),
 				}

@@ -32,8 +32,16 @@ type hub struct {
 	hostname    string
 	ca          []byte
 	mqtt        string // host:port to dial; "" is the hub's own
+	dps         provisioning
 	patience    time.Duration
 	dialContext func(ctx context.Context, network, addr string) (net.Conn, error)
+}
+
+// provisioning is an enrollment group of a provisioning service that assigns to the hub; a scope of "" is none.
+type provisioning struct {
+	host, address string // the service's name, "" for Azure's; host:port to dial, "" for its own
+	scope         string
+	groupKey      core.Secret
 }
 
 // open reads the variables; nil says that there is no hub.
@@ -56,10 +64,17 @@ func open(t *testing.T, getenv func(string) string, dial func(ctx context.Contex
 			t.Fatalf("FAIRLEAD_LIVE_PATIENCE: %v; write it as 15m", err)
 		}
 	}
-	if h.mqtt != "" {
-		if _, port, err := net.SplitHostPort(h.mqtt); err != nil || port == "" {
-			t.Fatalf("FAIRLEAD_LIVE_MQTT is %q: write host:port", h.mqtt)
+	h.dps = provisioning{
+		host: getenv("FAIRLEAD_LIVE_PROVISIONING_HOST"), address: getenv("FAIRLEAD_LIVE_PROVISIONING"),
+		scope: getenv("FAIRLEAD_LIVE_ID_SCOPE"), groupKey: core.Secret(getenv("FAIRLEAD_LIVE_GROUP_KEY")),
+	}
+	for name, address := range map[string]string{"FAIRLEAD_LIVE_MQTT": h.mqtt, "FAIRLEAD_LIVE_PROVISIONING": h.dps.address} {
+		if _, port, err := net.SplitHostPort(address); address != "" && (err != nil || port == "") {
+			t.Fatalf("%s is %q: write host:port", name, address)
 		}
+	}
+	if (h.dps.scope == "") != (h.dps.groupKey == "") {
+		t.Fatal("FAIRLEAD_LIVE_ID_SCOPE and FAIRLEAD_LIVE_GROUP_KEY belong together: set both, or none")
 	}
 	c, err := service.New(text, service.Options{CAPEM: h.ca, Address: getenv("FAIRLEAD_LIVE_HTTPS"), DialContext: dial})
 	if err != nil {
@@ -76,12 +91,29 @@ func saw(t *testing.T, format string, args ...any) {
 	t.Logf("saw: "+format, args...)
 }
 
+// newName is that of a device which nobody has.
+func newName() string {
+	var random [6]byte
+	_, _ = rand.Read(random[:]) // it never fails
+	return "fairlead-live-" + hex.EncodeToString(random[:])
+}
+
+// deleteLater deletes a device at the end of the test.
+func (h *hub) deleteLater(t *testing.T, id string) {
+	t.Helper()
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), 30*time.Second)
+		defer cancel()
+		if err := h.DeleteDevice(ctx, id); err != nil {
+			t.Errorf("delete %s: %v; delete it by hand", id, err)
+		}
+	})
+}
+
 // add makes a device, or with "/name" at the end a module of one, and returns its identity and key.
 func (h *hub) add(t *testing.T, module string) (core.Identity, core.Secret) {
 	t.Helper()
-	var random [6]byte
-	_, _ = rand.Read(random[:]) // it never fails
-	id := "fairlead-live-" + hex.EncodeToString(random[:])
+	id := newName()
 	create := func(d api.Device) core.Secret {
 		made, err := h.CreateDevice(t.Context(), d)
 		if err != nil {
@@ -90,13 +122,7 @@ func (h *hub) add(t *testing.T, module string) (core.Identity, core.Secret) {
 		return core.Secret(made.Authentication.SymmetricKey.PrimaryKey)
 	}
 	key := create(api.Device{DeviceID: id, Status: "enabled"})
-	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), 30*time.Second)
-		defer cancel()
-		if err := h.DeleteDevice(ctx, id); err != nil {
-			t.Errorf("delete %s: %v; delete it by hand", id, err)
-		}
-	})
+	h.deleteLater(t, id)
 	if module != "" {
 		key = create(api.Device{DeviceID: id, ModuleID: module})
 	}
@@ -106,22 +132,35 @@ func (h *hub) add(t *testing.T, module string) (core.Identity, core.Secret) {
 // client makes a client of an identity; it is shut down at the end.
 func (h *hub) client(t *testing.T, id core.Identity, key core.Secret, change func(*device.Options)) *device.Client {
 	t.Helper()
-	c, err := device.FromSymmetricKey(key.Reveal(), id.Hostname, id.ClientID(), func(o *device.Options) {
-		o.ServerVerificationCert = h.ca
-		if h.mqtt != "" {
-			host, port, _ := net.SplitHostPort(h.mqtt) // open has checked it
-			o.Address = host
-			o.Port, _ = strconv.Atoi(port)
-		}
-		o.DialContext = h.dialContext
-		change(o)
-	})
+	c, err := device.FromSymmetricKey(key.Reveal(), id.Hostname, id.ClientID(), h.options, change)
+	return h.own(t, c, err)
+}
+
+// options lead a client to the hub.
+func (h *hub) options(o *device.Options) {
+	o.ServerVerificationCert, o.DialContext = h.ca, h.dialContext
+	o.Address, o.Port = splitAddress(h.mqtt)
+}
+
+// splitAddress takes apart what open has checked; "" leaves both to the client.
+func splitAddress(address string) (host string, port int) {
+	if address == "" {
+		return "", 0
+	}
+	host, text, _ := net.SplitHostPort(address)
+	port, _ = strconv.Atoi(text)
+	return host, port
+}
+
+// own has a client shut down at the end.
+func (h *hub) own(t *testing.T, c *device.Client, err error) *device.Client {
+	t.Helper()
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
 		if err := c.Shutdown(context.WithoutCancel(t.Context())); err != nil {
-			t.Errorf("shut down %s: %v", id.ClientID(), err)
+			t.Errorf("shut down %s: %v", c.Identity().ClientID(), err)
 		}
 	})
 	return c

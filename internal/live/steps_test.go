@@ -27,8 +27,11 @@ type step struct {
 // steps is the suite: first what must hold, then what is asked.
 func steps() []step {
 	return []step{
-		{"a device with a key", func(t *testing.T, h *hub) { everything(t, h, "") }},
-		{"a module with a key", func(t *testing.T, h *hub) { everything(t, h, "m1") }},
+		{"a device with a key", func(t *testing.T, h *hub) { withKey(t, h, "") }},
+		{"a module with a key", func(t *testing.T, h *hub) { withKey(t, h, "m1") }},
+		{"a device with a ready token", withToken},
+		{"a device with a certificate", withCertificate},
+		{"a device that is provisioned by its group's key", withGroupKey},
 		{"three renewals", renewals},
 		{"which CONNACK a refusal has", refusals},
 		{"how long a session outlives its token", grace},
@@ -48,10 +51,8 @@ func limited(t *testing.T) context.Context {
 }
 
 // everything goes through all that a device (or module) has of a hub.
-func everything(t *testing.T, h *hub, module string) {
-	ctx := limited(t)
-	id, key := h.add(t, module)
-	c := h.client(t, id, key, unchanged)
+func everything(t *testing.T, h *hub, c *device.Client) {
+	ctx, id := limited(t), c.Identity()
 	c.HandleMethod("double", func(_ context.Context, p json.RawMessage) (int, any, error) {
 		var n int
 		if err := json.Unmarshal(p, &n); err != nil {

@@ -40,6 +40,7 @@ type mutant struct {
 	failures       int
 	closing        core.Epoch
 	opened         core.Opened // to be told when closing has closed
+	routes         map[core.Epoch]int
 	answered       map[core.Call]bool
 }
 
@@ -80,6 +81,11 @@ func (m *mutant) Deadline() (core.Instant, bool) {
 	return at, ok
 }
 
+// isSwap reports whether this attempt is to lead the session to another route.
+func (m *mutant) isSwap(e core.Epoch, route int) bool {
+	return m.up != 0 && e > m.up && route != m.routes[m.up]
+}
+
 func (m *mutant) learn(ev core.Event) {
 	switch ev := ev.(type) {
 	case core.Connected:
@@ -114,6 +120,8 @@ func (m *mutant) learn(ev core.Event) {
 
 func (m *mutant) note(e core.Effect) {
 	switch e := e.(type) {
+	case core.Open:
+		m.routes[e.Epoch] = e.Route
 	case core.Connect:
 		m.connecting = e.Epoch
 	case core.Send:
@@ -258,9 +266,9 @@ var bugs = []bug{
 					return nil
 				}
 			case core.Close:
-				if len(m.held) > 0 && m.held[0] == core.FetchCredential(e) {
+				if len(m.held) > 0 && m.held[0] == (core.FetchCredential{Epoch: e.Epoch}) {
 					m.held = nil
-					m.more = append(m.more, core.Closed(e))
+					m.more = append(m.more, core.Closed{Epoch: e.Epoch})
 					return nil
 				}
 			}
@@ -320,7 +328,7 @@ var bugs = []bug{
 		effect: func(m *mutant, e core.Effect) []core.Effect {
 			if c, ok := e.(core.Close); ok && c.Epoch == m.up && len(m.held) == 0 {
 				m.held, m.until = []core.Effect{e}, m.now.Add(2*time.Second)
-				m.more = append(m.more, core.Closed(c))
+				m.more = append(m.more, core.Closed{Epoch: c.Epoch})
 				return nil
 			}
 			return []core.Effect{e}
@@ -401,6 +409,59 @@ var bugs = []bug{
 			return []core.Effect{e}
 		},
 	},
+	{
+		name: "a better route is never tried again", finds: []Oracle{Preferred},
+		effect: func(m *mutant, e core.Effect) []core.Effect {
+			if o, ok := e.(core.Open); ok && m.isSwap(o.Epoch, o.Route) {
+				m.more = append(m.more, core.OpenFailed{Epoch: o.Epoch, Fault: core.Fault{Kind: core.Blocked}})
+				return nil
+			}
+			return []core.Effect{e}
+		},
+	},
+	{
+		name: "a swap takes what is in flight for acknowledged", finds: []Oracle{Settled},
+		event: func(m *mutant, ev core.Event) []core.Event {
+			o, ok := ev.(core.Opened)
+			if !ok || !m.isSwap(o.Epoch, m.routes[o.Epoch]) {
+				return []core.Event{ev}
+			}
+			var events []core.Event
+			for n, upto := range m.sent {
+				if upto > 0 {
+					events = append(events, core.Acked{Epoch: m.up, Lane: core.Lane(n), Upto: upto})
+				}
+			}
+			return append(events, ev)
+		},
+	},
+	{
+		name: "a try of a better route that fails counts as a loss", finds: []Oracle{StateTrue, DeadEpoch, OneSession},
+		event: func(m *mutant, ev core.Event) []core.Event {
+			if o, ok := ev.(core.OpenFailed); ok && m.isSwap(o.Epoch, m.routes[o.Epoch]) {
+				return []core.Event{ev, core.Lost{Epoch: m.up, Fault: o.Fault}}
+			}
+			return []core.Event{ev}
+		},
+	},
+	{
+		name: "each link-up is answered by an attempt", finds: []Oracle{Dials},
+		event: func(_ *mutant, ev core.Event) []core.Event {
+			if _, ok := ev.(core.NetworkChanged); ok {
+				return []core.Event{core.CredentialChanged{}}
+			}
+			return []core.Event{ev}
+		},
+	},
+	{
+		name: "a chosen route is left for the preferred one", finds: []Oracle{Preferred},
+		event: func(_ *mutant, ev core.Event) []core.Event {
+			if r, ok := ev.(core.RouteRequested); ok && !r.Auto {
+				return []core.Event{core.RouteRequested{Op: r.Op, Auto: true}}
+			}
+			return []core.Event{ev}
+		},
+	},
 	{name: "the deadline is always now", finds: []Oracle{Spin}, isAwake: true},
 	{
 		name: "what the hub has stays in the store", finds: []Oracle{Kept},
@@ -430,7 +491,7 @@ func drop(which func(core.Effect) bool) func(*mutant, core.Effect) []core.Effect
 const within = 60
 
 func (b bug) wrap(inner Stepper) Stepper {
-	return &mutant{bug: b, inner: inner, messages: map[core.Call]bool{}, answered: map[core.Call]bool{}}
+	return &mutant{bug: b, inner: inner, messages: map[core.Call]bool{}, answered: map[core.Call]bool{}, routes: map[core.Epoch]int{}}
 }
 
 // hunt returns the first seed that finds the bug, 0 if none does within the bound.

@@ -126,6 +126,9 @@ func (h *hub) connect(l *link) {
 	case w.chance("throttled", w.faults.Throttled):
 		refuse(core.Throttled, "hub busy")
 		return
+	case w.chance("unavailable", w.faults.Unavailable):
+		refuse(core.Unavailable, "hub unavailable, or device disabled")
+		return
 	}
 	if old := h.session; old != nil {
 		if old.link.isHeld() {

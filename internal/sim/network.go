@@ -22,6 +22,7 @@ const (
 // link is one epoch: what the network knows of an attempt and of the connection that came of it.
 type link struct {
 	epoch core.Epoch
+	route int
 	// lifeEnd is when the device knows its token to end, tokenEnd when it ends for the hub. They differ by what the
 	// device's wall clock was wrong by.
 	lifeEnd, tokenEnd core.Instant
@@ -134,7 +135,8 @@ func (w *world) open(e core.Open) {
 		w.fail(DeadEpoch, "%v: %v", e, l)
 		return
 	}
-	w.sawDial()
+	l.route = e.Route
+	w.sawDial(e.Route)
 	failed := func(wait time.Duration, k core.Kind, why string) {
 		w.after(wait, func() {
 			if !l.isClosed {
@@ -142,12 +144,19 @@ func (w *world) open(e core.Open) {
 			}
 		})
 	}
+	if w.isBeside(l) {
+		// A try beside the session is no excuse for it, whatever comes of it.
+		defer func(was bool) { w.excused = was }(w.excused)
+	}
 	isHanging := w.hub.isAway && w.hub.isSilent
 	switch {
 	case isHanging || w.chance("dial hangs", w.faults.DialHangs):
 		w.excused = true
 		failed(openTimeout, core.Blocked, "no answer")
-	case w.hub.isAway || w.chance("dial refused", w.faults.DialRefused):
+	case w.routes[e.Route] == swallowed:
+		w.excused = true
+		failed(tcpTimeout, core.Blocked, "no answer")
+	case w.hub.isAway || w.routes[e.Route] == refusing || w.chance("dial refused", w.faults.DialRefused):
 		w.excused = true
 		failed(w.way()*2, core.Transient, "refused")
 	case w.chance("dial blocked", w.faults.DialBlocked):
@@ -175,7 +184,13 @@ func (w *world) connect(e core.Epoch) {
 	}
 	l.toHub = max(l.toHub, w.now.Add(w.way()))
 	w.at(l.toHub, func() {
-		if l.isIntact && !w.hub.isAway {
+		switch {
+		case l.isIntact && w.routes[l.route] == hollow:
+			l.isIntact = false
+			if w.rng.IntN(2) == 0 {
+				w.after(w.way(), func() { w.connectFailed(l, core.Fault{Reason: "connection reset"}) })
+			}
+		case l.isIntact && !w.hub.isAway:
 			w.hub.connect(l)
 		}
 	})

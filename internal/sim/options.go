@@ -16,7 +16,8 @@ type Faults struct {
 	// DialBlocked: the route does not get through here.
 	DialRefused, DialHangs, DialBlocked float64
 	// TokenRejected: the hub refuses a good token. Throttled: the hub refuses a CONNECT, a twin request.
-	TokenRejected, Throttled float64
+	// Unavailable: the hub refuses a CONNECT, as it does to a disabled device.
+	TokenRejected, Throttled, Unavailable float64
 	// TokenShort: the credential source hands out what ends within ShortLife. In some worlds it has nothing else.
 	TokenShort float64
 	// ClockJumpedEvery: the device's wall clock jumps, forward or back, by minutes or by a day, or is set right. What is
@@ -50,6 +51,10 @@ type Faults struct {
 	ChangeLost float64
 	// TwinRecreatedEvery: the device is deleted and created anew at the hub: the twin begins again at a low version.
 	TwinRecreatedEvery time.Duration
+	// RouteBlockedEvery: one of the routes is swallowed, refused or hollow for up to an hour.
+	RouteBlockedEvery time.Duration
+	// LinkUpEvery: the platform tells of a link that came up. RouteChosenEvery: an operator says by which route to go.
+	LinkUpEvery, RouteChosenEvery time.Duration
 	// OperatorEvery: somebody disconnects for a while, with or without hold. WithdrawnEvery: a caller gives up a message.
 	// CancelledEvery: a caller gives up an operation.
 	OperatorEvery, WithdrawnEvery, CancelledEvery time.Duration
@@ -68,6 +73,10 @@ type Options struct {
 	// ClockNoticed: the machine is told that credentials have changed when the clock has jumped. Else it has to find out.
 	ClockNoticed bool
 	Routes       int
+	// Obstacles are in the way of the routes all the time until the world is healed: "swallowed", "refusing", "hollow".
+	Obstacles Obstacles
+	// Dialed, if set, is told of each dial.
+	Dialed func(at core.Instant, route int)
 	// Latency is the longest usual way from one end to the other.
 	Latency time.Duration
 	Limits  core.Limits
@@ -105,11 +114,13 @@ func Draw(seed uint64) Options {
 	l.Window = 1 + r.IntN(40)
 	l.WindowBytes = 1000 + r.IntN(8000)
 	l.OpenCalls = 2 + r.IntN(6)
+	// A better route has to be found again within HealTime.
+	l.ProbeFirst, l.ProbeMax, l.ProbePatience = between(r, 20*time.Second, time.Minute), probeWithin, time.Minute
 	o := Options{
 		Seed: seed, Duration: 2 * time.Hour,
 		Faults: Faults{
 			CredentialFails: some(0.3), DialRefused: some(0.5), DialHangs: some(0.3), DialBlocked: some(0.4),
-			TokenRejected: some(0.3), Throttled: some(0.3), SubscriptionRefused: some(0.3), SessionForgotten: some(1),
+			TokenRejected: some(0.3), Throttled: some(0.3), Unavailable: some(0.3), SubscriptionRefused: some(0.3), SessionForgotten: some(1),
 			AnswerLost: some(0.05), AnswerLate: some(0.2), AnswerDoubled: some(0.2),
 			SessionLostEvery: every(20*time.Second, 20*time.Minute), SilentLoss: r.Float64(),
 			HubAwayEvery: every(20*time.Minute, time.Hour), TakenOverEvery: every(30*time.Minute, 2*time.Hour),
@@ -120,12 +131,16 @@ func Draw(seed uint64) Options {
 			ChangeLost: some(0.3), TokenShort: some(0.2), ClockJumpedEvery: every(5*time.Minute, time.Hour), ClockUnset: some(1),
 		},
 		ClockNoticed: r.IntN(2) == 0, ShortLife: between(r, 2*time.Second, 30*time.Second),
-		TokenLife: between(r, 2*time.Minute, time.Hour), Routes: 1 + r.IntN(2), Latency: between(r, 5*time.Millisecond, 400*time.Millisecond),
+		TokenLife: between(r, 2*time.Minute, time.Hour), Routes: 1 + r.IntN(3), Latency: between(r, 5*time.Millisecond, 400*time.Millisecond),
 		Limits:      l,
 		SubmitEvery: between(r, 15*time.Second, time.Minute), MethodEvery: between(r, 30*time.Second, 3*time.Minute),
 		MessageEvery: between(r, time.Minute, 5*time.Minute), DesiredEvery: between(r, 2*time.Minute, 15*time.Minute),
 		ReportEvery: between(r, time.Minute, 5*time.Minute),
 	}
+	if o.Routes > 1 {
+		o.Faults.RouteBlockedEvery, o.Faults.RouteChosenEvery = every(5*time.Minute, time.Hour), every(10*time.Minute, time.Hour)
+	}
+	o.Faults.LinkUpEvery = every(2*time.Second, 10*time.Minute)
 	if r.IntN(30) == 0 {
 		o.Faults.TokenShort = 1
 		if r.IntN(2) == 0 {

@@ -43,6 +43,8 @@ const (
 	Token Oracle = "token"
 	// Dials: attempts stay within the day's budget.
 	Dials Oracle = "dials"
+	// Preferred: soon after all routes get through, the session goes by the preferred one, or by the one that was chosen.
+	Preferred Oracle = "preferred"
 	// AtOnce: the first attempt after the loss of a stable session is made at once.
 	AtOnce Oracle = "at once"
 	// StateTrue: watchers are told that the connection is gone only if something went wrong.
@@ -61,7 +63,7 @@ const (
 
 // oracles are all of them.
 var oracles = [...]Oracle{
-	OneSession, DeadEpoch, Window, LaneOrder, Settled, Kept, Methods, Messages, DesiredRises, UpToDate, Token, Dials, AtOnce, StateTrue,
+	OneSession, DeadEpoch, Window, LaneOrder, Settled, Kept, Methods, Messages, DesiredRises, UpToDate, Token, Dials, Preferred, AtOnce, StateTrue,
 	Plugins, Operations, Drained, Shutdown, Spin,
 }
 
@@ -141,37 +143,50 @@ func (w *world) announce(e core.Announce) {
 	w.state = e.State
 }
 
-// dialsPerDay is what a day without the hub may cost by one route. The waits come to about 250, as their jitter falls.
+// dialsPerDay is what a day without the hub may cost over all routes. The waits come to about 250, as their jitter falls.
 const dialsPerDay = 300
 
 // sawDial holds an attempt against three budgets. One is for any minute, in which a renewal that fails and a loss may
-// follow each other. One is for an outage: ten attempts of the beginning, one each five seconds (half of
-// connection_retry_interval) for five minutes, then one each five minutes (half of connection_retry_max). The last is
-// for each day of it. A route that is blocked costs one more.
-func (w *world) sawDial() {
+// follow each other. One is for an outage: ten attempts of the beginning, one each second (half of RetryEarly) for
+// OutageEarly, one each five seconds (half of connection_retry_interval) for five minutes, then one each five minutes (half
+// of connection_retry_max). The last is for each day of it. More routes cost the first rounds from one to the next;
+// link-ups cost so many and one an hour. Better routes that are tried beside a session have a budget of their own.
+func (w *world) sawDial(route int) {
 	w.dials[w.dialCount%len(w.dials)] = w.now
 	w.dialCount++
 	w.stats.Dials++
-	routes := w.opts.Routes
+	if w.opts.Dialed != nil {
+		w.opts.Dialed(w.now, route)
+	}
+	lim := w.opts.Limits
 	inMinute := 0
 	for i, at := range w.dials {
 		if i < w.dialCount && w.now.Sub(at) < time.Minute {
 			inMinute++
 		}
 	}
-	if most := 30*routes + 4*w.wakes; inMinute > most {
+	extra := (w.opts.Routes-1)*(lim.RouteRounds+1) + lim.LinkTries + 4*w.wakes
+	if most := 60 + extra; inMinute > most {
 		w.fail(Dials, "%d attempts within a minute", inMinute)
 	}
-	for _, l := range w.links {
-		if l.isConnected && !l.isClosed && !l.isEnded {
-			return // a renewal: the end of the token bounds its attempts
+	for e := range w.epoch {
+		l := w.links[e]
+		if l == nil || !l.isConnected || l.isClosed || l.isEnded {
+			continue
 		}
+		if l.route != route {
+			w.probes++
+			if most := 10 + int(time.Duration(w.now)/(lim.ProbeFirst/2)) + w.wakes; w.probes > most {
+				w.fail(Dials, "%d tries of a better route", w.probes)
+			}
+		}
+		return // a renewal: the end of the token bounds its attempts
 	}
 	w.dialsInRow++
 	lasted := w.now.Sub(w.outageSince)
-	early, late := min(lasted, 5*time.Minute), max(0, lasted-5*time.Minute)
-	most := min(10+int(early/(5*time.Second))+int(late/(5*time.Minute)), dialsPerDay*(1+int(lasted/(24*time.Hour))))
-	most = routes*most + 4*w.wakes
+	first, early, late := min(lasted, lim.OutageEarly), min(lasted, 5*time.Minute), max(0, lasted-5*time.Minute)
+	most := min(10+int(first/(lim.RetryEarly/2))+int(early/(5*time.Second))+int(late/(5*time.Minute)), dialsPerDay*(1+int(lasted/(24*time.Hour))))
+	most += extra + int(lasted/lim.LinkRefill)
 	if w.dialsInRow > most {
 		w.fail(Dials, "%d attempts in an outage of %v, at most %d", w.dialsInRow, lasted, most)
 	}

@@ -83,6 +83,9 @@ func (w *world) live() {
 	w.every(f.OperatorEvery, w.operate)
 	w.every(f.CancelledEvery, w.cancel)
 	w.every(f.ClockJumpedEvery, w.jumpClock)
+	w.every(f.RouteBlockedEvery, w.blockRoute)
+	w.every(f.LinkUpEvery, w.linkUp)
+	w.every(f.RouteChosenEvery, w.choose)
 	w.every(time.Minute, w.sawTime)
 	w.feed(core.Started{})
 	w.runUntil(core.Instant(o.Duration))
@@ -112,6 +115,9 @@ func (w *world) cancel() {
 	}
 	ops := slices.Sorted(maps.Keys(w.ops))
 	op := ops[w.rng.IntN(len(ops))]
+	if op == w.choiceOp {
+		w.choiceOp = 0 // what becomes of it is not told
+	}
 	delete(w.ops, op)
 	w.stats.Faults["operation cancelled"]++
 	w.feed(core.OpCancelled{Op: op})
@@ -169,6 +175,9 @@ func (w *world) reconnect() {
 func (w *world) heal() {
 	w.healed, w.faults = true, Faults{}
 	w.hub.isAway, w.hub.isStolen = false, false
+	for n := range w.routes {
+		w.routes[n] = unblocked
+	}
 	w.setClock(0)
 	w.hub.changeDesired() // the last change may have been lost, and only another one tells of it
 	w.reconnect()
@@ -179,6 +188,16 @@ func (w *world) heal() {
 	}
 	if left := w.rest(HealTime); left != "" {
 		w.fail(Drained, "%v after healing: %s", HealTime, left)
+	}
+	// The better routes take turns, so that it may get to the best of them by another.
+	for range w.routes {
+		if w.notPreferred() == "" || w.broken != nil {
+			return
+		}
+		w.runUntil(w.now.Add(probeWithin + 2*w.opts.Limits.ProbePatience))
+	}
+	if lesser := w.notPreferred(); lesser != "" {
+		w.fail(Preferred, "%v after healing: %s", HealTime+time.Duration(len(w.routes))*probeWithin, lesser)
 	}
 }
 

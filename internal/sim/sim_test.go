@@ -3,6 +3,7 @@ package sim
 import (
 	"flag"
 	"fmt"
+	"math"
 	"os/exec"
 	"runtime"
 	"slices"
@@ -12,6 +13,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/fairlead-iot/fairlead/core"
 )
 
 var (
@@ -93,10 +96,11 @@ func (s *Stats) add(o Stats) {
 func checkBusy(t *testing.T, seeds uint64, s Stats) {
 	t.Helper()
 	for _, name := range []string{
-		"credential fails", "dial refused", "dial hangs", "dial blocked", "token rejected", "throttled", "subscription refused",
+		"credential fails", "dial refused", "dial hangs", "dial blocked", "token rejected", "throttled", "unavailable", "subscription refused",
 		"session forgotten", "answer lost", "answer late", "answer doubled", "session lost", "hub away", "taken over", "stale event",
 		"plugin crashed", "plugin hung", "plugin start fails", "handler slow", "twin re-created", "operator", "withdrawn",
 		"token short-lived", "wall clock jumped", "clock unset", "operation cancelled", "store full", "change lost",
+		"route swallowed", "route refusing", "route hollow", "link up", "route chosen",
 	} {
 		if s.Faults[name] < int(seeds)/10 {
 			t.Errorf("fault %q happened %d times in %d seeds", name, s.Faults[name], seeds)
@@ -154,30 +158,122 @@ func TestAWorldIsItsSeed(t *testing.T) {
 	}
 }
 
-// TestADayWithoutTheHub: what keeps the device out may last. It stays within the day's budget, does not give up, and is
-// back after it as after a minute.
+// TestADayWithoutTheHub: what keeps the device out may last. It stays within the day's budget over all its routes, does not
+// give up, and is back after it as after a minute.
 func TestADayWithoutTheHub(t *testing.T) {
-	for name, f := range map[string]Faults{
-		"refused":        {DialRefused: 1},
-		"silent":         {DialHangs: 1},
-		"token rejected": {TokenRejected: 1},
-		"throttled":      {Throttled: 1},
-		"clock unset":    {ClockUnset: 1},
+	for name, c := range map[string]struct {
+		faults    Faults
+		obstacles Obstacles
+	}{
+		"refused":                      {faults: Faults{DialRefused: 1}},
+		"silent":                       {faults: Faults{DialHangs: 1}},
+		"token rejected":               {faults: Faults{TokenRejected: 1}},
+		"throttled":                    {faults: Faults{Throttled: 1}},
+		"unavailable":                  {faults: Faults{Unavailable: 1}},
+		"clock unset":                  {faults: Faults{ClockUnset: 1}},
+		"two routes refused":           {obstacles: Obstacles{"refusing", "refusing"}},
+		"two routes swallowed":         {obstacles: Obstacles{"swallowed", "swallowed"}},
+		"two routes throttled":         {Faults{Throttled: 1}, Obstacles{"", ""}},
+		"one hollow, one swallowed":    {obstacles: Obstacles{"hollow", "swallowed"}},
+		"four routes, of all kinds":    {obstacles: Obstacles{"swallowed", "hollow", "refusing", "swallowed"}},
+		"four routes, refused":         {obstacles: Obstacles{"refusing", "refusing", "refusing", "refusing"}},
+		"a link that flaps":            {Faults{DialRefused: 1, LinkUpEvery: 20 * time.Second}, nil},
+		"two routes, and a link flaps": {Faults{LinkUpEvery: 20 * time.Second}, Obstacles{"refusing", "swallowed"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			for seed := range uint64(10) {
 				o := Draw(seed + 1)
-				o.Duration, o.Faults, o.Routes = 24*time.Hour, f, 1
-				r := Run(o)
-				if r.Violation != nil {
+				o.Duration, o.Faults, o.Obstacles, o.Routes = 24*time.Hour, c.faults, c.obstacles, max(1, len(c.obstacles))
+				dials := 0
+				o.Dialed = func(at core.Instant, _ int) {
+					if at < core.Instant(o.Duration) { // the others follow when the hub is back
+						dials++
+					}
+				}
+				if r := Run(o); r.Violation != nil {
 					t.Errorf("seed %d: %v", o.Seed, r.Violation)
 				}
-				// The last few follow when the hub is back.
-				if n := r.Stats.Dials; n < 100 || n > dialsPerDay {
-					t.Errorf("seed %d: %d dials in a day without the hub, want 100 to %d", o.Seed, n, dialsPerDay)
+				if dials < 90 || dials > dialsPerDay {
+					t.Errorf("seed %d: %d dials in a day without the hub, want 90 to %d", o.Seed, dials, dialsPerDay)
 				}
 			}
 		})
+	}
+}
+
+// TestADayOnALesserRoute: the better one is tried again all day, and seldom.
+func TestADayOnALesserRoute(t *testing.T) {
+	for _, obstacle := range []string{"swallowed", "refusing", "hollow"} {
+		t.Run(obstacle, func(t *testing.T) {
+			t.Parallel()
+			o := Draw(1)
+			o.Duration, o.Faults, o.Obstacles, o.Routes = 24*time.Hour, Faults{}, Obstacles{obstacle, ""}, 2
+			o.TokenLife = 48 * time.Hour
+			limits := core.DefaultLimits()
+			o.Limits.ProbeFirst, o.Limits.ProbeMax = limits.ProbeFirst, limits.ProbeMax
+			o.Without = []Oracle{Preferred} // two hours between two tries
+			tries := 0
+			o.Dialed = func(at core.Instant, route int) {
+				if route == 0 && at < core.Instant(o.Duration) {
+					tries++
+				}
+			}
+			if r := Run(o); r.Violation != nil {
+				t.Error(r.Violation)
+			}
+			if tries < 12 || tries > 32 {
+				t.Errorf("the better route was tried %d times in a day, want 12 to 32", tries)
+			}
+		})
+	}
+}
+
+// TestAFleetSpreadsOut: devices that lost the hub at the same moment do not come back at the same moments. Their waits are
+// spread evenly between half of connection_retry_max and the whole, and no minute has more than its share of attempts.
+func TestAFleetSpreadsOut(t *testing.T) {
+	const fleet = 150
+	var waits []float64
+	var minutes [60]int
+	for seed := range uint64(fleet) {
+		o := Draw(seed + 1)
+		o.Duration, o.Faults, o.Routes, o.Latency = 8*time.Hour, Faults{DialRefused: 1}, 1, 20*time.Millisecond
+		o.Obstacles = nil
+		last := core.Instant(0)
+		o.Dialed = func(at core.Instant, _ int) {
+			wait := at.Sub(last)
+			last = at
+			if at < core.Instant(2*time.Hour) || at >= core.Instant(o.Duration) {
+				return
+			}
+			waits = append(waits, wait.Minutes())
+			if since := at.Sub(core.Instant(6 * time.Hour)); since >= 0 && since < time.Hour {
+				minutes[since/time.Minute]++
+			}
+		}
+		if r := Run(o); r.Violation != nil {
+			t.Fatalf("seed %d: %v", o.Seed, r.Violation)
+		}
+	}
+	// Kolmogorov and Smirnov: how far the waits are from an even spread. 1.63/√n is passed by chance once in a hundred
+	// samples, and the same seeds are the same sample.
+	slices.Sort(waits)
+	n, worst := float64(len(waits)), 0.0
+	for i, w := range waits {
+		want := (w - 5) / 5
+		worst = max(worst, math.Abs(want-float64(i)/n), math.Abs(want-float64(i+1)/n))
+	}
+	if most := 1.63 / math.Sqrt(n); len(waits) < 5000 || worst > most {
+		t.Errorf("%d waits are off an even spread by %.4f, want at most %.4f", len(waits), worst, most)
+	}
+	total := 0
+	for _, c := range minutes {
+		total += c
+	}
+	mean := float64(total) / float64(len(minutes))
+	for i, c := range minutes {
+		if off := math.Abs(float64(c) - mean); off > 4.5*math.Sqrt(mean) {
+			t.Errorf("minute %d of the seventh hour has %d attempts of %d devices, on average %.1f", i, c, fleet, mean)
+		}
 	}
 }

@@ -37,6 +37,7 @@ type world struct {
 	trace   []string
 	traced  core.Instant
 
+	routes  []obstacle
 	links   map[core.Epoch]*link
 	epoch   core.Epoch // the last one begun
 	hub     hub
@@ -56,6 +57,9 @@ type world struct {
 	isHeld   bool // an operator has disconnected
 	cancels  bool // a disconnect without hold has taken place
 	wakes    int  // attempts that callers have caused
+	choice   int  // an operator's, as far as it is known; asked by choiceOp
+	choiceOp core.Op
+	asked    int
 	state    core.State
 	excused  bool // something went wrong since the state was last 'connected'
 	past     []core.Event
@@ -65,6 +69,7 @@ type world struct {
 	dialCount   int
 	dialsInRow  int // since the device last had a session
 	fetches     int
+	probes      int // tries of a better route beside a session
 	outageSince core.Instant
 }
 
@@ -73,6 +78,10 @@ func newWorld(o Options) *world {
 		opts: o, faults: o.Faults, rng: newRand(o.Seed, 1), off: map[Oracle]bool{}, links: map[core.Epoch]*link{},
 		calls: map[core.Call]*call{}, offered: map[core.Op]document{}, pushed: map[int64]document{},
 		ops: map[core.Op]bool{}, lastOp: core.CallerOp, lanes: make([]lane, plugins), stats: Stats{Faults: map[string]int{}},
+	}
+	w.choice = noChoice
+	for n := range max(1, o.Routes) {
+		w.routes = append(w.routes, o.Obstacles.at(n, false))
 	}
 	for _, name := range o.Without {
 		w.off[name] = true
@@ -342,6 +351,7 @@ func (w *world) execute(e core.Effect) {
 		if !w.ops[e.Op] {
 			w.fail(Operations, "operation %d ended that nobody waits for", e.Op)
 		}
+		w.chosen(e)
 		delete(w.ops, e.Op)
 	case core.Announce:
 		w.announce(e)
@@ -374,7 +384,7 @@ func (w *world) execute(e core.Effect) {
 		w.fail(Plugins, "plugin %d was given up: %s", e.Plugin, e.Reason)
 	case core.Stop:
 		w.stopped = true
-	case core.Warn:
+	case core.Warn, core.RememberRoute:
 	default:
 		panic(fmt.Sprintf("an order that the world does not know: %v", e))
 	}

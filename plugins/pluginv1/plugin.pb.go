@@ -352,7 +352,7 @@ func (x Log_Level) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Log_Level.Descriptor instead.
 func (Log_Level) EnumDescriptor() ([]byte, []int) {
-	return file_plugin_proto_rawDescGZIP(), []int{36, 0}
+	return file_plugin_proto_rawDescGZIP(), []int{37, 0}
 }
 
 type Metric_Kind int32
@@ -401,7 +401,7 @@ func (x Metric_Kind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Metric_Kind.Descriptor instead.
 func (Metric_Kind) EnumDescriptor() ([]byte, []int) {
-	return file_plugin_proto_rawDescGZIP(), []int{37, 0}
+	return file_plugin_proto_rawDescGZIP(), []int{38, 0}
 }
 
 // SessionRequest is a frame from the host to the plugin.
@@ -2991,6 +2991,8 @@ type ConnectionState struct {
 	Reason        string                 `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
 	NextAttemptMs uint64                 `protobuf:"varint,4,opt,name=next_attempt_ms,json=nextAttemptMs,proto3" json:"next_attempt_ms,omitempty"` // 0 where none is planned
 	Epoch         uint64                 `protobuf:"varint,5,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	Route         string                 `protobuf:"bytes,6,opt,name=route,proto3" json:"route,omitempty"`   // that the session or attempt goes by, or that the next attempt takes: "mqtt", "mqttws"
+	Causes        []*ConnectionCause     `protobuf:"bytes,7,rep,name=causes,proto3" json:"causes,omitempty"` // what each route has failed of, newest last; none in a session
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3060,6 +3062,97 @@ func (x *ConnectionState) GetEpoch() uint64 {
 	return 0
 }
 
+func (x *ConnectionState) GetRoute() string {
+	if x != nil {
+		return x.Route
+	}
+	return ""
+}
+
+func (x *ConnectionState) GetCauses() []*ConnectionCause {
+	if x != nil {
+		return x.Causes
+	}
+	return nil
+}
+
+// ConnectionCause is something that stands in the way of a session.
+type ConnectionCause struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Route         string                 `protobuf:"bytes,1,opt,name=route,proto3" json:"route,omitempty"`
+	Kind          string                 `protobuf:"bytes,2,opt,name=kind,proto3" json:"kind,omitempty"`   // "transient", "blocked", …
+	Phase         string                 `protobuf:"bytes,3,opt,name=phase,proto3" json:"phase,omitempty"` // dns, tcp, proxy, tls, websocket, mqtt; empty where it cannot be told
+	Reason        string                 `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
+	Count         uint32                 `protobuf:"varint,5,opt,name=count,proto3" json:"count,omitempty"` // in a row
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ConnectionCause) Reset() {
+	*x = ConnectionCause{}
+	mi := &file_plugin_proto_msgTypes[32]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ConnectionCause) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ConnectionCause) ProtoMessage() {}
+
+func (x *ConnectionCause) ProtoReflect() protoreflect.Message {
+	mi := &file_plugin_proto_msgTypes[32]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ConnectionCause.ProtoReflect.Descriptor instead.
+func (*ConnectionCause) Descriptor() ([]byte, []int) {
+	return file_plugin_proto_rawDescGZIP(), []int{32}
+}
+
+func (x *ConnectionCause) GetRoute() string {
+	if x != nil {
+		return x.Route
+	}
+	return ""
+}
+
+func (x *ConnectionCause) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *ConnectionCause) GetPhase() string {
+	if x != nil {
+		return x.Phase
+	}
+	return ""
+}
+
+func (x *ConnectionCause) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *ConnectionCause) GetCount() uint32 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
+}
+
 // BackgroundError is an error that no request asked for: a loss, a failed attempt, a failed renewal.
 type BackgroundError struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -3070,7 +3163,7 @@ type BackgroundError struct {
 
 func (x *BackgroundError) Reset() {
 	*x = BackgroundError{}
-	mi := &file_plugin_proto_msgTypes[32]
+	mi := &file_plugin_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3082,7 +3175,7 @@ func (x *BackgroundError) String() string {
 func (*BackgroundError) ProtoMessage() {}
 
 func (x *BackgroundError) ProtoReflect() protoreflect.Message {
-	mi := &file_plugin_proto_msgTypes[32]
+	mi := &file_plugin_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3095,7 +3188,7 @@ func (x *BackgroundError) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BackgroundError.ProtoReflect.Descriptor instead.
 func (*BackgroundError) Descriptor() ([]byte, []int) {
-	return file_plugin_proto_rawDescGZIP(), []int{32}
+	return file_plugin_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *BackgroundError) GetError() *Error {
@@ -3114,7 +3207,7 @@ type TokenWanted struct {
 
 func (x *TokenWanted) Reset() {
 	*x = TokenWanted{}
-	mi := &file_plugin_proto_msgTypes[33]
+	mi := &file_plugin_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3126,7 +3219,7 @@ func (x *TokenWanted) String() string {
 func (*TokenWanted) ProtoMessage() {}
 
 func (x *TokenWanted) ProtoReflect() protoreflect.Message {
-	mi := &file_plugin_proto_msgTypes[33]
+	mi := &file_plugin_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3139,7 +3232,7 @@ func (x *TokenWanted) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TokenWanted.ProtoReflect.Descriptor instead.
 func (*TokenWanted) Descriptor() ([]byte, []int) {
-	return file_plugin_proto_rawDescGZIP(), []int{33}
+	return file_plugin_proto_rawDescGZIP(), []int{34}
 }
 
 // Ping is sent every few seconds; a plugin that answers none of several is ended.
@@ -3152,7 +3245,7 @@ type Ping struct {
 
 func (x *Ping) Reset() {
 	*x = Ping{}
-	mi := &file_plugin_proto_msgTypes[34]
+	mi := &file_plugin_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3164,7 +3257,7 @@ func (x *Ping) String() string {
 func (*Ping) ProtoMessage() {}
 
 func (x *Ping) ProtoReflect() protoreflect.Message {
-	mi := &file_plugin_proto_msgTypes[34]
+	mi := &file_plugin_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3177,7 +3270,7 @@ func (x *Ping) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ping.ProtoReflect.Descriptor instead.
 func (*Ping) Descriptor() ([]byte, []int) {
-	return file_plugin_proto_rawDescGZIP(), []int{34}
+	return file_plugin_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *Ping) GetNumber() uint64 {
@@ -3197,7 +3290,7 @@ type Pong struct {
 
 func (x *Pong) Reset() {
 	*x = Pong{}
-	mi := &file_plugin_proto_msgTypes[35]
+	mi := &file_plugin_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3209,7 +3302,7 @@ func (x *Pong) String() string {
 func (*Pong) ProtoMessage() {}
 
 func (x *Pong) ProtoReflect() protoreflect.Message {
-	mi := &file_plugin_proto_msgTypes[35]
+	mi := &file_plugin_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3222,7 +3315,7 @@ func (x *Pong) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Pong.ProtoReflect.Descriptor instead.
 func (*Pong) Descriptor() ([]byte, []int) {
-	return file_plugin_proto_rawDescGZIP(), []int{35}
+	return file_plugin_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *Pong) GetNumber() uint64 {
@@ -3244,7 +3337,7 @@ type Log struct {
 
 func (x *Log) Reset() {
 	*x = Log{}
-	mi := &file_plugin_proto_msgTypes[36]
+	mi := &file_plugin_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3256,7 +3349,7 @@ func (x *Log) String() string {
 func (*Log) ProtoMessage() {}
 
 func (x *Log) ProtoReflect() protoreflect.Message {
-	mi := &file_plugin_proto_msgTypes[36]
+	mi := &file_plugin_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3269,7 +3362,7 @@ func (x *Log) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Log.ProtoReflect.Descriptor instead.
 func (*Log) Descriptor() ([]byte, []int) {
-	return file_plugin_proto_rawDescGZIP(), []int{36}
+	return file_plugin_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *Log) GetLevel() Log_Level {
@@ -3306,7 +3399,7 @@ type Metric struct {
 
 func (x *Metric) Reset() {
 	*x = Metric{}
-	mi := &file_plugin_proto_msgTypes[37]
+	mi := &file_plugin_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3318,7 +3411,7 @@ func (x *Metric) String() string {
 func (*Metric) ProtoMessage() {}
 
 func (x *Metric) ProtoReflect() protoreflect.Message {
-	mi := &file_plugin_proto_msgTypes[37]
+	mi := &file_plugin_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3331,7 +3424,7 @@ func (x *Metric) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Metric.ProtoReflect.Descriptor instead.
 func (*Metric) Descriptor() ([]byte, []int) {
-	return file_plugin_proto_rawDescGZIP(), []int{37}
+	return file_plugin_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *Metric) GetName() string {
@@ -3373,7 +3466,7 @@ type Drain struct {
 
 func (x *Drain) Reset() {
 	*x = Drain{}
-	mi := &file_plugin_proto_msgTypes[38]
+	mi := &file_plugin_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3385,7 +3478,7 @@ func (x *Drain) String() string {
 func (*Drain) ProtoMessage() {}
 
 func (x *Drain) ProtoReflect() protoreflect.Message {
-	mi := &file_plugin_proto_msgTypes[38]
+	mi := &file_plugin_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3398,7 +3491,7 @@ func (x *Drain) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Drain.ProtoReflect.Descriptor instead.
 func (*Drain) Descriptor() ([]byte, []int) {
-	return file_plugin_proto_rawDescGZIP(), []int{38}
+	return file_plugin_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *Drain) GetTimeoutMs() uint64 {
@@ -3417,7 +3510,7 @@ type Drained struct {
 
 func (x *Drained) Reset() {
 	*x = Drained{}
-	mi := &file_plugin_proto_msgTypes[39]
+	mi := &file_plugin_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3429,7 +3522,7 @@ func (x *Drained) String() string {
 func (*Drained) ProtoMessage() {}
 
 func (x *Drained) ProtoReflect() protoreflect.Message {
-	mi := &file_plugin_proto_msgTypes[39]
+	mi := &file_plugin_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3442,7 +3535,7 @@ func (x *Drained) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Drained.ProtoReflect.Descriptor instead.
 func (*Drained) Descriptor() ([]byte, []int) {
-	return file_plugin_proto_rawDescGZIP(), []int{39}
+	return file_plugin_proto_rawDescGZIP(), []int{40}
 }
 
 // Ended is the last frame of a plugin in version 2, and says what the status says of a gRPC stream.
@@ -3456,7 +3549,7 @@ type Ended struct {
 
 func (x *Ended) Reset() {
 	*x = Ended{}
-	mi := &file_plugin_proto_msgTypes[40]
+	mi := &file_plugin_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3468,7 +3561,7 @@ func (x *Ended) String() string {
 func (*Ended) ProtoMessage() {}
 
 func (x *Ended) ProtoReflect() protoreflect.Message {
-	mi := &file_plugin_proto_msgTypes[40]
+	mi := &file_plugin_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3481,7 +3574,7 @@ func (x *Ended) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ended.ProtoReflect.Descriptor instead.
 func (*Ended) Descriptor() ([]byte, []int) {
-	return file_plugin_proto_rawDescGZIP(), []int{40}
+	return file_plugin_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *Ended) GetReason() string {
@@ -3709,13 +3802,15 @@ const file_plugin_proto_rawDesc = "" +
 	"\fCODE_INVALID\x10\t\x12\x10\n" +
 	"\fCODE_SERVICE\x10\n" +
 	"\x12\x14\n" +
-	"\x10CODE_UNSUPPORTED\x10\v\"\xe1\x02\n" +
+	"\x10CODE_UNSUPPORTED\x10\v\"\xb4\x03\n" +
 	"\x0fConnectionState\x12?\n" +
 	"\x05state\x18\x01 \x01(\x0e2).fairlead.plugin.v1.ConnectionState.StateR\x05state\x12\x19\n" +
 	"\bsince_ms\x18\x02 \x01(\x04R\asinceMs\x12\x16\n" +
 	"\x06reason\x18\x03 \x01(\tR\x06reason\x12&\n" +
 	"\x0fnext_attempt_ms\x18\x04 \x01(\x04R\rnextAttemptMs\x12\x14\n" +
-	"\x05epoch\x18\x05 \x01(\x04R\x05epoch\"\x9b\x01\n" +
+	"\x05epoch\x18\x05 \x01(\x04R\x05epoch\x12\x14\n" +
+	"\x05route\x18\x06 \x01(\tR\x05route\x12;\n" +
+	"\x06causes\x18\a \x03(\v2#.fairlead.plugin.v1.ConnectionCauseR\x06causes\"\x9b\x01\n" +
 	"\x05State\x12\x15\n" +
 	"\x11STATE_UNSPECIFIED\x10\x00\x12\x16\n" +
 	"\x12STATE_DISCONNECTED\x10\x01\x12\x14\n" +
@@ -3723,7 +3818,13 @@ const file_plugin_proto_rawDesc = "" +
 	"\x0fSTATE_CONNECTED\x10\x03\x12\x11\n" +
 	"\rSTATE_WAITING\x10\x04\x12\x12\n" +
 	"\x0eSTATE_STOPPING\x10\x05\x12\x11\n" +
-	"\rSTATE_STOPPED\x10\x06\"B\n" +
+	"\rSTATE_STOPPED\x10\x06\"\x7f\n" +
+	"\x0fConnectionCause\x12\x14\n" +
+	"\x05route\x18\x01 \x01(\tR\x05route\x12\x12\n" +
+	"\x04kind\x18\x02 \x01(\tR\x04kind\x12\x14\n" +
+	"\x05phase\x18\x03 \x01(\tR\x05phase\x12\x16\n" +
+	"\x06reason\x18\x04 \x01(\tR\x06reason\x12\x14\n" +
+	"\x05count\x18\x05 \x01(\rR\x05count\"B\n" +
 	"\x0fBackgroundError\x12/\n" +
 	"\x05error\x18\x01 \x01(\v2\x19.fairlead.plugin.v1.ErrorR\x05error\"\r\n" +
 	"\vTokenWanted\"\x1e\n" +
@@ -3788,7 +3889,7 @@ func file_plugin_proto_rawDescGZIP() []byte {
 }
 
 var file_plugin_proto_enumTypes = make([]protoimpl.EnumInfo, 6)
-var file_plugin_proto_msgTypes = make([]protoimpl.MessageInfo, 44)
+var file_plugin_proto_msgTypes = make([]protoimpl.MessageInfo, 45)
 var file_plugin_proto_goTypes = []any{
 	(Verdict)(0),                  // 0: fairlead.plugin.v1.Verdict
 	(UploadProgress_State)(0),     // 1: fairlead.plugin.v1.UploadProgress.State
@@ -3828,18 +3929,19 @@ var file_plugin_proto_goTypes = []any{
 	(*StorageInfo)(nil),           // 35: fairlead.plugin.v1.StorageInfo
 	(*Error)(nil),                 // 36: fairlead.plugin.v1.Error
 	(*ConnectionState)(nil),       // 37: fairlead.plugin.v1.ConnectionState
-	(*BackgroundError)(nil),       // 38: fairlead.plugin.v1.BackgroundError
-	(*TokenWanted)(nil),           // 39: fairlead.plugin.v1.TokenWanted
-	(*Ping)(nil),                  // 40: fairlead.plugin.v1.Ping
-	(*Pong)(nil),                  // 41: fairlead.plugin.v1.Pong
-	(*Log)(nil),                   // 42: fairlead.plugin.v1.Log
-	(*Metric)(nil),                // 43: fairlead.plugin.v1.Metric
-	(*Drain)(nil),                 // 44: fairlead.plugin.v1.Drain
-	(*Drained)(nil),               // 45: fairlead.plugin.v1.Drained
-	(*Ended)(nil),                 // 46: fairlead.plugin.v1.Ended
-	nil,                           // 47: fairlead.plugin.v1.Message.PropertiesEntry
-	nil,                           // 48: fairlead.plugin.v1.Log.AttributesEntry
-	nil,                           // 49: fairlead.plugin.v1.Metric.LabelsEntry
+	(*ConnectionCause)(nil),       // 38: fairlead.plugin.v1.ConnectionCause
+	(*BackgroundError)(nil),       // 39: fairlead.plugin.v1.BackgroundError
+	(*TokenWanted)(nil),           // 40: fairlead.plugin.v1.TokenWanted
+	(*Ping)(nil),                  // 41: fairlead.plugin.v1.Ping
+	(*Pong)(nil),                  // 42: fairlead.plugin.v1.Pong
+	(*Log)(nil),                   // 43: fairlead.plugin.v1.Log
+	(*Metric)(nil),                // 44: fairlead.plugin.v1.Metric
+	(*Drain)(nil),                 // 45: fairlead.plugin.v1.Drain
+	(*Drained)(nil),               // 46: fairlead.plugin.v1.Drained
+	(*Ended)(nil),                 // 47: fairlead.plugin.v1.Ended
+	nil,                           // 48: fairlead.plugin.v1.Message.PropertiesEntry
+	nil,                           // 49: fairlead.plugin.v1.Log.AttributesEntry
+	nil,                           // 50: fairlead.plugin.v1.Metric.LabelsEntry
 }
 var file_plugin_proto_depIdxs = []int32{
 	8,  // 0: fairlead.plugin.v1.SessionRequest.init:type_name -> fairlead.plugin.v1.Init
@@ -3849,10 +3951,10 @@ var file_plugin_proto_depIdxs = []int32{
 	21, // 4: fairlead.plugin.v1.SessionRequest.cancel:type_name -> fairlead.plugin.v1.Cancel
 	34, // 5: fairlead.plugin.v1.SessionRequest.reply:type_name -> fairlead.plugin.v1.Reply
 	37, // 6: fairlead.plugin.v1.SessionRequest.connection:type_name -> fairlead.plugin.v1.ConnectionState
-	38, // 7: fairlead.plugin.v1.SessionRequest.background_error:type_name -> fairlead.plugin.v1.BackgroundError
-	40, // 8: fairlead.plugin.v1.SessionRequest.ping:type_name -> fairlead.plugin.v1.Ping
-	44, // 9: fairlead.plugin.v1.SessionRequest.drain:type_name -> fairlead.plugin.v1.Drain
-	39, // 10: fairlead.plugin.v1.SessionRequest.token_wanted:type_name -> fairlead.plugin.v1.TokenWanted
+	39, // 7: fairlead.plugin.v1.SessionRequest.background_error:type_name -> fairlead.plugin.v1.BackgroundError
+	41, // 8: fairlead.plugin.v1.SessionRequest.ping:type_name -> fairlead.plugin.v1.Ping
+	45, // 9: fairlead.plugin.v1.SessionRequest.drain:type_name -> fairlead.plugin.v1.Drain
+	40, // 10: fairlead.plugin.v1.SessionRequest.token_wanted:type_name -> fairlead.plugin.v1.TokenWanted
 	32, // 11: fairlead.plugin.v1.SessionRequest.upload_progress:type_name -> fairlead.plugin.v1.UploadProgress
 	31, // 12: fairlead.plugin.v1.SessionRequest.upload_credit:type_name -> fairlead.plugin.v1.UploadCredit
 	10, // 13: fairlead.plugin.v1.SessionResponse.register:type_name -> fairlead.plugin.v1.Register
@@ -3862,15 +3964,15 @@ var file_plugin_proto_depIdxs = []int32{
 	20, // 17: fairlead.plugin.v1.SessionResponse.return:type_name -> fairlead.plugin.v1.Return
 	22, // 18: fairlead.plugin.v1.SessionResponse.request:type_name -> fairlead.plugin.v1.Request
 	21, // 19: fairlead.plugin.v1.SessionResponse.cancel:type_name -> fairlead.plugin.v1.Cancel
-	41, // 20: fairlead.plugin.v1.SessionResponse.pong:type_name -> fairlead.plugin.v1.Pong
-	42, // 21: fairlead.plugin.v1.SessionResponse.log:type_name -> fairlead.plugin.v1.Log
-	43, // 22: fairlead.plugin.v1.SessionResponse.metric:type_name -> fairlead.plugin.v1.Metric
-	45, // 23: fairlead.plugin.v1.SessionResponse.drained:type_name -> fairlead.plugin.v1.Drained
-	46, // 24: fairlead.plugin.v1.SessionResponse.ended:type_name -> fairlead.plugin.v1.Ended
+	42, // 20: fairlead.plugin.v1.SessionResponse.pong:type_name -> fairlead.plugin.v1.Pong
+	43, // 21: fairlead.plugin.v1.SessionResponse.log:type_name -> fairlead.plugin.v1.Log
+	44, // 22: fairlead.plugin.v1.SessionResponse.metric:type_name -> fairlead.plugin.v1.Metric
+	46, // 23: fairlead.plugin.v1.SessionResponse.drained:type_name -> fairlead.plugin.v1.Drained
+	47, // 24: fairlead.plugin.v1.SessionResponse.ended:type_name -> fairlead.plugin.v1.Ended
 	30, // 25: fairlead.plugin.v1.SessionResponse.upload_data:type_name -> fairlead.plugin.v1.UploadData
 	9,  // 26: fairlead.plugin.v1.Init.identity:type_name -> fairlead.plugin.v1.Identity
 	4,  // 27: fairlead.plugin.v1.Init.log_level:type_name -> fairlead.plugin.v1.Log.Level
-	47, // 28: fairlead.plugin.v1.Message.properties:type_name -> fairlead.plugin.v1.Message.PropertiesEntry
+	48, // 28: fairlead.plugin.v1.Message.properties:type_name -> fairlead.plugin.v1.Message.PropertiesEntry
 	12, // 29: fairlead.plugin.v1.Messages.messages:type_name -> fairlead.plugin.v1.Message
 	36, // 30: fairlead.plugin.v1.Settled.error:type_name -> fairlead.plugin.v1.Error
 	18, // 31: fairlead.plugin.v1.Call.method:type_name -> fairlead.plugin.v1.MethodCall
@@ -3890,18 +3992,19 @@ var file_plugin_proto_depIdxs = []int32{
 	35, // 45: fairlead.plugin.v1.Reply.storage_info:type_name -> fairlead.plugin.v1.StorageInfo
 	2,  // 46: fairlead.plugin.v1.Error.code:type_name -> fairlead.plugin.v1.Error.Code
 	3,  // 47: fairlead.plugin.v1.ConnectionState.state:type_name -> fairlead.plugin.v1.ConnectionState.State
-	36, // 48: fairlead.plugin.v1.BackgroundError.error:type_name -> fairlead.plugin.v1.Error
-	4,  // 49: fairlead.plugin.v1.Log.level:type_name -> fairlead.plugin.v1.Log.Level
-	48, // 50: fairlead.plugin.v1.Log.attributes:type_name -> fairlead.plugin.v1.Log.AttributesEntry
-	5,  // 51: fairlead.plugin.v1.Metric.kind:type_name -> fairlead.plugin.v1.Metric.Kind
-	49, // 52: fairlead.plugin.v1.Metric.labels:type_name -> fairlead.plugin.v1.Metric.LabelsEntry
-	6,  // 53: fairlead.plugin.v1.PluginService.Session:input_type -> fairlead.plugin.v1.SessionRequest
-	7,  // 54: fairlead.plugin.v1.PluginService.Session:output_type -> fairlead.plugin.v1.SessionResponse
-	54, // [54:55] is the sub-list for method output_type
-	53, // [53:54] is the sub-list for method input_type
-	53, // [53:53] is the sub-list for extension type_name
-	53, // [53:53] is the sub-list for extension extendee
-	0,  // [0:53] is the sub-list for field type_name
+	38, // 48: fairlead.plugin.v1.ConnectionState.causes:type_name -> fairlead.plugin.v1.ConnectionCause
+	36, // 49: fairlead.plugin.v1.BackgroundError.error:type_name -> fairlead.plugin.v1.Error
+	4,  // 50: fairlead.plugin.v1.Log.level:type_name -> fairlead.plugin.v1.Log.Level
+	49, // 51: fairlead.plugin.v1.Log.attributes:type_name -> fairlead.plugin.v1.Log.AttributesEntry
+	5,  // 52: fairlead.plugin.v1.Metric.kind:type_name -> fairlead.plugin.v1.Metric.Kind
+	50, // 53: fairlead.plugin.v1.Metric.labels:type_name -> fairlead.plugin.v1.Metric.LabelsEntry
+	6,  // 54: fairlead.plugin.v1.PluginService.Session:input_type -> fairlead.plugin.v1.SessionRequest
+	7,  // 55: fairlead.plugin.v1.PluginService.Session:output_type -> fairlead.plugin.v1.SessionResponse
+	55, // [55:56] is the sub-list for method output_type
+	54, // [54:55] is the sub-list for method input_type
+	54, // [54:54] is the sub-list for extension type_name
+	54, // [54:54] is the sub-list for extension extendee
+	0,  // [0:54] is the sub-list for field type_name
 }
 
 func init() { file_plugin_proto_init() }
@@ -3962,7 +4065,7 @@ func file_plugin_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_plugin_proto_rawDesc), len(file_plugin_proto_rawDesc)),
 			NumEnums:      6,
-			NumMessages:   44,
+			NumMessages:   45,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

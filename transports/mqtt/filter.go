@@ -93,7 +93,7 @@ func (f *filter) header(b byte) error {
 	f.kind, f.qos = b>>4, b>>1&3
 	switch {
 	case !f.connected && f.kind != packetConnack:
-		return violation("the first packet is of type %d, not CONNACK", f.kind)
+		return violation("the first packet is of type %d, not CONNACK: does something else than MQTT answer on this port?", f.kind)
 	case f.connected && f.kind == packetConnack:
 		return violation("a second CONNACK")
 	}

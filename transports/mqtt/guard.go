@@ -10,6 +10,7 @@ import (
 	"runtime"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/fairlead-iot/fairlead/core"
@@ -24,7 +25,8 @@ import (
 // it is told errEnded, whatever the cause.
 type guard struct {
 	net.Conn
-	idle time.Duration // silence from the hub that ends the connection
+	idle  time.Duration // silence from the hub that ends the connection
+	chunk int           // bytes that are written at once
 
 	// The end. cause is written once, before done is closed.
 	once  sync.Once
@@ -33,13 +35,14 @@ type guard struct {
 	watch *time.Timer
 
 	// The reading side; one goroutine at a time.
-	rbuf   []byte
-	rpos   int
-	rend   int
-	filter filter
-	acked  func(ids []uint16) // told the PUBACKs of each read
-	heard  atomic.Int64       // when the last bytes came, as nanoseconds since start
-	start  time.Time
+	rbuf    []byte
+	rpos    int
+	rend    int
+	filter  filter
+	acked   func(ids []uint16) // told the PUBACKs of each read
+	heard   atomic.Int64       // when the hub was heard, as nanoseconds since start
+	partial int                // bytes that came since, of a packet that has not ended
+	start   time.Time
 
 	subsMu sync.Mutex
 	subs   map[uint16]struct{} // SUBSCRIBEs that await their answer
@@ -55,7 +58,9 @@ type guard struct {
 	writing bool
 	direct  bool // paho's own goroutine is the one that writes
 	ended   bool
-	leaving int // bytes that the flusher has taken and not written yet
+	leaving int       // bytes that the flusher has taken and not written yet
+	ahead   int       // bytes that may wait, from roomMin to roomMax; whoever has set writing changes it
+	began   time.Time // when the chunk that is being written was begun
 
 	flusher sync.WaitGroup
 
@@ -64,13 +69,13 @@ type guard struct {
 	present   bool        // the hub kept the session; written before connacked
 }
 
-// newGuard takes conn over. idle is the silence that ends it; acked is told the ids of the PUBACKs that each read brought,
-// if it brought any.
-func newGuard(conn net.Conn, idle time.Duration, acked func(ids []uint16)) *guard {
+// newGuard takes conn over. idle is the silence that ends it, chunk how much is written at once; acked is told the ids of
+// the PUBACKs that each read brought, if it brought any.
+func newGuard(conn net.Conn, idle time.Duration, chunk int, acked func(ids []uint16)) *guard {
 	g := &guard{
-		Conn: conn, idle: idle, acked: acked,
+		Conn: conn, idle: idle, chunk: chunk, acked: acked,
 		done: make(chan struct{}), kick: make(chan struct{}, 1),
-		rbuf: make([]byte, readBuffer), subs: make(map[uint16]struct{}),
+		ahead: writeChunk, rbuf: make([]byte, readBuffer), subs: make(map[uint16]struct{}),
 		start: time.Now(),
 	}
 	g.room.L = &g.mu
@@ -95,20 +100,9 @@ func (g *guard) abort(cause error) {
 		g.watch.Stop()
 		g.room.Broadcast()
 		g.mu.Unlock()
-		_ = rawConn(g.Conn).Close()
+		_ = netdial.Innermost(g.Conn).Close() // closing a tls.Conn writes an alert, for which a stuck peer would make it wait
 		_ = g.Conn.Close()
 	})
-}
-
-// rawConn returns the connection below TLS. Closing a tls.Conn writes an alert, for which a stuck peer would make it wait.
-func rawConn(conn net.Conn) net.Conn {
-	for {
-		wrapper, ok := conn.(interface{ NetConn() net.Conn })
-		if !ok || wrapper.NetConn() == nil {
-			return conn
-		}
-		conn = wrapper.NetConn()
-	}
 }
 
 // checkSilence runs on the watch timer.
@@ -133,8 +127,8 @@ func (g *guard) Read(p []byte) (int, error) {
 	for g.rpos == g.rend {
 		n, err := g.Conn.Read(g.rbuf)
 		if n > 0 {
-			g.heard.Store(int64(time.Since(g.start)))
 			kept, bad := g.filter.feed(g.rbuf[:n])
+			g.hear(n)
 			if len(g.filter.pubacks) > 0 {
 				g.acked(g.filter.pubacks)
 			}
@@ -153,11 +147,22 @@ func (g *guard) Read(p []byte) (int, error) {
 	return n, nil
 }
 
+// hear notes that n bytes came. Those of a packet that never ends count only if they are many.
+func (g *guard) hear(n int) {
+	if g.partial += n; g.partial < heardBytes && !g.filter.boundary() {
+		return
+	}
+	g.partial = 0
+	g.heard.Store(int64(time.Since(g.start)))
+	g.prolong()
+}
+
 // readError says what the end of the stream means.
 func (g *guard) readError(err error) error {
 	e := &core.Error{Op: "read from hub", Kind: core.Transient, Phase: phaseMQTT, Err: err}
 	switch {
-	case errors.Is(err, io.EOF) && g.filter.boundary():
+	case errors.Is(err, io.EOF) && g.filter.boundary(), errors.Is(err, syscall.EPIPE):
+		// EPIPE is how Linux tells of a reset after the hub's own end: tcp_reset in net/ipv4/tcp_input.c.
 		e.Err = errHubClosed
 		e.Clean = g.connacked.Load()
 	case errors.Is(err, io.EOF):
@@ -168,6 +173,17 @@ func (g *guard) readError(err error) error {
 		e.Kind, e.Err = netdial.Classify(netdial.PhaseTLS, err, "", time.Time{})
 	}
 	return e
+}
+
+// awaitReader lets the reader say first how the connection ended: a write that fails does not tell a hub that closed it in
+// good order, and whom what was written then reached, from a reset.
+func (g *guard) awaitReader() {
+	wait := time.NewTimer(readerAhead)
+	defer wait.Stop()
+	select {
+	case <-g.done:
+	case <-wait.C:
+	}
 }
 
 // errEnded is what paho is told after the end.
@@ -213,7 +229,7 @@ func (g *guard) Write(p []byte) (int, error) {
 		return 0, errEnded
 	}
 	if !g.writing && len(g.wbuf) == 0 && len(p) <= writeChunk {
-		g.writing, g.direct = true, true
+		g.writing, g.direct, g.began = true, true, time.Now()
 		g.mu.Unlock()
 		err := g.push(p)
 		g.wrote()
@@ -295,7 +311,7 @@ func (g *guard) send() {
 			return
 		}
 		out := g.wbuf
-		g.wbuf, g.spare, g.writing, g.leaving = g.spare[:0], nil, true, len(out)
+		g.wbuf, g.spare, g.writing, g.leaving, g.began = g.spare[:0], nil, true, len(out), time.Now()
 		g.room.Broadcast()
 		g.mu.Unlock()
 		err := g.push(out)
@@ -315,21 +331,26 @@ func (g *guard) send() {
 // push writes p to the connection, chunk by chunk, each with its own deadline. The caller has set writing.
 func (g *guard) push(p []byte) error {
 	for len(p) > 0 {
-		n := min(len(p), writeChunk)
-		err := g.Conn.SetWriteDeadline(time.Now().Add(writeTimeout))
+		n := min(len(p), g.chunk, g.ahead)
+		began := time.Now()
+		err := g.Conn.SetWriteDeadline(began.Add(writeTimeout))
 		if err == nil {
 			_, err = g.Conn.Write(p[:n])
 		}
 		if err != nil {
 			if errors.Is(err, os.ErrDeadlineExceeded) {
-				err = fmt.Errorf("the connection accepted no bytes for %v: %w", writeTimeout, err)
+				err = fmt.Errorf("the connection accepted no bytes for %v: %w", time.Since(began).Round(time.Second), err)
+			}
+			if errors.Is(err, syscall.EPIPE) {
+				g.awaitReader()
 			}
 			g.abort(&core.Error{Op: "write to hub", Kind: core.Transient, Phase: phaseMQTT, Err: err})
 			return errEnded
 		}
-		if p = p[n:]; len(p) > 0 {
+		ahead := nextAhead(g.ahead, n, g.chunk, time.Since(began))
+		if p = p[n:]; len(p) != g.leaving || ahead != g.ahead {
 			g.mu.Lock()
-			g.leaving = len(p)
+			g.ahead, g.leaving, g.began = ahead, len(p), time.Now()
 			g.room.Broadcast()
 			g.mu.Unlock()
 		}
@@ -337,29 +358,65 @@ func (g *guard) push(p []byte) error {
 	return nil
 }
 
+// prolong gives a write that lasts more time, since the hub was just heard: a link that has become slow first brings what
+// the kernel has in flight, and loses much of it.
+func (g *guard) prolong() {
+	g.mu.Lock()
+	defer g.mu.Unlock() // whoever writes takes it between two chunks: the deadline is not the next one's
+	if lasts := time.Since(g.began); g.writing && lasts > writeLasts && lasts < writeLimit {
+		_ = g.Conn.SetWriteDeadline(time.Now().Add(min(writeTimeout, writeLimit-lasts)))
+	}
+}
+
+// nextAhead learns from a write of n bytes, at most chunk, how many may wait for the next ones. One that the connection
+// takes at once tells little, since the kernel has room for some; so it grows step by step, and shrinks at once.
+func nextAhead(ahead, n, chunk int, took time.Duration) int {
+	byPace := roomMax
+	if took > 0 {
+		byPace = int(min(int64(n)*int64(writeAhead)/int64(took), roomMax))
+	}
+	switch {
+	case byPace < ahead && n >= roomMin/4:
+		return max(byPace, roomMin)
+	case byPace > ahead && n >= min(ahead, chunk)/2:
+		return min(ahead*2, byPace)
+	}
+	return ahead
+}
+
+// allowed is how many bytes may wait now. A write that lasts may be the first of a link that has become slow. The caller
+// holds the mutex.
+func (g *guard) allowed() int {
+	if g.writing && time.Since(g.began) > writeLasts {
+		return roomMin
+	}
+	return g.ahead
+}
+
 // isFull reports whether so much waits that messages have to wait: a ping must not queue behind minutes of telemetry on a
 // slow link.
 func (g *guard) isFull() bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return len(g.wbuf)+g.leaving >= writeSoft
+	return len(g.wbuf)+g.leaving >= g.allowed()
 }
 
 // hasRoom waits until it is not full, and reports whether the connection still lives.
 func (g *guard) hasRoom() bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	for !g.ended && len(g.wbuf)+g.leaving >= writeSoft {
+	for !g.ended && len(g.wbuf)+g.leaving >= g.allowed() {
 		g.room.Wait()
 	}
 	return !g.ended
 }
 
-// append lets add put whole packets into the buffer. They leave with the next send, or with what paho writes.
-func (g *guard) append(add func(out []byte) []byte) {
+// append lets add put whole packets into the buffer, messages only while there is room. They leave with the next send, or
+// with what paho writes.
+func (g *guard) append(add func(out []byte, room int) []byte) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.wbuf = add(g.wbuf)
+	g.wbuf = add(g.wbuf, g.allowed())
 }
 
 // calm waits until paho's writer is at rest and there is room: paho's Subscribe gives up on a busy one, and never gives
@@ -367,7 +424,7 @@ func (g *guard) append(add func(out []byte) []byte) {
 func (g *guard) calm() bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	for !g.ended && (g.direct || len(g.wbuf)+g.leaving >= writeSoft) {
+	for !g.ended && (g.direct || len(g.wbuf)+g.leaving >= g.allowed()) {
 		g.room.Wait()
 	}
 	return !g.ended

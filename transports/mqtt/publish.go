@@ -136,8 +136,8 @@ func (s *session) messages(b batch) bool {
 		if !s.room() {
 			return false
 		}
-		s.g.append(func(out []byte) []byte {
-			for len(rest) > 0 && len(out) < writeSoft && !s.queue.urgent.Load() && !s.flight.isFull() {
+		s.g.append(func(out []byte, room int) []byte {
+			for len(rest) > 0 && len(out) < room && !s.queue.urgent.Load() && !s.flight.isFull() {
 				m := rest[0]
 				rest = rest[1:]
 				s.topic = s.t.topics.appendTelemetry(s.topic[:0], m.Message)
@@ -194,7 +194,7 @@ func (s *session) offer(topic string, payload []byte, acked chan<- struct{}) {
 		s.g.abort(&core.Error{Op: "publish", Kind: core.Transient, Phase: phaseMQTT, Err: errIDsUsedUp})
 		return
 	}
-	s.g.append(func(out []byte) []byte { return appendPublish(out, []byte(topic), id, payload) })
+	s.g.append(func(out []byte, _ int) []byte { return appendPublish(out, []byte(topic), id, payload) })
 }
 
 // appendPublish appends a PUBLISH of QoS 1.

@@ -21,7 +21,7 @@ func TestASubscriptionBehindALargePacketIsAskedAtOnce(t *testing.T) {
 		hold := make(chan struct{})
 		s.(*session).queue.first(func() { <-hold })
 		synctest.Wait()
-		s.Request(core.Request{ID: 1, Kind: core.ReportedPatch, Payload: make([]byte, writeSoft)})
+		s.Request(core.Request{ID: 1, Kind: core.ReportedPatch, Payload: make([]byte, roomMax)})
 		subscribed := make(chan error, 1)
 		began := time.Now()
 		go func() { subscribed <- s.Subscribe(t.Context(), core.FeatureMessages) }()

@@ -78,7 +78,7 @@ func newSession(ctx context.Context, t *Transport, conn net.Conn, c core.Credent
 	if t.topics.provisioning {
 		s.answers = make(chan registrationAnswer, maxRegistrationAnswers)
 	}
-	s.g = newGuard(conn, silence(t.keepAlive), s.acked)
+	s.g = newGuard(conn, silence(t.keepAlive), t.chunk, s.acked)
 	s.client = paho.NewClient(s.options(c))
 	stop := context.AfterFunc(ctx, func() { s.g.abort(noConnackError(ctx)) })
 	token := s.client.Connect()

@@ -41,13 +41,14 @@ type Config struct {
 	Proxy netdial.Proxy
 	// DialContext, if set, takes the place of DNS and TCP.
 	DialContext netdial.ContextDialer
-	// Now is the wall clock against which certificates are checked; nil is time.Now.
-	Now func() time.Time
+	// Now is the wall clock against which certificates are checked; nil is time.Now. Learn is netdial.Config's.
+	Now   func() time.Time
+	Learn func(passed time.Time)
 	// Logger gets debug lines about what was dropped, and an error line where a message can never be sent; nil is none.
 	Logger *slog.Logger
 
 	// Name is the route's name; "" is "mqtt". Open, if set, takes the place of TCP and TLS: then Address, TLS, Proxy,
-	// DialContext and Now are not used.
+	// DialContext, Now and Learn are not used.
 	Name string
 	Open Opener
 }
@@ -60,6 +61,7 @@ type Transport struct {
 	username  string
 	topics    topics
 	keepAlive time.Duration
+	chunk     int // bytes that are written at once
 	log       *slog.Logger
 }
 
@@ -92,7 +94,11 @@ func New(cfg Config) (*Transport, error) {
 		username:  username(cfg.Identity, cfg.UserAgent, cfg.ProductInfo),
 		topics:    newTopics(cfg.Identity),
 		keepAlive: cfg.KeepAlive.Truncate(time.Second),
+		chunk:     writeChunk,
 		log:       cfg.Logger,
+	}
+	if cfg.Proxy.Type != "" {
+		t.chunk = proxiedChunk
 	}
 	if t.open == nil {
 		dialer, err := cfg.Dialer(DefaultPort)
@@ -126,7 +132,7 @@ func (cfg Config) Dialer(port int) (*netdial.Dialer, error) {
 	host, port := cfg.Endpoint(port)
 	return netdial.New(netdial.Config{
 		Host: host, Port: port, Address: cfg.Address, TLS: cfg.TLS, Proxy: cfg.Proxy,
-		UserTimeout: silence(cfg.KeepAlive), DialContext: cfg.DialContext, Now: cfg.Now,
+		UserTimeout: silence(cfg.KeepAlive), DialContext: cfg.DialContext, Now: cfg.Now, Learn: cfg.Learn,
 	})
 }
 
@@ -190,7 +196,7 @@ func (l *link) Close() error {
 	if !l.taken.CompareAndSwap(false, true) {
 		return nil
 	}
-	err := rawConn(l.conn).Close()
+	err := netdial.Innermost(l.conn).Close()
 	_ = l.conn.Close()
 	if err != nil && !errors.Is(err, net.ErrClosed) {
 		return fmt.Errorf("close link: %w", err)

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/gorilla/websocket"
+
+	"github.com/fairlead-iot/fairlead/transports/netdial"
 )
 
 // conn is the stream of bytes that goes over a WebSocket in binary messages. Where a message ends means nothing: "a single
@@ -30,7 +32,8 @@ type conn struct {
 
 	wmu      sync.Mutex
 	deadline atomic.Pointer[time.Time] // of the next write
-	wrote    atomic.Bool               // since the last look
+	wrote    atomic.Int64              // when the last write began, as nanoseconds since start
+	start    time.Time
 
 	pong   chan string // the payload of the last ping that has no answer
 	closed chan struct{}
@@ -42,7 +45,7 @@ var _ net.Conn = (*conn)(nil)
 
 // newConn takes an upgraded connection over.
 func newConn(ws *websocket.Conn, w *wire) *conn {
-	c := &conn{ws: ws, wire: w, pong: make(chan string, 1), closed: make(chan struct{})}
+	c := &conn{ws: ws, wire: w, start: time.Now(), pong: make(chan string, 1), closed: make(chan struct{})}
 	w.upgraded = true
 	ws.SetReadLimit(maxMessage)
 	ws.SetPingHandler(func(payload string) error {
@@ -127,7 +130,7 @@ func (c *conn) readError(err error) error {
 func (c *conn) Write(p []byte) (int, error) {
 	c.wmu.Lock()
 	defer c.wmu.Unlock()
-	c.wrote.Store(true)
+	c.wrote.Store(int64(time.Since(c.start)))
 	deadline := time.Time{}
 	if d := c.deadline.Load(); d != nil {
 		deadline = *d
@@ -150,22 +153,25 @@ func writeError(err error) error {
 // heartbeat answers pings, and sends one where nothing was written for a while. A write that fails shows in the session's
 // own; it also ends the connection here, for a session that only listens.
 func (c *conn) heartbeat() {
-	tick := time.NewTicker(pingInterval)
-	defer tick.Stop()
+	due := time.NewTimer(pingInterval)
+	defer due.Stop()
 	for {
 		var err error
 		select {
 		case payload := <-c.pong:
 			err = c.control(websocket.PongMessage, []byte(payload), controlTimeout)
-		case <-tick.C:
-			if !c.wrote.Swap(false) {
+		case <-due.C:
+			next := pingInterval - (time.Since(c.start) - time.Duration(c.wrote.Load()))
+			if next <= 0 {
 				err = c.control(websocket.PingMessage, nil, controlTimeout)
+				next = pingInterval
 			}
+			due.Reset(next)
 		case <-c.closed:
 			return
 		}
 		if err != nil {
-			_ = innermost(c.wire).Close()
+			_ = netdial.Innermost(c.wire).Close()
 			return
 		}
 	}
@@ -190,7 +196,7 @@ func (c *conn) Close() error {
 	c.once.Do(func() {
 		close(c.closed)
 		_ = c.CloseWrite()
-		err = innermost(c.wire).Close()
+		err = netdial.Innermost(c.wire).Close()
 	})
 	c.beat.Wait()
 	return err
@@ -213,8 +219,8 @@ func (c *conn) SetDeadline(t time.Time) error {
 // SetReadDeadline implements net.Conn. A Read that it ends is the last.
 func (c *conn) SetReadDeadline(t time.Time) error { return c.wire.SetReadDeadline(t) }
 
-// SetWriteDeadline implements net.Conn, for writes that begin later. A Write that it ends is the last.
+// SetWriteDeadline implements net.Conn. A Write that it ends is the last.
 func (c *conn) SetWriteDeadline(t time.Time) error {
 	c.deadline.Store(&t)
-	return nil
+	return c.wire.SetWriteDeadline(t) // for one that is under way, which gorilla would not change
 }

@@ -108,7 +108,7 @@ func (u *upgrader) upgrade(ctx context.Context, raw net.Conn) (*conn, error) {
 	defer cancel()
 	w := &wire{Conn: raw}
 	// gorilla knows a deadline, but not that a context can end before. Closing a tls.Conn would write, and wait for that.
-	stop := context.AfterFunc(ctx, func() { _ = innermost(raw).Close() })
+	stop := context.AfterFunc(ctx, func() { _ = netdial.Innermost(raw).Close() })
 	dialer := websocket.Dialer{
 		// The connection is open and TLS done: with that, gorilla has no proxy to misunderstand.
 		NetDialTLSContext: func(context.Context, string, string) (net.Conn, error) { return w, nil },
@@ -132,22 +132,11 @@ func (u *upgrader) upgrade(ctx context.Context, raw net.Conn) (*conn, error) {
 		err = u.explain(ctx, w, resp, err)
 	}
 	if err != nil {
-		_ = innermost(raw).Close()
+		_ = netdial.Innermost(raw).Close()
 		_ = raw.Close()
 		return nil, err
 	}
 	return newConn(ws, w), nil
-}
-
-// innermost returns the connection below all that wraps it.
-func innermost(c net.Conn) net.Conn {
-	for {
-		wrapper, ok := c.(interface{ NetConn() net.Conn })
-		if !ok || wrapper.NetConn() == nil {
-			return c
-		}
-		c = wrapper.NetConn()
-	}
 }
 
 // check looks at what gorilla takes as it comes: an upgrade to something that was not asked for.
@@ -195,8 +184,17 @@ func (u *upgrader) explain(ctx context.Context, w *wire, resp *http.Response, er
 	return u.fail(kind, 0, 0, advised)
 }
 
-// errHandshakeTimeout is the end of the handshake by its own bound.
-var errHandshakeTimeout = fmt.Errorf("no answer to the upgrade within %v", handshakeTimeout)
+// handshakeTimeoutError is the end of the handshake by its own bound.
+type handshakeTimeoutError struct{}
+
+var errHandshakeTimeout error = handshakeTimeoutError{}
+
+func (handshakeTimeoutError) Error() string {
+	return fmt.Sprintf("no answer to the upgrade within %v", handshakeTimeout)
+}
+
+// Timeout makes it a timeout to whoever asks as of a net.Error.
+func (handshakeTimeoutError) Timeout() bool { return true }
 
 func (u *upgrader) fail(kind core.Kind, status int, retryAfter time.Duration, err error) error {
 	return &core.Error{Op: "dial websocket " + u.authority, Kind: kind, Phase: PhaseWebSocket, Status: status, RetryAfter: retryAfter, Err: err}

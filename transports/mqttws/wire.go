@@ -3,11 +3,12 @@ package mqttws
 import (
 	"encoding/binary"
 	"fmt"
+	"io"
 	"net"
 )
 
 // wire is the connection below gorilla's WebSocket. It bounds the answer to the upgrade, which net/http reads without a
-// limit, and afterwards counts the messages that have come whole. gorilla does not tell whether another message is there
+// limit, and ends it where its headers end; afterwards it counts the messages that have come whole. gorilla does not tell whether another message is there
 // already, and reading one to see would wait for it.
 //
 // It is read by one goroutine.
@@ -16,6 +17,8 @@ type wire struct {
 	// Until upgraded, bytes are handed on one by one, so that nothing behind the answer's end lies in a reader of HTTP.
 	upgraded bool
 	served   int
+	line     int    // bytes of the answer's line at hand
+	headed   bool   // the blank line that ends the answer's headers was served
 	rest     []byte // read and not handed on
 	frames   frames
 	err      error // of the connection, not of what came over it
@@ -39,6 +42,9 @@ func (w *wire) Read(p []byte) (int, error) {
 		w.frames.feed(p[:n])
 		return n, w.err
 	}
+	if w.headed {
+		return 0, io.EOF // gorilla would wait for a refusal's body
+	}
 	if w.served++; w.served > maxAnswer {
 		return 0, errLongAnswer
 	}
@@ -52,6 +58,13 @@ func (w *wire) Read(p []byte) (int, error) {
 	}
 	p[0] = w.rest[0]
 	w.rest = w.rest[1:]
+	switch p[0] {
+	case '\n':
+		w.headed, w.line = w.line == 0, 0
+	case '\r':
+	default:
+		w.line++
+	}
 	return 1, nil
 }
 

@@ -48,6 +48,9 @@
 // The phase and the text name the layer: a firewall that swallows a port looks like a tcp or tls timeout; a proxy that
 // breaks TLS open looks like a certificate of an unknown authority, whose text names the issuer.
 //
+// A net/http/httptrace.ClientTrace in the context of a dial is told of DNS and TCP, to the proxy if there is one, and of
+// each TLS handshake with the host that is meant: a second one follows where the first ClientHello was swallowed.
+//
 // # Testing
 //
 // Config.DialContext takes the place of DNS and TCP, so that tests run over net.Pipe and virtual time; Config.Now is the

@@ -70,7 +70,7 @@ func (d *Dialer) HTTPTransport(c func() core.Credential) *http.Transport {
 	}
 }
 
-var errPlainHTTP = errors.New("plain HTTP is not spoken: the address must begin with https:")
+var errPlainHTTP = errors.New("plain HTTP is not spoken: https: must begin the address")
 
 // DialHost opens TLS to any host, by the same way as Dial does to the dialer's own. c's certificate is shown to the
 // dialer's own host only. Its errors are *core.Error.

@@ -62,6 +62,9 @@ type Config struct {
 	DialContext ContextDialer
 	// Now is the wall clock for the validity of certificates; nil is time.Now.
 	Now func() time.Time
+	// Learn, if set, is told by whom a clock is behind: a moment that has passed, since the server's certificate, which is
+	// good otherwise, is valid from then on. It is called by Dial.
+	Learn func(passed time.Time)
 }
 
 // Dialer opens connections to one host, and to others by the same way. Make it with New.
@@ -111,7 +114,7 @@ func New(cfg Config) (*Dialer, error) {
 		d.dial = (&net.Dialer{
 			KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 30 * time.Second, Interval: 10 * time.Second, Count: 3},
 			ControlContext: func(_ context.Context, _, _ string, c syscall.RawConn) error {
-				return setUserTimeout(c, cfg.UserTimeout)
+				return setOptions(c, cfg.UserTimeout)
 			},
 		}).DialContext
 	}
@@ -252,7 +255,11 @@ func (d *Dialer) dialTCP(ctx context.Context, addr string) (_ net.Conn, phase st
 func (d *Dialer) handshake(ctx context.Context, t target, raw net.Conn, cfg *tls.Config) (conn *tls.Conn, silent bool, err error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, tlsTimeout, errPhaseTimeout(tlsTimeout))
 	defer cancel()
-	heard := &heardConn{Conn: quietio.Wrap(raw)}
+	below := quietio.Wrap(raw)
+	if !d.direct(t) {
+		below = ackPromptly(below)
+	}
+	heard := &heardConn{Conn: below}
 	stalled := make(chan struct{})
 	stall := time.AfterFunc(tlsFirstByteTimeout, func() {
 		if !heard.any.Load() {
@@ -261,8 +268,15 @@ func (d *Dialer) handshake(ctx context.Context, t target, raw net.Conn, cfg *tls
 		}
 	})
 	conn = tls.Client(heard, cfg)
+	trace := httptrace.ContextClientTrace(ctx)
+	if trace != nil && trace.TLSHandshakeStart != nil {
+		trace.TLSHandshakeStart()
+	}
 	err = conn.HandshakeContext(ctx)
 	stall.Stop()
+	if trace != nil && trace.TLSHandshakeDone != nil {
+		trace.TLSHandshakeDone(conn.ConnectionState(), err)
+	}
 	if err == nil {
 		return conn, false, nil
 	}
@@ -275,6 +289,7 @@ func (d *Dialer) handshake(ctx context.Context, t target, raw net.Conn, cfg *tls
 	if ctx.Err() != nil {
 		return nil, false, d.fail(ctx, PhaseTLS, t, context.Cause(ctx))
 	}
+	d.learn(err)
 	return nil, !heard.any.Load() && isCut(err), d.fail(ctx, PhaseTLS, t, err)
 }
 

@@ -6,8 +6,10 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"fmt"
 	"io"
 	"net"
+	"net/http/httptrace"
 	"strconv"
 	"strings"
 	"sync"
@@ -16,6 +18,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
 
 	"github.com/fairlead-iot/fairlead/core"
 	"github.com/fairlead-iot/fairlead/transports/netdial"
@@ -423,12 +427,22 @@ func TestSmallClientHelloGetsThrough(t *testing.T) {
 					_, _ = io.Copy(io.Discard, server)
 				})
 				d := dialer(t, netdial.Config{Port: 1, DialContext: dial, TLS: netdial.TLSConfig{ServerVerificationCert: authority.PEM}})
+				var shakes []string
+				ctx := httptrace.WithClientTrace(t.Context(), &httptrace.ClientTrace{
+					TLSHandshakeStart: func() { shakes = append(shakes, "start") },
+					TLSHandshakeDone: func(state tls.ConnectionState, err error) {
+						shakes = append(shakes, fmt.Sprint(err == nil && len(state.PeerCertificates) > 0))
+					},
+				})
 				start := time.Now()
-				conn, err := d.Dial(t.Context(), core.Credential{})
+				conn, err := d.Dial(ctx, core.Credential{})
 				if err != nil {
 					t.Fatal(err)
 				}
 				conn.Close()
+				if diff := cmp.Diff([]string{"start", "false", "start", "true"}, shakes); diff != "" {
+					t.Errorf("the trace is told (-want +got):\n%s", diff)
+				}
 				if took := time.Since(start); tries.Load() != 2 || took != c.took {
 					t.Errorf("%d tries in %v, want 2 in %v", tries.Load(), took, c.took)
 				}

@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"io"
+	"maps"
 	"reflect"
 	"strings"
 	"testing"
@@ -27,9 +28,7 @@ func TestDigestAnswersAsInItsRFC(t *testing.T) {
 		{"SHA-256", "Mufasa", "Circle of Life", cnonce, nil, []string{`response="753927fa0e85d155564e2e272a28d1802ca10daf4496794697cf8db5856cb6c1"`}},
 	} {
 		params := map[string]string{"algorithm": c.algorithm}
-		for k, v := range rfc {
-			params[k] = v
-		}
+		maps.Copy(params, rfc)
 		got, err := digest(challenge{scheme: "Digest", params: params}, "GET", "/dir/index.html", c.user, c.password, c.cnonce)
 		if err != nil {
 			t.Fatal(err)
@@ -86,16 +85,16 @@ func TestChallengesAreParsed(t *testing.T) {
 
 // The strongest scheme that both know is spoken, whatever the order of the offers.
 func TestTheBestSchemeIsChosen(t *testing.T) {
-	for offers, want := range map[string]string{
-		`Basic realm="x"|NTLM|Digest realm="x", nonce="n", qop="auth"`: schemeDigest,
-		`Basic realm="x"|NTLM`:      schemeNTLM,
-		`Negotiate|Basic realm="x"`: schemeBasic,
-		`Digest realm="x", nonce="n", qop="auth-int"|Basic realm="x"`:      schemeBasic,
-		`Digest realm="x", nonce="n", algorithm=SHA-3-256|basic realm="x"`: schemeBasic,
+	for _, c := range []struct{ offers, want string }{
+		{`Basic realm="x"|NTLM|Digest realm="x", nonce="n", qop="auth"`, schemeDigest},
+		{`Basic realm="x"|NTLM`, schemeNTLM},
+		{`Negotiate|Basic realm="x"`, schemeBasic},
+		{`Digest realm="x", nonce="n", qop="auth-int"|Basic realm="x"`, schemeBasic},
+		{`Digest realm="x", nonce="n", algorithm=SHA-3-256|basic realm="x"`, schemeBasic},
 	} {
 		a := proxyAuth{user: "gw", password: "pw"}
-		if err := a.challenged("407 x", strings.Split(offers, "|")); err != nil || a.scheme != want {
-			t.Errorf("%s: %s, %v; want %s", offers, a.scheme, err, want)
+		if err := a.challenged("407 x", strings.Split(c.offers, "|")); err != nil || a.scheme != c.want {
+			t.Errorf("%s: %s, %v; want %s", c.offers, a.scheme, err, c.want)
 		}
 	}
 }
@@ -197,7 +196,7 @@ func FuzzConnectResponse(f *testing.F) {
 		a := proxyAuth{user: "user-1", password: "pass-word-1"}
 		for range 3 {
 			if err := a.challenged(resp.line, resp.authenticate); err != nil {
-				refusal, ok := errors.AsType[*proxyRefusal](err)
+				refusal, ok := errors.AsType[*proxyRefusalError](err)
 				if !ok || refusal.status != statusProxyAuth || strings.ContainsAny(err.Error(), "\r\n\x1b") || len(err.Error()) > 400 || strings.Contains(err.Error(), "pass-word-1") {
 					t.Fatalf("%v", err)
 				}

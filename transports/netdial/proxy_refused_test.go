@@ -36,6 +36,7 @@ func TestEachRefusalOfAnHTTPProxySaysWhatToDo(t *testing.T) {
 		{"wrong password", "HTTP/1.1 407 x\r\n" + basic + "Content-Length: 0\r\n\r\n", "gw", 407, ask, "it refuses the user name or the password: check proxy_username and proxy_password"},
 		{"wrong password, and each time another connection", "HTTP/1.1 407 x\r\n" + basic + "Connection: close\r\n\r\nsome text", "gw", 407, ask, "it refuses the user name or the password"},
 		{"a colon in the name", "HTTP/1.1 407 x\r\n" + basic + "Content-Length: 0\r\n\r\n", "g:w", 0, 0, "a colon, which the scheme Basic cannot carry"},
+		{"who are you, as from a server", "HTTP/1.1 401 Unauthorized\r\n\r\n", "", 401, ask, "401 Unauthorized: set proxy_username"},
 		{"forbidden", "HTTP/1.1 403 Forbidden\r\n\r\n", "", 403, 0, "403 Forbidden: it forbids CONNECT to hub.example.net:8883: many proxies let port 443 through only"},
 		{"no CONNECT", "HTTP/1.1 405 Method Not Allowed\r\n\r\n", "", 405, 0, "it knows no CONNECT"},
 		{"the hub is not reached", "HTTP/1.1 503 Service Unavailable\r\n\r\n", "", 503, 0, "it does not reach hub.example.net:8883"},
@@ -111,14 +112,15 @@ func TestAProxyThatRefusesTheUserIsSparedMoreAndMore(t *testing.T) {
 		answers = append(answers, no, no) // asked without the password, then with it
 	}
 	d := proxied(t, connectProxy(t, nil, port, script(nil, append(answers, established, no)...)).config(netdial.ProxyHTTP, "gw", "pw"), trust)
-	for i, want := range []time.Duration{1, 2, 4, 8, 16, 16, 16, 0, 1} {
+	const m = time.Minute
+	for i, want := range []time.Duration{m, 2 * m, 4 * m, 8 * m, 10 * m, 10 * m, 10 * m, 0, m} {
 		if want == 0 {
 			dialed(t, d)
 			continue
 		}
 		_, err := d.Dial(t.Context(), core.Credential{})
-		if e, ok := errors.AsType[*core.Error](err); !ok || e.RetryAfter != want*time.Minute {
-			t.Errorf("refusal %d: %v, want a wait of %d minutes", i, err, want)
+		if e, ok := errors.AsType[*core.Error](err); !ok || e.RetryAfter != want {
+			t.Errorf("refusal %d: %v, want a wait of %v", i, err, want)
 		}
 	}
 }
@@ -143,7 +145,7 @@ func TestSOCKSProxiesRefuseInWords(t *testing.T) {
 		{"another version", netdial.ProxySOCKS5, "", []string{"\x04\x00"}, 0, "it does not speak this version of SOCKS: its answer begins with 0x04"},
 		{"HTTP", netdial.ProxySOCKS5, "", []string{"HTTP/1.1 400 Bad Request\r\n\r\n"}, 0, "it answers as an HTTP proxy: is proxy_type right?"},
 		{"hangs up", netdial.ProxySOCKS5, "", []string{"\x05\x00", "\x05\x00"}, 0, "ended the connection without an answer"},
-		{"4: rejected", netdial.ProxySOCKS4, "", []string{"\x00\x5b\x00\x00\x00\x00\x00\x00"}, 0, "rejected or failed (code 91)"},
+		{"4: rejected", netdial.ProxySOCKS4, "", []string{"\x00\x5b\x00\x00\x00\x00\x00\x00"}, 0, "rejected or failed; a proxy without SOCKS 4a, such as dante, reaches addresses only, no names (code 91)"},
 		{"4: another user", netdial.ProxySOCKS4, "gw", []string{"\x00\x5d\x00\x00\x00\x00\x00\x00"}, 0, "identd on this device names another user (code 93)"},
 		{"4: another version", netdial.ProxySOCKS4, "", []string{"\x05\x00"}, 0, "it does not speak this version of SOCKS"},
 	} {
@@ -197,6 +199,9 @@ func TestAProxyIsTrustedByItsOwnName(t *testing.T) {
 			}
 			_, err := d.Dial(t.Context(), core.Credential{})
 			wantError(t, err, netdial.PhaseProxy, core.Blocked, c.want)
+			if phase := netdial.ToProxy(err); phase != netdial.PhaseTLS {
+				t.Errorf("it failed at %q on the way to the proxy", phase)
+			}
 		})
 	}
 	// What replaces the hub's roots says nothing of the proxy's.
@@ -218,15 +223,16 @@ func TestAProxyIsTrustedByItsOwnName(t *testing.T) {
 
 func TestAProxyThatCannotBeReachedIsNamed(t *testing.T) {
 	for _, c := range []struct {
-		name string
-		addr string
-		dial netdial.ContextDialer
-		want string
+		name  string
+		addr  string
+		dial  netdial.ContextDialer
+		want  string
+		phase string
 	}{
-		{"refused", "127.0.0.1", nil, "proxy 127.0.0.1:1: tcp: connect: connection refused"},
+		{"refused", "127.0.0.1", nil, "proxy 127.0.0.1:1: tcp: connect: connection refused", netdial.PhaseTCP},
 		{"no such name", "proxy.plant", func(context.Context, string, string) (net.Conn, error) {
 			return nil, &net.OpError{Op: "dial", Err: &net.DNSError{Err: "no such host", Name: "proxy.plant", IsNotFound: true}}
-		}, "proxy proxy.plant:1: dns: lookup proxy.plant: no such host"},
+		}, "proxy proxy.plant:1: dns: lookup proxy.plant: no such host", netdial.PhaseDNS},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			d, err := netdial.New(netdial.Config{Host: host, Port: 8883, DialContext: c.dial, Proxy: netdial.Proxy{Type: netdial.ProxyHTTP, Addr: c.addr, Port: 1}})
@@ -235,6 +241,9 @@ func TestAProxyThatCannotBeReachedIsNamed(t *testing.T) {
 			}
 			_, err = d.Dial(t.Context(), core.Credential{})
 			wantError(t, err, netdial.PhaseProxy, core.Blocked, c.want)
+			if phase := netdial.ToProxy(err); phase != c.phase {
+				t.Errorf("it failed at %q on the way to the proxy, want %q", phase, c.phase)
+			}
 		})
 	}
 }
@@ -245,6 +254,9 @@ func TestAFailureBehindTheProxyIsTheHubs(t *testing.T) {
 	p := connectProxy(t, nil, port, script(nil, established))
 	_, err := proxied(t, p.config(netdial.ProxyHTTP, "", ""), netdial.TLSConfig{}).Dial(t.Context(), core.Credential{})
 	wantError(t, err, netdial.PhaseTLS, core.Fatal, "dial tls hub.example.net:8883 through HTTP proxy 127.0.0.1:")
+	if phase := netdial.ToProxy(err); phase != "" {
+		t.Errorf("it is said to have failed at %q on the way to the proxy", phase)
+	}
 }
 
 func TestEachPhaseOfAProxyIsBounded(t *testing.T) {
@@ -271,7 +283,7 @@ func TestEachPhaseOfAProxyIsBounded(t *testing.T) {
 	}{
 		{"silent to CONNECT", netdial.ProxyHTTP, silent, "no answer within 10s: it does not reach hub.example.net:8883", 10 * time.Second},
 		{"a byte a second", netdial.ProxyHTTP, drip("HTTP/1.1 200 OK\r\n" + strings.Repeat("X: y\r\n", 50)), "no answer within 10s", 10 * time.Second},
-		{"silent to SOCKS5", netdial.ProxySOCKS5, silent, "no answer within 10s", 10 * time.Second},
+		{"silent to SOCKS5", netdial.ProxySOCKS5, silent, "it says nothing to a greeting of SOCKS5: is proxy_type right? no answer within 10s", 10 * time.Second},
 		{"silent to SOCKS4", netdial.ProxySOCKS4, silent, "no answer within 10s", 10 * time.Second},
 		{"silent to TLS", netdial.ProxyHTTPS, silent, "tls: no answer within 15s", 15 * time.Second},
 		{"asks for ever", netdial.ProxyHTTP, func(_ int, conn net.Conn) {

@@ -25,6 +25,12 @@ const (
 
 const maxOffersShown = 6
 
+// What to do about a user that is missing or refused.
+const (
+	adviceSetUser   = "set proxy_username"
+	adviceCheckUser = "it refuses the user name or the password: check proxy_username and proxy_password"
+)
+
 // spoken are the schemes that are spoken here, best first: Digest and NTLM do not show the password to who listens.
 var spoken = []string{schemeDigest, schemeNTLM, schemeBasic}
 
@@ -110,10 +116,10 @@ func (a *proxyAuth) challenged(line string, values []string) error {
 		offered = "offers no way to say who asks"
 	}
 	refuse := func(advice string) error {
-		return &proxyRefusal{status: statusProxyAuth, text: line + ": " + offered + "; " + advice, user: true}
+		return &proxyRefusalError{status: statusProxyAuth, text: line + ": " + offered + "; " + advice, user: true}
 	}
 	if a.user == "" {
-		return refuse("set proxy_username")
+		return refuse(adviceSetUser)
 	}
 	find := func(scheme string) (challenge, bool) {
 		for _, c := range offers {
@@ -130,7 +136,7 @@ func (a *proxyAuth) challenged(line string, values []string) error {
 		a.chosen = c
 		return nil
 	case a.answered && (ok || len(offers) == 0): // else it is another proxy by now
-		return refuse("it refuses the user name or the password: check proxy_username and proxy_password")
+		return refuse(adviceCheckUser)
 	case a.scheme == schemeNTLM && ok && c.token != "":
 		a.chosen = c
 		return nil

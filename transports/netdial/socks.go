@@ -34,7 +34,7 @@ const (
 
 // socks4Replies are the words of SOCKS 4's refusals. https://www.openssh.com/txt/socks4.protocol
 var socks4Replies = map[byte]string{
-	91: "rejected or failed", 92: "it cannot reach identd on this device", 93: "identd on this device names another user",
+	91: "rejected or failed; a proxy without SOCKS 4a, such as dante, reaches addresses only, no names", 92: "it cannot reach identd on this device", 93: "identd on this device names another user",
 }
 
 // splitTarget parts a target that the dialer has put together.
@@ -74,9 +74,9 @@ func socks5(conn io.ReadWriter, p Proxy, target string) error {
 			return err
 		}
 	case chosen[1] == socksNone && p.Username == "":
-		return &proxyRefusal{text: "it wants to know who asks: set proxy_username and proxy_password", user: true}
+		return &proxyRefusalError{text: "it wants to know who asks: set proxy_username and proxy_password", user: true}
 	case chosen[1] == socksNone:
-		return &proxyRefusal{text: "it takes neither a user name and password nor nobody at all", user: true}
+		return &proxyRefusalError{text: "it takes neither a user name and password nor nobody at all", user: true}
 	default:
 		return fmt.Errorf("it chooses the authentication %d, which was not offered", chosen[1])
 	}
@@ -130,7 +130,7 @@ func socks5Password(conn io.ReadWriter, p Proxy) error {
 		return err
 	}
 	if answer[1] != 0 {
-		return &proxyRefusal{text: "it refuses the user name or the password: check proxy_username and proxy_password", user: true}
+		return &proxyRefusalError{text: adviceCheckUser, user: true}
 	}
 	return nil
 }
@@ -186,5 +186,5 @@ func socksRefusal(words map[byte]string, code byte, target string) error {
 	if !ok {
 		word = "an unknown reason"
 	}
-	return &proxyRefusal{text: fmt.Sprintf("it gives no connection to %s: %s (code %d)", target, word, code)}
+	return &proxyRefusalError{text: fmt.Sprintf("it gives no connection to %s: %s (code %d)", target, word, code)}
 }

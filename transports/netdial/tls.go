@@ -57,6 +57,12 @@ func (c TLSConfig) build() (*tls.Config, error) {
 	return cfg, nil
 }
 
+// HasSystemRoots reports whether the system has roots to trust; where it has none, the embedded ones are used.
+func HasSystemRoots() bool {
+	pool, err := x509.SystemCertPool()
+	return err == nil && (runtime.GOOS != "linux" || !pool.Equal(x509.NewCertPool()))
+}
+
 // roots returns the system's, or those of Mozilla's programme on a system that has none (a container from scratch, a
 // stripped image). x509.SetFallbackRoots is not for a library, and costs every start what only such a system needs.
 func roots() *x509.CertPool {

@@ -22,22 +22,41 @@ const (
 	// maxAsked is how often CONNECT is sent for one tunnel: once, once with NTLM's first message, once with the answer,
 	// and once more where a nonce is stale or a connection turned out to be closed.
 	maxAsked = 4
-	// refusedUserWait is the least wait before the same proxy is asked again after it refused who asks, and doubles with
-	// each refusal in a row up to refusedUserMax: often the name is an account of the company's, which too many tries lock.
+	// refusedUserWait is the least wait before the same proxy is asked again after it refused or missed a user. Where one
+	// was named it doubles with each refusal in a row up to refusedUserMax: often the name is an account of the company's,
+	// which too many tries lock.
 	refusedUserWait = time.Minute
-	refusedUserMax  = 16 * time.Minute
+	refusedUserMax  = 10 * time.Minute
 )
 
 const statusProxyAuth = 407
 
-// proxyRefusal is a proxy's no.
-type proxyRefusal struct {
+// proxyRefusalError is a proxy's no.
+type proxyRefusalError struct {
 	status int // of HTTP; 0 with SOCKS
 	text   string
 	user   bool // it is about who asks
 }
 
-func (e *proxyRefusal) Error() string { return e.text }
+func (e *proxyRefusalError) Error() string { return e.text }
+
+// toProxyError is an error of the connection to the proxy itself.
+type toProxyError struct {
+	phase string
+	err   error
+}
+
+func (e *toProxyError) Error() string { return e.phase + ": " + e.err.Error() }
+func (e *toProxyError) Unwrap() error { return e.err }
+
+// ToProxy returns the phase in which the connection to the proxy itself failed: dns, tcp or tls; "" where err is anything
+// else.
+func ToProxy(err error) string {
+	if e, ok := errors.AsType[*toProxyError](err); ok {
+		return e.phase
+	}
+	return ""
+}
 
 // tunnel opens a connection to t through the proxy. Its errors are *core.Error of phase proxy.
 func (d *Dialer) tunnel(ctx context.Context, t target) (net.Conn, error) {
@@ -67,12 +86,14 @@ func (d *Dialer) failProxy(ctx context.Context, err error) error {
 	e := &core.Error{Op: "proxy " + d.cfg.Proxy.hostPort(), Kind: core.Blocked, Phase: PhaseProxy, Err: err}
 	if cause := context.Cause(ctx); cause != nil && !errors.Is(cause, context.DeadlineExceeded) {
 		e.Kind, e.Err = core.Transient, cause // cancelled by the caller
-	} else if refusal, ok := errors.AsType[*proxyRefusal](err); ok {
+	} else if refusal, ok := errors.AsType[*proxyRefusalError](err); ok {
 		e.Status = refusal.status
 		if refusal.user {
 			d.proxyScheme.Store(nil)
-			before := min(d.proxyRefusals.Add(1)-1, 10)
-			e.RetryAfter = min(refusedUserWait<<before, refusedUserMax)
+			e.RetryAfter = refusedUserWait
+			if d.cfg.Proxy.Username != "" {
+				e.RetryAfter = min(refusedUserWait<<min(d.proxyRefusals.Add(1)-1, 10), refusedUserMax)
+			}
 		}
 	}
 	return e
@@ -82,7 +103,7 @@ func (d *Dialer) failProxy(ctx context.Context, err error) error {
 func (d *Dialer) dialProxy(ctx context.Context) (net.Conn, error) {
 	conn, phase, err := d.dialTCP(ctx, d.cfg.Proxy.hostPort())
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", phase, err)
+		return nil, &toProxyError{phase, err}
 	}
 	if d.proxyTLS == nil {
 		return conn, nil
@@ -99,7 +120,7 @@ func (d *Dialer) dialProxy(ctx context.Context) (net.Conn, error) {
 			err = fmt.Errorf("it ends the connection: does it speak TLS, as proxy_type HTTPS says? %w", err)
 		}
 		_, err = Classify(PhaseTLS, err, d.cfg.Proxy.Addr, d.now())
-		return nil, fmt.Errorf("tls: %w", err)
+		return nil, &toProxyError{PhaseTLS, err}
 	}
 	return secure, nil
 }
@@ -126,8 +147,12 @@ func (d *Dialer) socks(ctx context.Context, t target, speak func(conn io.ReadWri
 	if err != nil {
 		return nil, err
 	}
-	if err := d.ask(ctx, conn, t, func() error { return speak(conn, d.cfg.Proxy, t.addr) }); err != nil {
+	heard := &heardConn{Conn: conn}
+	if err := d.ask(ctx, conn, t, func() error { return speak(heard, d.cfg.Proxy, t.addr) }); err != nil {
 		closeNow(conn)
+		if !heard.any.Load() && d.cfg.Proxy.Type == ProxySOCKS5 { // which answers before it dials anybody
+			err = fmt.Errorf("it says nothing to a greeting of SOCKS5: is proxy_type right? %w", err)
+		}
 		return nil, err
 	}
 	return conn, nil
@@ -208,13 +233,18 @@ func askConnect(conn net.Conn, target string, auth *proxyAuth) (resp *connectRes
 		}
 		return resp, resp.skipBody(conn), nil
 	}
-	return nil, false, refusedConnect(resp, target)
+	return nil, false, refusedConnect(resp, target, auth)
 }
 
 // refusedConnect says what a status other than 2xx and 407 means.
-func refusedConnect(resp *connectResponse, target string) error {
+func refusedConnect(resp *connectResponse, target string, auth *proxyAuth) error {
 	advice := "it refuses CONNECT to " + target
 	switch resp.status {
+	case 401: // what tinyproxy answers a wrong password
+		advice = adviceSetUser
+		if auth.answered {
+			advice = adviceCheckUser
+		}
 	case 403:
 		advice = "it forbids CONNECT to " + target + ": many proxies let port 443 through only, which is that of mqttws"
 	case 405, 501:
@@ -224,16 +254,19 @@ func refusedConnect(resp *connectResponse, target string) error {
 	case 301, 302, 303, 307, 308:
 		advice = "it redirects CONNECT, as a captive portal does: log in there first"
 	}
-	return &proxyRefusal{status: resp.status, text: resp.line + ": " + advice}
+	return &proxyRefusalError{status: resp.status, text: resp.line + ": " + advice, user: resp.status == 401}
 }
 
 // closeNow closes the innermost connection: closing a tls.Conn writes an alert, for which a stuck peer would make it wait.
-func closeNow(conn net.Conn) {
+func closeNow(conn net.Conn) { _ = Innermost(conn).Close() }
+
+// Innermost returns the connection below all that wraps it and offers NetConn() net.Conn, as tls.Conn does. Closing that
+// one waits for nobody, where closing a tls.Conn writes.
+func Innermost(conn net.Conn) net.Conn {
 	for {
 		wrapper, ok := conn.(interface{ NetConn() net.Conn })
 		if !ok || wrapper.NetConn() == nil {
-			_ = conn.Close()
-			return
+			return conn
 		}
 		conn = wrapper.NetConn()
 	}

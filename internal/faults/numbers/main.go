@@ -9,13 +9,15 @@
 //
 // With NUMBERS_NOTHING in its environment it does nothing at all.
 //
-// Settings: {"rate": 100, "child": true}; rate is in messages per second, 0 for none.
+// Settings: {"rate": 100, "window": 50, "report": true, "child": true}; rate is in messages per second, 0 for none; no more
+// than window may be unsettled, 0 for any number; report has the version of the latest desired state reported, as "seen".
 //
 // Methods, each with a prefix from the environment (NUMBERS_PREFIX): echo returns its payload; sleep hangs for its
 // payload in seconds; pid returns the process id.
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -29,8 +31,10 @@ import (
 )
 
 type settings struct {
-	Rate  int  `json:"rate"`
-	Child bool `json:"child"`
+	Rate   int  `json:"rate"`
+	Window int  `json:"window"`
+	Report bool `json:"report"`
+	Child  bool `json:"child"`
 }
 
 func main() {
@@ -52,8 +56,14 @@ func main() {
 		return "slept", nil
 	})
 	desired, messages := open("desired"), open("messages")
+	latest := make(chan int64, 1)
 	p.HandleDesired(func(_ context.Context, d *sdk.Desired) error {
 		desired.line("%d %s", d.Version, d.Document)
+		select { // an earlier one that nobody has taken is out of date
+		case <-latest:
+		default:
+		}
+		latest <- d.Version
 		return nil
 	})
 	p.HandleMessages(func(_ context.Context, m *sdk.Message) error {
@@ -68,23 +78,48 @@ func main() {
 			}
 			open("children").line("%d", cmd.Process.Pid)
 		}
+		var working sync.WaitGroup
+		defer working.Wait()
+		if s.Report {
+			working.Go(func() { report(ctx, dev, latest) })
+		}
 		if s.Rate == 0 {
 			return nil
 		}
-		return send(ctx, dev, s.Rate)
+		return send(ctx, dev, s)
 	})
 	p.Serve()
 }
 
+// report reports the latest desired version until ctx ends.
+func report(ctx context.Context, dev *sdk.Device, latest <-chan int64) {
+	for {
+		select {
+		case v := <-latest:
+			if _, err := dev.Report(ctx, map[string]int64{"seen": v}); err != nil && ctx.Err() == nil {
+				dev.Log().Warn("report", "version", v, "error", err)
+			}
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
 // send sends numbers until ctx ends. They go on where an earlier start of the plugin stopped, so that none is sent by two.
-func send(ctx context.Context, dev *sdk.Device, rate int) error {
+func send(ctx context.Context, dev *sdk.Device, s settings) error {
 	accepted, refused := open("accepted"), open("refused")
 	counter := open("started")
 	next := counter.lines() * 1_000_000
 	counter.line("%d", next)
-	tick := time.NewTicker(time.Second / time.Duration(rate))
+	tick := time.NewTicker(time.Second / time.Duration(s.Rate))
 	defer tick.Stop()
+	room := make(chan struct{}, cmp.Or(s.Window, 1<<20)) // of its elements, which are empty, none costs anything
 	for ctx.Err() == nil {
+		select {
+		case room <- struct{}{}:
+		case <-ctx.Done():
+			return nil
+		}
 		n := next
 		next++
 		m := &sdk.Message{ContentType: "application/json", ContentEncoding: "utf-8", Payload: json.RawMessage(strconv.Itoa(n))}
@@ -94,8 +129,10 @@ func send(ctx context.Context, dev *sdk.Device, rate int) error {
 			} else {
 				accepted.line("%d %d", n, time.Now().UnixMilli())
 			}
+			<-room
 		})
 		if err != nil {
+			<-room
 			refused.line("%d %v", n, err)
 		}
 		select {

@@ -63,6 +63,11 @@ const commands = {
   async output({ name, body }) {
     await client.sendOutputEvent(name, new Message(body));
   },
+  async inputs() {
+    client.on('inputMessage', (name, m) => client[verdict](m, (err) => say({
+      event: 'input', name, body: m.getData().toString(), error: err ? String(err) : undefined,
+    })));
+  },
   async settle({ by }) {
     verdict = by;
   },

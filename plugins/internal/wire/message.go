@@ -2,6 +2,7 @@ package wire
 
 import (
 	"log/slog"
+	"math"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -114,13 +115,20 @@ func ToIdentity(p *pluginv1.Identity) core.Identity {
 
 // FromConnection gives the frame's form of c.
 func FromConnection(c core.Connection) *pluginv1.ConnectionState {
-	return &pluginv1.ConnectionState{
+	p := &pluginv1.ConnectionState{
 		State:         pluginv1.ConnectionState_State(c.State) + pluginv1.ConnectionState_STATE_DISCONNECTED,
 		SinceMs:       FromDuration(c.Since),
 		Reason:        Text(c.Reason),
 		NextAttemptMs: FromDuration(c.NextAttempt),
 		Epoch:         uint64(c.Epoch),
+		Route:         Text(c.Route),
 	}
+	for _, cause := range c.Causes {
+		p.Causes = append(p.Causes, &pluginv1.ConnectionCause{
+			Route: Text(cause.Route), Kind: cause.Kind.String(), Phase: Text(cause.Phase), Reason: Text(cause.Reason), Count: uint32(max(0, min(cause.Count, math.MaxInt32))),
+		})
+	}
+	return p
 }
 
 // ToConnection is the reverse of FromConnection. An unknown state counts as disconnected.
@@ -130,11 +138,27 @@ func ToConnection(p *pluginv1.ConnectionState) core.Connection {
 		Reason:      p.GetReason(),
 		NextAttempt: ToDuration(p.GetNextAttemptMs()),
 		Epoch:       core.Epoch(p.GetEpoch()),
+		Route:       p.GetRoute(),
+	}
+	for _, cause := range p.GetCauses() {
+		c.Causes = append(c.Causes, core.ConnectionCause{
+			Route: cause.GetRoute(), Kind: toKind(cause.GetKind()), Phase: cause.GetPhase(), Reason: cause.GetReason(), Count: int(cause.GetCount()),
+		})
 	}
 	if s := p.GetState() - pluginv1.ConnectionState_STATE_DISCONNECTED; s >= 0 && s <= pluginv1.ConnectionState_State(core.StateStopped) {
 		c.State = core.State(s)
 	}
 	return c
+}
+
+// toKind reads a kind's name. An unknown one counts as transient.
+func toKind(name string) core.Kind {
+	for k := core.Transient; k <= core.TakenOver; k++ {
+		if k.String() == name {
+			return k
+		}
+	}
+	return core.Transient
 }
 
 // FromDuration gives d in milliseconds, rounded up, so that a limit never becomes "without a limit".

@@ -115,7 +115,9 @@ func TestAnErrorKeepsItsTextItsSentinelAndTheHubsWords(t *testing.T) {
 
 func TestConnectionsVerdictsAndDurations(t *testing.T) {
 	for s := core.StateDisconnected; s <= core.StateStopped; s++ {
-		c := core.Connection{State: s, Since: time.Second, Reason: "why", NextAttempt: time.Minute, Epoch: 7}
+		c := core.Connection{State: s, Since: time.Second, Reason: "why", NextAttempt: time.Minute, Epoch: 7, Route: "mqttws", Causes: []core.ConnectionCause{
+			{Route: "mqtt", Kind: core.Blocked, Phase: "tcp", Reason: "no answer", Count: 3}, {Route: "mqttws", Kind: core.Transient, Phase: "dns", Reason: "no such host", Count: 1},
+		}}
 		if diff := cmp.Diff(c, wire.ToConnection(wire.FromConnection(c))); diff != "" {
 			t.Error(diff)
 		}

@@ -1,0 +1,51 @@
+package core
+
+// announce computes the state from the facts, in this one place, and makes a change known.
+func (m *Machine) announce(now Instant) {
+	state, reason := m.computeState()
+	route := m.backoff.route
+	switch {
+	case state == StateConnected && !m.isUp():
+		route = m.routing.shown // until the next session is up
+	case m.cur.phase != absent:
+		route = m.cur.route
+	}
+	if state == m.state && (reason == m.reason || state == StateConnected) && route == m.routing.shown {
+		return
+	}
+	m.routing.shown = route
+	if state != m.state {
+		m.since = now
+	}
+	m.state, m.reason = state, reason
+	m.emit(Announce{state, reason, route})
+}
+
+func (m *Machine) computeState() (State, string) {
+	switch {
+	case m.stopped:
+		return StateStopped, "shut down"
+	case m.stopping:
+		return StateStopping, "asked to stop"
+	case m.isAlive(), m.cur.renewal, m.cur.phase == closing && (m.cur.why == whyRenewal || m.cur.why == whySwap):
+		// A renewal is a planned hang-up: for everyone else the connection goes on.
+		return StateConnected, "session up"
+	case m.cur.phase == absent && !m.wantsSession(), m.cur.phase == closing && !m.wantsSession():
+		if m.fault.Reason != "" {
+			return StateDisconnected, m.fault.Reason
+		}
+		if m.epoch == 0 {
+			return StateDisconnected, "not asked to connect"
+		}
+		return StateDisconnected, "asked to disconnect"
+	case m.cur.phase == closing:
+		return StateWaiting, m.cur.why
+	case m.cur.phase == absent:
+		return StateWaiting, m.fault.Reason
+	default:
+		if m.fault.Reason != "" {
+			return StateConnecting, "again after: " + m.fault.Reason
+		}
+		return StateConnecting, "first attempt"
+	}
+}

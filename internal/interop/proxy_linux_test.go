@@ -1,0 +1,384 @@
+//go:build interop && linux
+
+package interop_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/fairlead-iot/fairlead/hub"
+	"github.com/fairlead-iot/fairlead/hub/api"
+	"github.com/fairlead-iot/fairlead/hub/hubtest"
+	"github.com/fairlead-iot/fairlead/transports/transporttest"
+)
+
+// The built program in a network that has one cable, to the plant's proxies, and no name server: each proxy that people
+// have, and each way in which one fails.
+func TestTheDeviceGetsOutThroughEveryProxy(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("only root may put a device into a network of its own behind another")
+	}
+	for _, tool := range []string{"ip", "nsenter"} {
+		findProgram(t, tool, "iproute2 util-linux")
+	}
+	program := filepath.Join(t.TempDir(), "fairlead")
+	if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", program, "../../cmd/runtime").CombinedOutput(); err != nil {
+		t.Fatalf("build: %v\n%s", err, out)
+	}
+	runInNamespace(t, "TestProxiesInsideTheNamespace", builtProgram+"="+program)
+}
+
+// site is the device's end of the cable: a process that holds a network and a mount namespace.
+type site struct {
+	pid string
+}
+
+// newSite lays the cable. In the site the proxies have a name, of both families, and the hub has none.
+func newSite(t *testing.T) *site {
+	t.Helper()
+	holder := exec.CommandContext(t.Context(), "sleep", "infinity")
+	holder.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET | syscall.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL}
+	if err := holder.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = holder.Process.Kill()
+		_ = holder.Wait()
+	})
+	s := &site{pid: fmt.Sprint(holder.Process.Pid)}
+	ip := findProgram(t, "ip", "iproute2")
+	hosts := writeFile(t, filepath.Join(publicDir(t), "hosts"), fmt.Sprintf("127.0.0.1 localhost\n%s %s\n%s %s\n", plantAddr6, proxyName, plantAddr, proxyName), 0o644)
+	for _, line := range []string{
+		ip + " link add plant0 type veth peer name plant1",
+		ip + " link set plant1 netns " + s.pid,
+		ip + " address add " + plantAddr + "/24 dev plant0",
+		ip + " -6 address add " + plantAddr6 + "/64 dev plant0 nodad",
+		ip + " link set plant0 up",
+		s.enter() + ip + " link set lo up",
+		s.enter() + ip + " address add " + deviceAddr + "/24 dev plant1",
+		s.enter() + ip + " -6 address add fd77::2/64 dev plant1 nodad",
+		s.enter() + ip + " link set plant1 up",
+		s.enter() + "mount --make-rprivate /",
+		s.enter() + "mount --bind " + hosts + " /etc/hosts",
+	} {
+		words := strings.Fields(line)
+		if out, err := exec.CommandContext(t.Context(), words[0], words[1:]...).CombinedOutput(); err != nil {
+			t.Fatalf("%s: %v\n%s", line, err, out)
+		}
+	}
+	return s
+}
+
+func (s *site) enter() string { return "nsenter -t " + s.pid + " -m -n -- " }
+
+// fieldDevice is a running fairlead in a site.
+type fieldDevice struct {
+	t    *testing.T
+	dir  string
+	cmd  *exec.Cmd
+	once sync.Once
+	log  safeBuffer
+}
+
+// safeBuffer is written by a process and read by the test.
+type safeBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (b *safeBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.Write(p)
+}
+
+func (b *safeBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.String()
+}
+
+// setup is what a device is given.
+type setup struct {
+	device, secret string // who it is, and the secret file that says so
+	ca             []byte
+	route          string
+	password       string // of the proxy
+}
+
+// noProxies hides what the environment of the test says of proxies.
+var noProxies = []string{"HTTPS_PROXY=", "https_proxy=", "ALL_PROXY=", "all_proxy=", "NO_PROXY=", "no_proxy="}
+
+// run starts the program as c says, with env besides the test's own environment.
+func (s *site) run(t *testing.T, c setup, env ...string) *fieldDevice {
+	t.Helper()
+	d := &fieldDevice{t: t, dir: publicDir(t)}
+	writeFile(t, d.path("secret"), c.secret+"\n", 0o600)
+	writeFile(t, d.path("ca.pem"), string(c.ca), 0o644)
+	writeFile(t, d.path("pw"), c.password+"\n", 0o600)
+	writeFile(t, d.path("fairlead.yaml"), fmt.Sprintf(`version: 1
+device: {%s}
+tls: {extra_ca: {file: ca.pem}}
+transports: [%s]
+outbox: {mode: memory}
+state_dir: state
+plugins: {hostmetrics: {builtin: hostmetrics, settings: {interval: 1h}}}
+log: {level: debug}
+`, c.device, c.route), 0o644)
+	words := append(strings.Fields(s.enter()), os.Getenv(builtProgram), "run", "-c", d.path("fairlead.yaml"))
+	d.cmd = exec.CommandContext(t.Context(), words[0], words[1:]...)
+	d.cmd.Stderr, d.cmd.Env = &d.log, slices.Concat(os.Environ(), noProxies, env)
+	if err := d.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		d.once.Do(func() {
+			_ = d.cmd.Process.Kill()
+			_ = d.cmd.Wait()
+		})
+		if t.Failed() {
+			t.Logf("its log:\n%s", d.log.String())
+		}
+	})
+	return d
+}
+
+func (d *fieldDevice) path(name string) string { return filepath.Join(d.dir, name) }
+
+// do runs a command on it, by its socket, and returns what is said and the exit code.
+func (d *fieldDevice) do(args ...string) (stdout, stderr string, code int) {
+	d.t.Helper()
+	ctx, cancel := context.WithTimeout(d.t.Context(), 30*time.Second)
+	defer cancel()
+	var out, errs bytes.Buffer
+	cmd := exec.CommandContext(ctx, os.Getenv(builtProgram), append(args, "-c", d.path("fairlead.yaml"))...)
+	cmd.Stdout, cmd.Stderr = &out, &errs
+	err := cmd.Run()
+	if e, ok := errors.AsType[*exec.ExitError](err); ok {
+		return out.String(), errs.String(), e.ExitCode()
+	}
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	return out.String(), errs.String(), 0
+}
+
+// connection is the state and its reason, "" where the runtime does not answer yet.
+func (d *fieldDevice) connection() string {
+	stdout, _, _ := d.do("status", "--json")
+	var s struct {
+		Connection struct {
+			State  string `json:"state"`
+			Reason string `json:"reason"`
+		} `json:"connection"`
+	}
+	if json.Unmarshal([]byte(stdout), &s) != nil {
+		return ""
+	}
+	return s.Connection.State + ": " + s.Connection.Reason
+}
+
+// stop tells it to stop, and wants it to do so in order.
+func (d *fieldDevice) stop() {
+	d.t.Helper()
+	d.once.Do(func() {
+		if err := d.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+			d.t.Error(err)
+		}
+		if err := d.cmd.Wait(); err != nil {
+			d.t.Errorf("it ended with %v, want exit code 0", err)
+		}
+	})
+	log := d.log.String()
+	for _, secret := range []string{proxyPassword, proxyPasswordEscaped, plainPassword, "wrong-4711", "Proxy-Authorization"} {
+		if strings.Contains(log, secret) {
+			d.t.Errorf("its log shows %q", secret)
+		}
+	}
+	if strings.Contains(log, "panic:") || strings.Contains(log, "goroutine ") {
+		d.t.Error("it panicked")
+	}
+}
+
+// column is a way to the hub that every proxy has to carry.
+type column struct {
+	name, route string // route is that of the configuration, without the proxy
+	port        int    // that the proxy is asked for
+	kind        string // of a failure, in the log
+	// provisions: the device learns from the provisioning service who it is, by the same way. only are the rows for which
+	// that is tried; nil is all.
+	provisions bool
+	only       []string
+}
+
+var columns = []column{
+	{name: "mqtt", route: "use: mqtt", port: 8883, kind: "blocked"},
+	{name: "mqttws", route: "use: mqttws", port: 443, kind: "blocked"},
+	{name: "provisioning", route: "use: mqtt", port: 8883, kind: "transient", provisions: true, only: []string{"squid Basic", "TLS", "microsocks with a password", "wrong password", "down", "garbage"}},
+}
+
+// device registers the column's device, which has its name, and returns what the configuration says of it, and its secret.
+func (c column) device(h *hubtest.Hub) (text, secret string) {
+	if c.provisions {
+		text = fmt.Sprintf("provisioning: {id_scope: %s, registration_id: %s, symmetric_key: {file: secret}}", h.IDScope(), c.name)
+		return text, h.AddEnrollment(api.Enrollment{RegistrationID: c.name}).Attestation.SymmetricKey.PrimaryKey
+	}
+	return "connection_string: {file: secret}", h.AddDevice(c.name)
+}
+
+// proxyRow is a row of the matrix: a proxy, how the device is to use it, and what comes of it.
+type proxyRow struct {
+	name     string
+	start    func(t *testing.T)
+	options  string // of the route, after its first key
+	password string
+	env      []string
+	want     string // the state's reason; "" is through
+}
+
+// TestProxiesInsideTheNamespace is the process of the test above.
+func TestProxiesInsideTheNamespace(t *testing.T) {
+	if os.Getenv(insideNamespace) != t.Name() {
+		t.Skip("runs only as a process of TestTheDeviceGetsOutThroughEveryProxy")
+	}
+	raiseLoopback(t)
+	nameLoopback(t, hubName, provisioningName)
+	s := newSite(t)
+	h := hubtest.Start(t, hubtest.WithConfig(func(c *hub.Config) {
+		c.Hostnames, c.Bind, c.MQTTPort, c.HTTPSPort = []string{hubName, provisioningName}, "0.0.0.0", 8883, 443
+	}))
+	authority := transporttest.NewAuthority(t, "plant")
+	ca := append(h.CAPEM(), authority.PEM...)
+	setups := map[string]setup{}
+	for _, c := range columns {
+		text, secret := c.device(h)
+		setups[c.name] = setup{device: text, secret: secret, ca: ca}
+	}
+	for i, row := range proxyRows(columns[0], authority) {
+		t.Run(row.name, func(t *testing.T) {
+			row.start(t)
+			for _, c := range columns {
+				if c.only != nil && !slices.Contains(c.only, row.name) {
+					continue
+				}
+				row, with := proxyRows(c, authority)[i], setups[c.name]
+				with.route, with.password = "{"+c.route+", "+row.options+"}", row.password
+				t.Run(c.name, func(t *testing.T) {
+					t.Parallel() // the proxy carries them side by side
+					d := s.run(t, with, row.env...)
+					defer d.stop()
+					if row.want != "" {
+						d.wantRefusal(row.want, c.kind)
+						return
+					}
+					d.wantThrough(h, c.name, c.name+" through "+row.name)
+				})
+			}
+		})
+	}
+}
+
+// proxyRows are the proxies that people have, and the ways in which they fail.
+func proxyRows(c column, authority *transporttest.Authority) []proxyRow {
+	at := func(port int) string { return fmt.Sprintf("%s:%d", plantAddr, port) }
+	proxy := func(kind string, port int, rest string) string {
+		return fmt.Sprintf("proxy_options: {proxy_type: %s, proxy_addr: %s, proxy_port: %d%s}", kind, proxyName, port, rest)
+	}
+	const user = ", proxy_username: " + proxyUser + ", proxy_password: {file: pw}"
+	const wrong = "wrong-4711"
+	squid := func(rules func(*testing.T, string) string) func(t *testing.T) {
+		return func(t *testing.T) { startSquid(t, at(3128), rules) }
+	}
+	none := func(*testing.T) {}
+	hub := fmt.Sprintf("%s:%d", hubName, c.port)
+	if c.provisions {
+		hub = fmt.Sprintf("%s:%d", provisioningName, c.port)
+	}
+	forbidden := "403 Forbidden: it forbids CONNECT to " + hub + ": many proxies let port 443 through only"
+	if c.port == 443 {
+		forbidden = ""
+	}
+	return []proxyRow{
+		{name: "direct", start: none, options: "address: " + plantAddr},
+		{name: "squid", start: squid(squidOpen), options: proxy("HTTP", 3128, "")},
+		{name: "squid by IPv6", start: func(t *testing.T) { startSquid(t, "["+plantAddr6+"]:3128", squidOpen) }, options: proxy("HTTP", 3128, "")},
+		{name: "squid Basic", start: squid(squidBasic), options: proxy("HTTP", 3128, user), password: proxyPassword},
+		{name: "squid Digest", start: func(t *testing.T) { startSquid(t, at(3128), squidDigest) }, options: proxy("HTTP", 3128, user), password: proxyPassword},
+		{name: "squid NTLM", start: func(t *testing.T) { startSquid(t, at(3128), squidNTLM) }, options: proxy("HTTP", 3128, `, proxy_username: 'PLANT\gw', proxy_password: {file: pw}`), password: plainPassword},
+		{name: "tinyproxy", start: func(t *testing.T) { startTinyproxy(t, at(8888), "") }, options: proxy("HTTP", 8888, "")},
+		{name: "tinyproxy Basic", start: func(t *testing.T) { startTinyproxy(t, at(8888), "BasicAuth gw "+plainPassword) }, options: proxy("HTTP", 8888, user), password: plainPassword},
+		{name: "TLS", start: func(t *testing.T) {
+			startSquid(t, at(3128), squidBasic)
+			startStunnel(t, at(3129), at(3128), authority)
+		}, options: proxy("HTTPS", 3129, user), password: proxyPassword},
+		{name: "microsocks", start: func(t *testing.T) { startMicrosocks(t, at(1080)) }, options: proxy("SOCKS5", 1080, "")},
+		{name: "microsocks with a password", start: func(t *testing.T) { startMicrosocks(t, at(1080), "-u", proxyUser, "-P", proxyPassword) }, options: proxy("SOCKS5", 1080, user), password: proxyPassword},
+		{name: "dante", start: func(t *testing.T) { startDante(t, at(1081)) }, options: proxy("SOCKS5", 1081, "")},
+		{name: "dante SOCKS4, to an address", start: func(t *testing.T) { startDante(t, at(1081)) }, options: "address: 127.0.0.1, " + proxy("SOCKS4", 1081, "")},
+		{name: "the environment's", start: squid(squidBasic), options: "proxy_options: environment", env: []string{"HTTPS_PROXY=http://gw:p%3Aw%20%C3%A4%25%22x@" + proxyName + ":3128", "NO_PROXY=other.example"}},
+		{name: "the environment's, not for this one", start: none, options: "proxy_options: environment, address: " + plantAddr, env: []string{"https_proxy=http://" + proxyName + ":1", "no_proxy=10.77.0.0/24"}},
+
+		{name: "no password", start: squid(squidBasic), options: proxy("HTTP", 3128, ""), want: "407 Proxy Authentication Required: offers Basic; set proxy_username"},
+		{name: "wrong password", start: squid(squidBasic), options: proxy("HTTP", 3128, user), password: wrong, want: "407 Proxy Authentication Required: offers Basic; it refuses the user name or the password: check proxy_username and proxy_password"},
+		{name: "wrong password, Digest", start: func(t *testing.T) { startSquid(t, at(3128), squidDigest) }, options: proxy("HTTP", 3128, user), password: wrong, want: "407 Proxy Authentication Required: offers Digest; it refuses the user name or the password: check proxy_username and proxy_password"},
+		{name: "wrong password, tinyproxy", start: func(t *testing.T) { startTinyproxy(t, at(8888), "BasicAuth gw "+plainPassword) }, options: proxy("HTTP", 8888, user), password: wrong, want: "401 Unauthorized: it refuses the user name or the password"},
+		{name: "wrong password, SOCKS5", start: func(t *testing.T) { startMicrosocks(t, at(1080), "-u", proxyUser, "-P", proxyPassword) }, options: proxy("SOCKS5", 1080, user), password: wrong, want: "it refuses the user name or the password"},
+		{name: "no password, SOCKS5", start: func(t *testing.T) { startMicrosocks(t, at(1080), "-u", proxyUser, "-P", proxyPassword) }, options: proxy("SOCKS5", 1080, ""), want: "set proxy_username and proxy_password"},
+		{name: "no names, SOCKS4", start: func(t *testing.T) { startDante(t, at(1081)) }, options: proxy("SOCKS4", 1081, ""), want: "a proxy without SOCKS 4a, such as dante, reaches addresses only, no names (code 91)"},
+		{name: "port 443 only", start: squid(squid443), options: proxy("HTTP", 3128, ""), want: forbidden},
+		{name: "down", start: none, options: proxy("HTTP", 3128, ""), want: "connection refused"},
+		{name: "no such name", start: none, options: "proxy_options: {proxy_type: HTTP, proxy_addr: nowhere.plant, proxy_port: 3128}", want: "proxy nowhere.plant:3128: dns: lookup nowhere.plant"},
+		{name: "silent", start: func(t *testing.T) { startBabbler(t, at(3128), "") }, options: proxy("HTTP", 3128, ""), want: "no answer within 10s: it does not reach " + hub},
+		{name: "a bare 407", start: func(t *testing.T) { startBabbler(t, at(3128), "HTTP/1.1 407\r\n\r\n") }, options: proxy("HTTP", 3128, ""), want: "407 Proxy Authentication Required: offers no way to say who asks; set proxy_username"},
+		{name: "half a 407", start: func(t *testing.T) { startBabbler(t, at(3128), "HTTP/1.1 407") }, options: proxy("HTTP", 3128, ""), want: "it ended the connection without an answer"},
+		{name: "garbage", start: func(t *testing.T) { startBabbler(t, at(3128), "\x00\xff\x16garbage") }, options: proxy("HTTP", 3128, ""), want: "it does not speak HTTP"},
+		{name: "HTTP at SOCKS5", start: squid(squidOpen), options: proxy("SOCKS5", 3128, ""), want: "it says nothing to a greeting of SOCKS5: is proxy_type right?"},
+		{name: "no TLS at HTTPS", start: squid(squidOpen), options: proxy("HTTPS", 3128, ""), want: "tls: "},
+		{name: "a certificate of nobody's", start: func(t *testing.T) {
+			startSquid(t, at(3128), squidOpen)
+			startStunnel(t, at(3129), at(3128), transporttest.NewAuthority(t, "stranger"))
+		}, options: proxy("HTTPS", 3129, ""), want: `tls: the certificate of proxy.plant was issued by "CN=stranger", which is not trusted`},
+	}
+}
+
+// wantThrough wants a session that carries telemetry and a method.
+func (d *fieldDevice) wantThrough(h *hubtest.Hub, id, body string) {
+	d.t.Helper()
+	until(d.t, "the device is connected", func() bool { return strings.HasPrefix(d.connection(), "connected") })
+	if stdout, stderr, code := d.do("send", body); code != 0 {
+		d.t.Fatalf("send: exit code %d\n%s%s", code, stdout, stderr)
+	}
+	h.WaitTelemetry(id, func(m api.Message) bool { return string(m.Body) == body })
+	until(d.t, "a method comes through", func() bool {
+		r, err := h.InvokeMethod(d.t.Context(), id, "ping", nil)
+		return err == nil && r.Status == 200
+	})
+}
+
+// wantRefusal wants the device to wait, to say why in every place, and not to doubt its own identity.
+func (d *fieldDevice) wantRefusal(want, kind string) {
+	d.t.Helper()
+	until(d.t, "the state tells "+want, func() bool {
+		got := d.connection()
+		return strings.HasPrefix(got, "waiting") && strings.Contains(got, want)
+	})
+	if _, stderr, code := d.do("connect", "--timeout", "1s"); code != 1 || !strings.Contains(stderr, want) {
+		d.t.Errorf("connect: exit code %d, %s; want 1 and the reason", code, stderr)
+	}
+	log := d.log.String()
+	if !strings.Contains(log, "kind="+kind) || strings.Contains(log, "unauthorized") {
+		d.t.Errorf("the failure is not of kind %s", kind)
+	}
+}
