@@ -262,7 +262,7 @@ func (m *Machine) networkChanged(now Instant) {
 		r.linkTries = min(r.linkTries+n, m.lim.LinkTries)
 		r.linkSince = r.linkSince.Add(time.Duration(n) * m.lim.LinkRefill)
 	}
-	at := max(now, r.linkNext)
+	at := max(now, r.linkNext, m.notBefore)
 	switch {
 	case r.linkTries == 0:
 	case m.cur.phase == absent && m.wantsSession() && m.retryAt > at && (m.fault.Kind == Transient || m.fault.Kind == Blocked):
