@@ -136,18 +136,20 @@ func (m *Machine) leaveChoice(o Outcome) {
 }
 
 // distrust makes the next probes rarer: a route that opens, but carries no session for long, costs a gap each time.
-func (m *Machine) distrust(now Instant, f Fault) {
+func (m *Machine) distrust(now Instant, route int, f Fault) {
 	r := &m.routing
 	r.probes = max(r.probes+1, m.lim.ProbesDistrusted)
 	r.fault = f
 	m.counters.ProbesFailed++
 	m.putOffProbe(now)
-	m.leaveChoice(Failed)
+	if route == r.chosen {
+		m.leaveChoice(Failed)
+	}
 }
 
 // swapFailed: the session was closed for a route on which none comes about. Back to the one that worked, at once.
 func (m *Machine) swapFailed(now Instant, a attempt, f Fault) {
-	m.distrust(now, f)
+	m.distrust(now, a.route, f)
 	m.backoff.route = a.from
 	switch f.Kind {
 	case Throttled, Unavailable, Unauthorized, TakenOver: // the hub spoke: the route is not to blame
@@ -210,7 +212,7 @@ func (m *Machine) routeLost(now Instant, a attempt, f Fault) {
 	case isSound && !isLesser:
 		m.routing.probes, m.routing.probeAt = 0, 0 // another trouble, another time
 	case a.swap && !isSound && !f.Clean:
-		m.distrust(now, f)
+		m.distrust(now, a.route, f)
 		m.backoff.route = a.from
 	}
 }
@@ -232,7 +234,7 @@ func (m *Machine) routeRequested(now Instant, ev RouteRequested) {
 	if !ev.Auto {
 		r.chosen = ev.Route
 	}
-	if m.next.swap {
+	if m.next.swap && m.next.phase != opened { // else the session is closed for it already
 		m.hangUp(&m.next, "")
 	}
 	switch {
