@@ -86,7 +86,11 @@ func (m *Machine) planSwap(now Instant) {
 		if !m.due(now, max(r.probeAt, r.spared[to])) {
 			return
 		}
-		if due := m.cur.renewDue; due != never && now.Add(m.lim.ProbeRoom) > due && due.Sub(m.cur.connectedAt) > m.lim.ProbeRoom {
+		due := m.cur.renewDue
+		if due == never || m.cur.stale {
+			due = m.cur.until // nothing renews it: beyond its end no route would take it
+		}
+		if due != never && now.Add(m.lim.ProbeRoom) > due && due.Sub(m.cur.connectedAt) > m.lim.ProbeRoom {
 			return // after the renewal, which wakes the plan, there is room enough
 		}
 		if !m.isQuiet() && !m.due(now, r.probeAt.Add(m.lim.ProbePatience)) {
