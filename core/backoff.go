@@ -63,7 +63,8 @@ func (m *Machine) outage(now Instant, f Fault, at phase, lasted time.Duration) {
 		return
 	}
 	if !m.givesWay(f, at, lasted) {
-		m.retryAt = now.Add(max(m.wait(now, f), f.RetryAfter))
+		m.notBefore = now.Add(f.RetryAfter)
+		m.retryAt = max(now.Add(m.wait(now, f)), m.notBefore)
 		return
 	}
 	m.spare(now, b.route, f)
@@ -75,7 +76,8 @@ func (m *Machine) outage(now Instant, f Fault, at phase, lasted time.Duration) {
 		}
 		wait = m.wait(now, f)
 	}
-	m.retryAt = max(now.Add(wait), m.routing.spared[b.route])
+	m.notBefore = m.routing.spared[b.route]
+	m.retryAt = max(now.Add(wait), m.notBefore)
 }
 
 // givesWay reports whether a failure speaks against the route. One that does not open for whatever reason may be passed

@@ -15,7 +15,9 @@ func (m *Machine) credentialChanged(now Instant) {
 	}
 	if m.next.phase > fetching && m.next.phase < closing {
 		m.renewForced = true
-		m.hangUp(&m.next, "") // it has the old one too
+		if m.next.phase != opened { // else the session is closed for it already: it takes its turn, and is renewed in turn
+			m.hangUp(&m.next, "") // it has the old one too
+		}
 	}
 }
 

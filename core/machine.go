@@ -70,10 +70,12 @@ type Machine struct {
 	cur     attempt
 	next    attempt // a renewal's new connection, until it takes cur's place
 	retryAt Instant
-	backoff backoff
-	routing routing
-	causes  []cause // of the present outage
-	renewAt Instant // not before: after a failed renewal
+	// notBefore is what whoever stands in the way asked for: a link that comes up does not override it.
+	notBefore Instant
+	backoff   backoff
+	routing   routing
+	causes    []cause // of the present outage
+	renewAt   Instant // not before: after a failed renewal
 	// renewForced: the credential was changed from outside, and the session still uses the old one.
 	renewForced bool
 	// wantAt is when to ask for a new credential in place of the one that was given; isWanted: it has been asked for.

@@ -86,7 +86,11 @@ func (m *Machine) planSwap(now Instant) {
 		if !m.due(now, max(r.probeAt, r.spared[to])) {
 			return
 		}
-		if due := m.cur.renewDue; due != never && now.Add(m.lim.ProbeRoom) > due && due.Sub(m.cur.connectedAt) > m.lim.ProbeRoom {
+		due := m.cur.renewDue
+		if due == never || m.cur.stale {
+			due = m.cur.until // nothing renews it: beyond its end no route would take it
+		}
+		if due != never && now.Add(m.lim.ProbeRoom) > due && due.Sub(m.cur.connectedAt) > m.lim.ProbeRoom {
 			return // after the renewal, which wakes the plan, there is room enough
 		}
 		if !m.isQuiet() && !m.due(now, r.probeAt.Add(m.lim.ProbePatience)) {
@@ -136,18 +140,20 @@ func (m *Machine) leaveChoice(o Outcome) {
 }
 
 // distrust makes the next probes rarer: a route that opens, but carries no session for long, costs a gap each time.
-func (m *Machine) distrust(now Instant, f Fault) {
+func (m *Machine) distrust(now Instant, route int, f Fault) {
 	r := &m.routing
 	r.probes = max(r.probes+1, m.lim.ProbesDistrusted)
 	r.fault = f
 	m.counters.ProbesFailed++
 	m.putOffProbe(now)
-	m.leaveChoice(Failed)
+	if route == r.chosen {
+		m.leaveChoice(Failed)
+	}
 }
 
 // swapFailed: the session was closed for a route on which none comes about. Back to the one that worked, at once.
 func (m *Machine) swapFailed(now Instant, a attempt, f Fault) {
-	m.distrust(now, f)
+	m.distrust(now, a.route, f)
 	m.backoff.route = a.from
 	switch f.Kind {
 	case Throttled, Unavailable, Unauthorized, TakenOver: // the hub spoke: the route is not to blame
@@ -210,7 +216,7 @@ func (m *Machine) routeLost(now Instant, a attempt, f Fault) {
 	case isSound && !isLesser:
 		m.routing.probes, m.routing.probeAt = 0, 0 // another trouble, another time
 	case a.swap && !isSound && !f.Clean:
-		m.distrust(now, f)
+		m.distrust(now, a.route, f)
 		m.backoff.route = a.from
 	}
 }
@@ -232,7 +238,7 @@ func (m *Machine) routeRequested(now Instant, ev RouteRequested) {
 	if !ev.Auto {
 		r.chosen = ev.Route
 	}
-	if m.next.swap {
+	if m.next.swap && m.next.phase != opened { // else the session is closed for it already
 		m.hangUp(&m.next, "")
 	}
 	switch {
@@ -262,7 +268,7 @@ func (m *Machine) networkChanged(now Instant) {
 		r.linkTries = min(r.linkTries+n, m.lim.LinkTries)
 		r.linkSince = r.linkSince.Add(time.Duration(n) * m.lim.LinkRefill)
 	}
-	at := max(now, r.linkNext)
+	at := max(now, r.linkNext, m.notBefore)
 	switch {
 	case r.linkTries == 0:
 	case m.cur.phase == absent && m.wantsSession() && m.retryAt > at && (m.fault.Kind == Transient || m.fault.Kind == Blocked):

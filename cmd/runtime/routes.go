@@ -49,7 +49,7 @@ type keeper struct {
 
 	mu     sync.Mutex
 	queue  []any // a route's name, or a store.Entry
-	lost   int   // what did not fit into the queue
+	lost   int   // what did not fit into the queue since it was looked at last
 	wake   chan struct{}
 	closed bool
 }
@@ -118,9 +118,12 @@ func (k *keeper) run() {
 	for isOver := false; !isOver; {
 		<-k.wake
 		k.mu.Lock()
-		queue := k.queue
-		k.queue, isOver = nil, k.closed
+		queue, lost := k.queue, k.lost
+		k.queue, k.lost, isOver = nil, 0, k.closed
 		k.mu.Unlock()
+		if lost > 0 {
+			k.log.Warn("some of what became of the connection is not written down: the disk is too slow", "lost", lost)
+		}
 		for _, what := range queue {
 			var err error
 			switch what := what.(type) {

@@ -75,6 +75,19 @@ func TestAKeeperWithoutADiskSaysSoOnce(t *testing.T) {
 	}
 }
 
+func TestAKeeperSaysWhatItCouldNotKeep(t *testing.T) {
+	var log bytes.Buffer
+	k := &keeper{log: slog.New(slog.NewTextHandler(&log, nil)), wake: make(chan struct{}, 1)}
+	for range keptAtMost + 2 { // while the disk takes nothing
+		k.add(store.Entry{What: store.Failed})
+	}
+	k.wg.Go(k.run)
+	k.close()
+	if !strings.Contains(log.String(), "lost=2") && !strings.Contains(log.String(), "lost=3") { // the last is the end itself
+		t.Errorf("the log does not say how much was lost:\n%s", log.String())
+	}
+}
+
 func TestWhyIsWrittenForPeople(t *testing.T) {
 	first := time.Date(2026, 11, 25, 12, 0, 1, 0, time.UTC)
 	r := reasons{
@@ -82,6 +95,7 @@ func TestWhyIsWrittenForPeople(t *testing.T) {
 			{At: first, What: store.Connected, Route: "mqtt"},
 			{At: first.Add(time.Hour), What: store.Lost, Route: "mqtt", Lasted: 3599.5, Renewals: 1, Kind: "transient", Phase: "mqtt", Reason: "read from hub: \x1b[31mreset\nby peer"},
 			{At: first.Add(2 * time.Hour), What: store.Failed, Route: "mqtt", Kind: "blocked", Phase: "tcp", Reason: "no answer", Count: 12, First: &first},
+			{At: first.Add(2 * time.Hour), What: store.Failed, Kind: "transient", Reason: "fetch credential: no key", Count: 1, First: &first},
 			{At: first.Add(3 * time.Hour), What: store.Started, Version: "v1", PID: 7},
 		},
 		Damaged: 2,
@@ -93,6 +107,7 @@ func TestWhyIsWrittenForPeople(t *testing.T) {
 	const want = `2026-11-25 12:00:01  connected by mqtt
 2026-11-25 13:00:01  lost after 1h0m0s and 1 renewals by mqtt: read from hub:  [31mreset by peer (transient, mqtt)
 2026-11-25 14:00:01  failed 12 times since 2026-11-25 12:00:01 by mqtt: no answer (blocked, tcp)
+2026-11-25 14:00:01  failed: fetch credential: no key (transient)
                      the runtime ended without a word: it was killed, or the power failed
 2026-11-25 15:00:01  started: version v1, pid 7
 2 damaged lines of the record were left out

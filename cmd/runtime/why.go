@@ -120,7 +120,11 @@ func describe(e store.Entry, zone *time.Location) string {
 		if e.Count > 1 && e.First != nil {
 			times = fmt.Sprintf(" %d times since %s", e.Count, e.First.In(zone).Format(time.DateTime))
 		}
-		return fmt.Sprintf("failed%s by %s: %s", times, oneLine(e.Route), reasonOf(e))
+		by := ""
+		if e.Route != "" { // else it had not come to a route: there was no credential
+			by = " by " + oneLine(e.Route)
+		}
+		return fmt.Sprintf("failed%s%s: %s", times, by, reasonOf(e))
 	default:
 		return oneLine(e.What) + ": " + reasonOf(e)
 	}

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"errors"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -59,4 +60,31 @@ func TestAWholeDialIsBounded(t *testing.T) {
 			}
 		})
 	}
+}
+
+// noCredential is a source that has nothing to hand out.
+type noCredential struct{}
+
+func (noCredential) Credential(context.Context) (core.Credential, error) {
+	return core.Credential{}, errors.New("the file is gone")
+}
+
+func TestAnAttemptWithoutACredentialBlamesNoRoute(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		happened := make(chan Happening, 100)
+		e := newEngine(t, coretest.NewHub(), func(cfg *Config) {
+			cfg.Credentials = noCredential{}
+			cfg.OnHappening = func(h Happening) {
+				select {
+				case happened <- h:
+				default:
+				}
+			}
+		})
+		run(t, e)
+		go func() { _ = e.Device(0).Connect(t.Context()) }() // it waits for a session, in vain
+		if h := <-happened; h.Kind != AttemptFailed || h.Route != "" || h.Fault.Reason == "" {
+			t.Errorf("%+v: want an attempt that failed of its credential, and by no route", h)
+		}
+	})
 }

@@ -38,13 +38,16 @@ func (e *Engine) Routes() []string {
 	return names
 }
 
+// noRoute is the route of an attempt that has none yet.
+const noRoute = -1
+
 func (e *Engine) findRoute(name string) int {
 	for i, t := range e.cfg.Transports {
 		if t.Name() == name {
 			return i
 		}
 	}
-	return -1
+	return noRoute
 }
 
 func (e *Engine) routeName(route int) string { return e.cfg.Transports[route].Name() }
@@ -72,7 +75,7 @@ const (
 type Happening struct {
 	Kind  HappeningKind
 	Epoch core.Epoch
-	Route string
+	Route string // "" where the attempt had not come to one: its credential was not to be had
 	// Lasted is how long the session was up.
 	Lasted time.Duration
 	Reason string     // of SessionClosed
@@ -84,7 +87,10 @@ func (e *Engine) happened(a *attempt, kind HappeningKind, f core.Fault, reason s
 	if e.cfg.OnHappening == nil {
 		return
 	}
-	h := Happening{Kind: kind, Epoch: a.epoch, Route: e.routeName(a.route), Fault: f, Reason: reason}
+	h := Happening{Kind: kind, Epoch: a.epoch, Fault: f, Reason: reason}
+	if a.route != noRoute {
+		h.Route = e.routeName(a.route)
+	}
 	if !a.connectedAt.IsZero() {
 		h.Lasted = time.Since(a.connectedAt)
 	}

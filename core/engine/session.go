@@ -13,7 +13,7 @@ import (
 // the effect that is under way, of which there is one at a time.
 type attempt struct {
 	epoch core.Epoch
-	// route and connectedAt belong to the engine's goroutine.
+	// route, noRoute before the link is asked for, and connectedAt belong to the engine's goroutine.
 	route       int
 	connectedAt time.Time
 
@@ -59,7 +59,7 @@ func (e *Engine) begin(a *attempt, phase func(ctx context.Context) core.Event) {
 }
 
 func (e *Engine) fetchCredential(ctx context.Context, epoch core.Epoch) {
-	a := &attempt{epoch: epoch}
+	a := &attempt{epoch: epoch, route: noRoute}
 	a.ctx, a.cancel = context.WithCancel(ctx)
 	e.attempts[epoch] = a
 	e.begin(a, func(ctx context.Context) core.Event {

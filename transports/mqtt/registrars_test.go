@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/fairlead-iot/fairlead/core"
 )
@@ -55,5 +56,51 @@ func TestABlockedWayToProvisioningGivesWayToTheNext(t *testing.T) {
 		// # When that one is blocked, the others have their turn.
 		second = core.Blocked
 		_ = try("two one")
+	})
+}
+
+func TestAProxyOnAWayToProvisioningIsSparedAsItAsks(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var calls []string
+		spare := map[string]time.Duration{"two": time.Minute}
+		way := func(name string) *Registrar {
+			r, err := NewRegistrar(RegistrarConfig{
+				Host: "dps.example.net", IDScope: "0ne1", RegistrationID: "reg1",
+				Open: func(context.Context, core.Credential) (net.Conn, error) {
+					calls = append(calls, name)
+					return nil, &core.Error{Op: "proxy " + name, Kind: core.Blocked, RetryAfter: spare[name], Err: errors.New("no luck")}
+				},
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			return r
+		}
+		both := NewRegistrars(way("one"), way("two"))
+		try := func(want string, wait time.Duration) {
+			t.Helper()
+			calls = nil
+			_, err := both.Register(t.Context(), core.Credential{})
+			f := core.FaultOf(err)
+			if got := strings.Join(calls, " "); got != want || f.RetryAfter != wait || f.Kind != core.Transient {
+				t.Errorf("tried %q, and again after %v (%v), want %q and %v", got, f.RetryAfter, f.Kind, want, wait)
+			}
+			if !strings.Contains(f.Reason, "proxy one") || !strings.Contains(f.Reason, "proxy two") {
+				t.Errorf("%v: want what stands in each way", err)
+			}
+		}
+		// # The proxy's no holds up no other way, and is respected by this one.
+		try("one two", 0)
+		time.Sleep(59 * time.Second)
+		try("one", 0)
+		time.Sleep(time.Second)
+		try("one two", 0)
+		// # Where all ask to be spared, the whole is tried again when the first may be.
+		spare["one"] = 20 * time.Second
+		try("one", 20*time.Second)
+		try("", 20*time.Second)
+		time.Sleep(20 * time.Second)
+		spare["one"] = 0
+		try("one", 0)
 	})
 }
