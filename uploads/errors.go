@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
+	"github.com/Azure/azure-sdk-for-go/sdk/storage/azblob/bloberror"
 
 	"github.com/fairlead-iot/fairlead/core"
 )
@@ -31,10 +32,12 @@ var statusKinds = map[int]core.Kind{
 	http.StatusTooManyRequests: core.Throttled,
 }
 
+const crcMismatch bloberror.Code = "Crc64Mismatch"
+
 // codeKinds is the same for error codes.
 var codeKinds = map[string]core.Kind{
 	"Md5Mismatch":            core.Transient, // damaged on the way
-	"Crc64Mismatch":          core.Transient,
+	string(crcMismatch):      core.Transient,
 	"InvalidBlockList":       core.Transient, // it has forgotten some
 	"ContainerBeingDeleted":  core.Transient,
 	"ContainerBeingDisabled": core.Transient,
@@ -44,7 +47,9 @@ var codeKinds = map[string]core.Kind{
 func classify(op string, err error) *core.Error {
 	op = "storage: " + op
 	if e, ok := errors.AsType[*core.Error](err); ok {
-		return &core.Error{Op: op, Kind: e.Kind, Phase: e.Phase, Status: e.Status, RetryAfter: e.RetryAfter, Err: e}
+		// Of the dialer. A status there is a proxy's, and must not be taken for the storage's: its 403 says nothing of the
+		// address.
+		return &core.Error{Op: op, Kind: e.Kind, Phase: e.Phase, RetryAfter: e.RetryAfter, Err: e}
 	}
 	resp, ok := errors.AsType[*azcore.ResponseError](err)
 	if !ok {

@@ -211,10 +211,10 @@ func (j *job) transfer(ctx context.Context) error {
 	return j.tell(j.ctx)
 }
 
-// openSource opens the file, unless it is open, and makes sure that it is the one that was taken on.
+// openSource opens the file, unless it is open, and makes sure that it is the one that was taken on, and is what it was.
 func (j *job) openSource() error {
 	if j.plan != nil {
-		return nil
+		return j.unchanged()
 	}
 	f, facts, err := open(j.rec.Path)
 	if err != nil {
@@ -333,14 +333,19 @@ func (j *job) tell(ctx context.Context) error {
 // renumber asks for another number to report a success by, whose own was refused: its time was over before the hub heard
 // of it. The file is there, and the new number tells of it as well.
 func (j *job) renumber(ctx context.Context, refusal error) (string, error) {
-	if j.refusals++; j.refusals >= maxRefusals {
-		return "", &giveUpError{reason: fmt.Sprintf("the storage has the file, but the hub does not take the news: %v", refusal)}
+	const reason = "the storage has the file, but the hub does not take the news: %v"
+	if j.refusals >= maxRefusals-1 {
+		return "", &giveUpError{reason: fmt.Sprintf(reason, refusal)}
 	}
 	info, err := j.q.cfg.Files.StorageInfo(ctx, j.rec.BlobName)
 	if err != nil && asError(err).Kind == core.Refused {
-		return "", &giveUpError{reason: fmt.Sprintf("the storage has the file, but the hub does not take the news: %v", err)}
+		return "", &giveUpError{reason: fmt.Sprintf(reason, err)}
 	}
-	return info.CorrelationID, err
+	if err != nil {
+		return "", err
+	}
+	j.refusals++ // numbers count, not attempts: a hub that is busy or away has refused nothing
+	return info.CorrelationID, nil
 }
 
 // fail ends the upload.

@@ -9,6 +9,7 @@ import (
 	"hash"
 	"hash/crc64"
 	"io"
+	"maps"
 	"os"
 	"slices"
 	"sync"
@@ -48,6 +49,7 @@ type plan struct {
 	// listed: the storage has been asked what it has; there is what it said, by offset.
 	listed bool
 	there  map[int64][]block
+	starts []int64 // the keys of there, from pos on
 
 	mu     sync.Mutex
 	pos    int64 // read up to here
@@ -67,8 +69,13 @@ func newPlan(f *os.File, id string, size int64, widest int, maxBlock int64, resu
 		least = (n + blockMin - 1) / blockMin * blockMin
 	}
 	most := max(least, maxBlock)
+	first := most
+	if resumed {
+		// The life before was cut short. Where that happens again and again, on a slow link, large blocks would never be there.
+		first = least
+	}
 	return &plan{
-		file: f, id: id, size: size, least: least, most: most, block: most, listed: !resumed, there: map[int64][]block{},
+		file: f, id: id, size: size, least: least, most: most, block: first, listed: !resumed, there: map[int64][]block{},
 		whole: md5.New(), buffer: make([]byte, readSize), width: widest, widest: widest, //nolint:gosec // see the import
 	}
 }
@@ -79,7 +86,7 @@ func (p *plan) close() { _ = p.file.Close() }
 func (p *plan) restart() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.pos, p.redo, p.done, p.listed, p.there = 0, nil, nil, false, map[int64][]block{}
+	p.pos, p.redo, p.done, p.listed, p.there, p.starts = 0, nil, nil, false, map[int64][]block{}, nil
 	p.whole.Reset()
 }
 
@@ -102,6 +109,11 @@ func (p *plan) found(name string) {
 		return
 	}
 	p.there[b.off] = append(p.there[b.off], b)
+}
+
+// heard notes that all was found that is there.
+func (p *plan) heard() {
+	p.listed, p.starts = true, slices.Sorted(maps.Keys(p.there))
 }
 
 // next returns the next block to send; or one that the storage has, with isThere; or io.EOF.
@@ -132,6 +144,8 @@ func (p *plan) next() (b block, isThere bool, err error) {
 	known := p.there[p.pos]
 	if len(known) > 0 {
 		b.size = slices.MaxFunc(known, func(a, b block) int { return cmp.Compare(a.size, b.size) }).size
+	} else if next := p.nextKnown(); next > p.pos {
+		b.size = min(b.size, next-p.pos) // a gap; what follows is there
 	}
 	if err := p.read(&b, p.whole); err != nil {
 		return b, false, err
@@ -142,6 +156,17 @@ func (p *plan) next() (b block, isThere bool, err error) {
 		return b, true, nil
 	}
 	return b, false, nil
+}
+
+// nextKnown returns where the next block begins that the storage has, from the present position on; 0 for none.
+func (p *plan) nextKnown() int64 {
+	for len(p.starts) > 0 && p.starts[0] < p.pos {
+		p.starts = p.starts[1:]
+	}
+	if len(p.starts) == 0 {
+		return 0
+	}
+	return p.starts[0]
 }
 
 // read computes a block's checksum, and has sum, if any, see the bytes.
@@ -157,6 +182,20 @@ func (p *plan) read(b *block, sum io.Writer) error {
 			_, _ = sum.Write(part) // a hash never fails
 		}
 		at += int64(len(part))
+	}
+	return nil
+}
+
+// unchanged reads a block once more. The error says that the file has another content by now, or cannot be read.
+func (p *plan) unchanged(b block) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	now := b
+	if err := p.read(&now, nil); err != nil {
+		return err
+	}
+	if now.crc != b.crc {
+		return &giveUpError{reason: fmt.Sprintf("the file was changed meanwhile: the content from byte %d on is another; upload it again when nobody writes to it", b.off)}
 	}
 	return nil
 }

@@ -315,11 +315,16 @@ func (q *Queue) find(id string) *job {
 // is nil for an upload that is done; for one that is not, it gives the reason, and wraps core.ErrCancelled where it was
 // called off.
 func (q *Queue) Wait(ctx context.Context, id string, progress func(core.Upload)) (core.Upload, error) {
+	q.mu.Lock()
+	j := q.find(id) // it may be forgotten before a slow progress returns
+	q.mu.Unlock()
+	if j == nil {
+		return core.Upload{}, unknown(id)
+	}
 	for {
-		u, changed, err := q.Get(id)
-		if err != nil {
-			return u, err
-		}
+		q.mu.Lock()
+		u, changed := j.view(time.Now()), q.changed
+		q.mu.Unlock()
 		if progress != nil {
 			progress(u)
 		}
@@ -369,6 +374,7 @@ func (q *Queue) Cancel(id, reason string) error {
 	j.say(slog.LevelInfo, "cancelled", "reason", reason)
 	j.saved()
 	j.dropSpool()
+	q.prune() // no run ends as long as all wait
 	return nil
 }
 

@@ -102,7 +102,7 @@ func (j *job) list(ctx context.Context) error {
 	default:
 		return storageError("list blocks", err)
 	}
-	j.plan.listed = true
+	j.plan.heard()
 	return nil
 }
 
@@ -112,6 +112,12 @@ func (j *job) stage(ctx context.Context, b block) error {
 	_, err := j.client.StageBlock(ctx, j.plan.name(b), body, &blockblob.StageBlockOptions{TransactionalValidation: blob.TransferValidationTypeCRC64(b.crc)})
 	if body.err != nil {
 		return readAllError(body.err)
+	}
+	if bloberror.HasCode(err, crcMismatch) {
+		// Damaged on the way, or changed since its checksum was computed; then no further attempt would do.
+		if changed := j.plan.unchanged(b); changed != nil {
+			return changed
+		}
 	}
 	if err != nil {
 		return storageError("send a block", err)
@@ -139,7 +145,8 @@ func (j *job) commit(ctx context.Context) error {
 	return nil
 }
 
-// unchanged looks at the file that was read, and at its path: another one may stand there by now.
+// unchanged looks at the file that is being read. That another one stands at its path by now, as after a rotation of logs,
+// does no harm: the one that was taken on is uploaded.
 func (j *job) unchanged() error {
 	now, err := lookAt(j.plan.file)
 	if err == nil {

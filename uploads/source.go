@@ -35,7 +35,7 @@ func (f facts) differs(other facts) string {
 
 // open opens a regular file.
 func open(path string) (*os.File, facts, error) {
-	// Looked at before it is opened: a pipe would wait for its other end.
+	// Looked at before it is opened: to open a device may have effects.
 	info, err := os.Stat(path)
 	if err != nil {
 		return nil, facts{}, reason(err)
@@ -43,7 +43,7 @@ func open(path string) (*os.File, facts, error) {
 	if !info.Mode().IsRegular() {
 		return nil, facts{}, errors.New("it is not a regular file")
 	}
-	f, err := os.Open(path)
+	f, err := os.OpenFile(path, os.O_RDONLY|openAtOnce, 0)
 	if err != nil {
 		return nil, facts{}, reason(err)
 	}

@@ -62,7 +62,7 @@ func (q *Queue) AddStream(ctx context.Context, blobName, owner string, next func
 			return core.Upload{}, fmt.Errorf("upload a stream: %w", readErr)
 		}
 	}
-	if err := errors.Join(f.Sync(), f.Close()); err != nil {
+	if err := errors.Join(f.Sync(), f.Close(), syncDir(dir)); err != nil {
 		return core.Upload{}, fmt.Errorf("upload a stream: %w", err)
 	}
 	path, err := filepath.Abs(f.Name())

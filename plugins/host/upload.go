@@ -115,7 +115,10 @@ func (i *inflow) put(d *pluginv1.UploadData) error {
 	case i.end != nil:
 		return errors.New("it sent more of an upload after its end")
 	}
-	if n > 0 {
+	if last := len(i.parts) - 1; last >= 0 && len(i.parts[last])+n <= wire.UploadFrame {
+		i.parts[last] = append(i.parts[last], d.GetData()...) // a part has a cost of its own, however small it is
+		i.held += n
+	} else if n > 0 {
 		i.parts = append(i.parts, d.GetData())
 		i.held += n
 	}

@@ -3,10 +3,13 @@ package http //nolint:revive // see doc.go
 import (
 	"cmp"
 	"context"
+	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"time"
 
+	"github.com/fairlead-iot/fairlead/core"
 	"github.com/fairlead-iot/fairlead/transports/netdial"
 )
 
@@ -15,7 +18,8 @@ const (
 	unacknowledged = 30 * time.Second
 	// writeStall is how long one write, of 64 KiB at most, may take: at less than 1 KiB/s nothing would be gained.
 	writeStall = time.Minute
-	// answerTimeout is how long the storage may take from the last byte of a request to its answer.
+	// answerTimeout is how long the storage may take from the last byte of a request to its answer, and once more to the
+	// answer's end.
 	answerTimeout = time.Minute
 	// idleTimeout is how long an unused connection is kept.
 	idleTimeout = 30 * time.Second
@@ -72,8 +76,35 @@ func NewStorage(cfg StorageConfig) (*Storage, error) {
 	return &Storage{t}, nil
 }
 
-// RoundTrip implements http.RoundTripper.
-func (s *Storage) RoundTrip(r *http.Request) (*http.Response, error) { return s.t.RoundTrip(r) }
+// RoundTrip implements http.RoundTripper. The answer's body ends with an error when it takes longer than a minute.
+func (s *Storage) RoundTrip(r *http.Request) (*http.Response, error) {
+	ctx, cancel := context.WithCancelCause(r.Context())
+	resp, err := s.t.RoundTrip(r.WithContext(ctx))
+	if err != nil {
+		cancel(nil)
+		return nil, err
+	}
+	resp.Body = &timedBody{resp.Body, cancel, time.AfterFunc(answerTimeout, func() { cancel(errAnswerStalled) })}
+	return resp, nil
+}
+
+var errAnswerStalled = fmt.Errorf("the rest of the answer did not come within %v: %w", answerTimeout, core.ErrTimeout)
+
+// timedBody is the body of an answer, which must end in time: a proxy that is well keeps the connection up when what is
+// behind it has fallen silent.
+type timedBody struct {
+	io.ReadCloser
+	cancel context.CancelCauseFunc
+	limit  *time.Timer
+}
+
+// Close implements io.Closer.
+func (b *timedBody) Close() error {
+	b.limit.Stop()
+	err := b.ReadCloser.Close()
+	b.cancel(nil)
+	return err
+}
 
 // CloseIdleConnections closes what is not in use.
 func (s *Storage) CloseIdleConnections() { s.t.CloseIdleConnections() }
