@@ -3,20 +3,11 @@
 package interop_test
 
 import (
-	"bytes"
-	"context"
-	"encoding/json"
-	"errors"
 	"fmt"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
-	"syscall"
 	"testing"
-	"time"
 
 	"github.com/fairlead-iot/fairlead/hub"
 	"github.com/fairlead-iot/fairlead/hub/api"
@@ -33,183 +24,7 @@ func TestTheDeviceGetsOutThroughEveryProxy(t *testing.T) {
 	for _, tool := range []string{"ip", "nsenter"} {
 		findProgram(t, tool, "iproute2 util-linux")
 	}
-	program := filepath.Join(t.TempDir(), "fairlead")
-	if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", program, "../../cmd/runtime").CombinedOutput(); err != nil {
-		t.Fatalf("build: %v\n%s", err, out)
-	}
-	runInNamespace(t, "TestProxiesInsideTheNamespace", builtProgram+"="+program)
-}
-
-// site is the device's end of the cable: a process that holds a network and a mount namespace.
-type site struct {
-	pid string
-}
-
-// newSite lays the cable. In the site the proxies have a name, of both families, and the hub has none.
-func newSite(t *testing.T) *site {
-	t.Helper()
-	holder := exec.CommandContext(t.Context(), "sleep", "infinity")
-	holder.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET | syscall.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL}
-	if err := holder.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		_ = holder.Process.Kill()
-		_ = holder.Wait()
-	})
-	s := &site{pid: fmt.Sprint(holder.Process.Pid)}
-	ip := findProgram(t, "ip", "iproute2")
-	hosts := writeFile(t, filepath.Join(publicDir(t), "hosts"), fmt.Sprintf("127.0.0.1 localhost\n%s %s\n%s %s\n", plantAddr6, proxyName, plantAddr, proxyName), 0o644)
-	for _, line := range []string{
-		ip + " link add plant0 type veth peer name plant1",
-		ip + " link set plant1 netns " + s.pid,
-		ip + " address add " + plantAddr + "/24 dev plant0",
-		ip + " -6 address add " + plantAddr6 + "/64 dev plant0 nodad",
-		ip + " link set plant0 up",
-		s.enter() + ip + " link set lo up",
-		s.enter() + ip + " address add " + deviceAddr + "/24 dev plant1",
-		s.enter() + ip + " -6 address add fd77::2/64 dev plant1 nodad",
-		s.enter() + ip + " link set plant1 up",
-		s.enter() + "mount --make-rprivate /",
-		s.enter() + "mount --bind " + hosts + " /etc/hosts",
-	} {
-		words := strings.Fields(line)
-		if out, err := exec.CommandContext(t.Context(), words[0], words[1:]...).CombinedOutput(); err != nil {
-			t.Fatalf("%s: %v\n%s", line, err, out)
-		}
-	}
-	return s
-}
-
-func (s *site) enter() string { return "nsenter -t " + s.pid + " -m -n -- " }
-
-// fieldDevice is a running fairlead in a site.
-type fieldDevice struct {
-	t    *testing.T
-	dir  string
-	cmd  *exec.Cmd
-	once sync.Once
-	log  safeBuffer
-}
-
-// safeBuffer is written by a process and read by the test.
-type safeBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (b *safeBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.Write(p)
-}
-
-func (b *safeBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.String()
-}
-
-// setup is what a device is given.
-type setup struct {
-	device, secret string // who it is, and the secret file that says so
-	ca             []byte
-	route          string
-	password       string // of the proxy
-}
-
-// noProxies hides what the environment of the test says of proxies.
-var noProxies = []string{"HTTPS_PROXY=", "https_proxy=", "ALL_PROXY=", "all_proxy=", "NO_PROXY=", "no_proxy="}
-
-// run starts the program as c says, with env besides the test's own environment.
-func (s *site) run(t *testing.T, c setup, env ...string) *fieldDevice {
-	t.Helper()
-	d := &fieldDevice{t: t, dir: publicDir(t)}
-	writeFile(t, d.path("secret"), c.secret+"\n", 0o600)
-	writeFile(t, d.path("ca.pem"), string(c.ca), 0o644)
-	writeFile(t, d.path("pw"), c.password+"\n", 0o600)
-	writeFile(t, d.path("fairlead.yaml"), fmt.Sprintf(`version: 1
-device: {%s}
-tls: {extra_ca: {file: ca.pem}}
-transports: [%s]
-outbox: {mode: memory}
-state_dir: state
-plugins: {hostmetrics: {builtin: hostmetrics, settings: {interval: 1h}}}
-log: {level: debug}
-`, c.device, c.route), 0o644)
-	words := append(strings.Fields(s.enter()), os.Getenv(builtProgram), "run", "-c", d.path("fairlead.yaml"))
-	d.cmd = exec.CommandContext(t.Context(), words[0], words[1:]...)
-	d.cmd.Stderr, d.cmd.Env = &d.log, slices.Concat(os.Environ(), noProxies, env)
-	if err := d.cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		d.once.Do(func() {
-			_ = d.cmd.Process.Kill()
-			_ = d.cmd.Wait()
-		})
-		if t.Failed() {
-			t.Logf("its log:\n%s", d.log.String())
-		}
-	})
-	return d
-}
-
-func (d *fieldDevice) path(name string) string { return filepath.Join(d.dir, name) }
-
-// do runs a command on it, by its socket, and returns what is said and the exit code.
-func (d *fieldDevice) do(args ...string) (stdout, stderr string, code int) {
-	d.t.Helper()
-	ctx, cancel := context.WithTimeout(d.t.Context(), 30*time.Second)
-	defer cancel()
-	var out, errs bytes.Buffer
-	cmd := exec.CommandContext(ctx, os.Getenv(builtProgram), append(args, "-c", d.path("fairlead.yaml"))...)
-	cmd.Stdout, cmd.Stderr = &out, &errs
-	err := cmd.Run()
-	if e, ok := errors.AsType[*exec.ExitError](err); ok {
-		return out.String(), errs.String(), e.ExitCode()
-	}
-	if err != nil {
-		d.t.Fatal(err)
-	}
-	return out.String(), errs.String(), 0
-}
-
-// connection is the state and its reason, "" where the runtime does not answer yet.
-func (d *fieldDevice) connection() string {
-	stdout, _, _ := d.do("status", "--json")
-	var s struct {
-		Connection struct {
-			State  string `json:"state"`
-			Reason string `json:"reason"`
-		} `json:"connection"`
-	}
-	if json.Unmarshal([]byte(stdout), &s) != nil {
-		return ""
-	}
-	return s.Connection.State + ": " + s.Connection.Reason
-}
-
-// stop tells it to stop, and wants it to do so in order.
-func (d *fieldDevice) stop() {
-	d.t.Helper()
-	d.once.Do(func() {
-		if err := d.cmd.Process.Signal(syscall.SIGTERM); err != nil {
-			d.t.Error(err)
-		}
-		if err := d.cmd.Wait(); err != nil {
-			d.t.Errorf("it ended with %v, want exit code 0", err)
-		}
-	})
-	log := d.log.String()
-	for _, secret := range []string{proxyPassword, proxyPasswordEscaped, plainPassword, "wrong-4711", "Proxy-Authorization"} {
-		if strings.Contains(log, secret) {
-			d.t.Errorf("its log shows %q", secret)
-		}
-	}
-	if strings.Contains(log, "panic:") || strings.Contains(log, "goroutine ") {
-		d.t.Error("it panicked")
-	}
+	runInNamespace(t, "TestProxiesInsideTheNamespace", builtProgram+"="+build(t, "../../cmd/runtime"))
 }
 
 // column is a way to the hub that every proxy has to carry.
@@ -227,6 +42,28 @@ var columns = []column{
 	{name: "mqtt", route: "use: mqtt", port: 8883, kind: "blocked"},
 	{name: "mqttws", route: "use: mqttws", port: 443, kind: "blocked"},
 	{name: "provisioning", route: "use: mqtt", port: 8883, kind: "transient", provisions: true, only: []string{"squid Basic", "TLS", "microsocks with a password", "wrong password", "down", "garbage"}},
+}
+
+// setup is what a device is given.
+type setup struct {
+	who, secret string // who it is, and the secret file that says so
+	ca          []byte
+	route       string
+	password    string // of the proxy
+}
+
+// device makes a device of it.
+func (c setup) device(t *testing.T) *fieldDevice {
+	t.Helper()
+	return newFieldDevice(t, map[string]string{"secret": c.secret + "\n", "ca.pem": string(c.ca), "pw": c.password + "\n", "fairlead.yaml": fmt.Sprintf(`version: 1
+device: {%s}
+tls: {extra_ca: {file: ca.pem}}
+transports: [%s]
+outbox: {mode: memory}
+state_dir: state
+plugins: {hostmetrics: {builtin: hostmetrics, settings: {interval: 1h}}}
+log: {level: debug}
+`, c.who, c.route)})
 }
 
 // device registers the column's device, which has its name, and returns what the configuration says of it, and its secret.
@@ -264,7 +101,7 @@ func TestProxiesInsideTheNamespace(t *testing.T) {
 	setups := map[string]setup{}
 	for _, c := range columns {
 		text, secret := c.device(h)
-		setups[c.name] = setup{device: text, secret: secret, ca: ca}
+		setups[c.name] = setup{who: text, secret: secret, ca: ca}
 	}
 	for i, row := range proxyRows(columns[0], authority) {
 		t.Run(row.name, func(t *testing.T) {
@@ -277,7 +114,8 @@ func TestProxiesInsideTheNamespace(t *testing.T) {
 				with.route, with.password = "{"+c.route+", "+row.options+"}", row.password
 				t.Run(c.name, func(t *testing.T) {
 					t.Parallel() // the proxy carries them side by side
-					d := s.run(t, with, row.env...)
+					d := with.device(t)
+					d.start(s, row.env...)
 					defer d.stop()
 					if row.want != "" {
 						d.wantRefusal(row.want, c.kind)
