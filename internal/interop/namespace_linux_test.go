@@ -29,7 +29,7 @@ const (
 // nobody else listens, and a mount namespace of its own, where names may mean something else.
 func runInNamespace(t *testing.T, test string, env ...string) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 8*time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, os.Args[0], "-test.run=^"+test+"$", "-test.v")
 	cmd.Env = append(os.Environ(), append(env, insideNamespace+"="+test)...)

@@ -4,6 +4,7 @@ package interop_test
 
 import (
 	"fmt"
+	"maps"
 	"os"
 	"slices"
 	"strings"
@@ -32,6 +33,8 @@ type column struct {
 	name, route string // route is that of the configuration, without the proxy
 	port        int    // that the proxy is asked for
 	kind        string // of a failure, in the log
+	// uploads: it goes by HTTPS, and without a session; signed is by a certificate.
+	uploads, signed bool
 	// provisions: the device learns from the provisioning service who it is, by the same way. only are the rows for which
 	// that is tried; nil is all.
 	provisions bool
@@ -42,38 +45,54 @@ var columns = []column{
 	{name: "mqtt", route: "use: mqtt", port: 8883, kind: "blocked"},
 	{name: "mqttws", route: "use: mqttws", port: 443, kind: "blocked"},
 	{name: "provisioning", route: "use: mqtt", port: 8883, kind: "transient", provisions: true, only: []string{"squid Basic", "TLS", "microsocks with a password", "wrong password", "down", "garbage"}},
+	{name: "https", port: 443, kind: "blocked", uploads: true},
+	{name: "https with a certificate", port: 443, kind: "blocked", uploads: true, signed: true, only: []string{
+		"direct", "squid", "squid Basic", "squid Digest", "squid NTLM", "tinyproxy", "tinyproxy Basic", "TLS", "microsocks", "microsocks with a password", "dante",
+		"the environment's", "wrong password", "down", "garbage", "a bare 407",
+	}},
 }
 
-// setup is what a device is given.
-type setup struct {
-	who, secret string // who it is, and the secret file that says so
-	ca          []byte
-	route       string
-	password    string // of the proxy
-}
+// id is the device's name at the hub.
+func (c column) id() string { return strings.ReplaceAll(c.name, " ", "-") }
 
-// device makes a device of it.
-func (c setup) device(t *testing.T) *fieldDevice {
+// identity registers the column's device, and returns what the configuration says of it, and the files that this names.
+func (c column) identity(t *testing.T, h *hubtest.Hub) (device string, files map[string]string) {
 	t.Helper()
-	return newFieldDevice(t, map[string]string{"secret": c.secret + "\n", "ca.pem": string(c.ca), "pw": c.password + "\n", "fairlead.yaml": fmt.Sprintf(`version: 1
+	switch {
+	case c.provisions:
+		key := h.AddEnrollment(api.Enrollment{RegistrationID: c.id()}).Attestation.SymmetricKey.PrimaryKey
+		return fmt.Sprintf("provisioning: {id_scope: %s, registration_id: %s, symmetric_key: {file: secret}}", h.IDScope(), c.id()), map[string]string{"secret": key + "\n"}
+	case c.signed:
+		cert := hubtest.SelfSigned(t, c.id())
+		thumbprint := hubtest.Thumbprint(cert)
+		if _, err := h.CreateDevice(api.Device{DeviceID: c.id(), Authentication: api.Authentication{Type: api.AuthSelfSigned, X509Thumbprint: api.X509Thumbprint{PrimaryThumbprint: &thumbprint}}}); err != nil {
+			t.Fatal(err)
+		}
+		text, key := hubtest.CertificatePEM(t, cert)
+		return fmt.Sprintf("x509: {hostname: %s, device_id: %s, cert_file: cert.pem, key_file: key.pem}", hubName, c.id()), map[string]string{"cert.pem": string(text), "key.pem": string(key)}
+	default:
+		return "connection_string: {file: secret}", map[string]string{"secret": h.AddDevice(c.id()) + "\n"}
+	}
+}
+
+// network is what the configuration says of the way out, with a row's options.
+func (c column) network(options string) string {
+	if c.uploads {
+		return "connection: {auto_connect: false}\nuploads: {" + options + "}"
+	}
+	return "transports: [{" + c.route + ", " + options + "}]"
+}
+
+// fieldConfig is the configuration of a device that has a plugin of its own: who it is, and its way out.
+const fieldConfig = `version: 1
 device: {%s}
 tls: {extra_ca: {file: ca.pem}}
-transports: [%s]
+%s
 outbox: {mode: memory}
 state_dir: state
 plugins: {hostmetrics: {builtin: hostmetrics, settings: {interval: 1h}}}
 log: {level: debug}
-`, c.who, c.route)})
-}
-
-// device registers the column's device, which has its name, and returns what the configuration says of it, and its secret.
-func (c column) device(h *hubtest.Hub) (text, secret string) {
-	if c.provisions {
-		text = fmt.Sprintf("provisioning: {id_scope: %s, registration_id: %s, symmetric_key: {file: secret}}", h.IDScope(), c.name)
-		return text, h.AddEnrollment(api.Enrollment{RegistrationID: c.name}).Attestation.SymmetricKey.PrimaryKey
-	}
-	return "connection_string: {file: secret}", h.AddDevice(c.name)
-}
+`
 
 // proxyRow is a row of the matrix: a proxy, how the device is to use it, and what comes of it.
 type proxyRow struct {
@@ -83,6 +102,7 @@ type proxyRow struct {
 	password string
 	env      []string
 	want     string // the state's reason; "" is through
+	isDirect bool   // nobody but the device resolves names
 }
 
 // TestProxiesInsideTheNamespace is the process of the test above.
@@ -91,37 +111,52 @@ func TestProxiesInsideTheNamespace(t *testing.T) {
 		t.Skip("runs only as a process of TestTheDeviceGetsOutThroughEveryProxy")
 	}
 	raiseLoopback(t)
-	nameLoopback(t, hubName, provisioningName)
+	nameLoopback(t, hubName, provisioningName, accountName)
 	s := newSite(t)
 	h := hubtest.Start(t, hubtest.WithConfig(func(c *hub.Config) {
-		c.Hostnames, c.Bind, c.MQTTPort, c.HTTPSPort = []string{hubName, provisioningName}, "0.0.0.0", 8883, 443
+		c.Hostnames, c.Bind, c.MQTTPort, c.HTTPSPort = []string{hubName, provisioningName, accountName}, "0.0.0.0", 8883, 443
 	}))
 	authority := transporttest.NewAuthority(t, "plant")
 	ca := append(h.CAPEM(), authority.PEM...)
-	setups := map[string]setup{}
+	type identity struct {
+		device string
+		files  map[string]string
+	}
+	identities := map[string]identity{}
 	for _, c := range columns {
-		text, secret := c.device(h)
-		setups[c.name] = setup{who: text, secret: secret, ca: ca}
+		device, files := c.identity(t, h)
+		files["ca.pem"] = string(ca)
+		identities[c.name] = identity{device, files}
 	}
 	for i, row := range proxyRows(columns[0], authority) {
 		t.Run(row.name, func(t *testing.T) {
 			row.start(t)
+			if row.isDirect {
+				s.name(t, plantAddr, accountName)
+			}
 			for _, c := range columns {
 				if c.only != nil && !slices.Contains(c.only, row.name) {
 					continue
 				}
-				row, with := proxyRows(c, authority)[i], setups[c.name]
-				with.route, with.password = "{"+c.route+", "+row.options+"}", row.password
+				row, who := proxyRows(c, authority)[i], identities[c.name]
 				t.Run(c.name, func(t *testing.T) {
 					t.Parallel() // the proxy carries them side by side
-					d := with.device(t)
+					files := maps.Clone(who.files)
+					files["pw"] = row.password + "\n"
+					files["fairlead.yaml"] = fmt.Sprintf(fieldConfig, who.device, c.network(row.options))
+					d := newFieldDevice(t, files)
 					d.start(s, row.env...)
 					defer d.stop()
-					if row.want != "" {
+					switch {
+					case c.uploads && row.want != "":
+						d.wantUploadRefused(row.want, c.kind)
+					case c.uploads:
+						d.wantUploaded(h, c.id(), row.name)
+					case row.want != "":
 						d.wantRefusal(row.want, c.kind)
-						return
+					default:
+						d.wantThrough(h, c.id(), c.name+" through "+row.name)
 					}
-					d.wantThrough(h, c.name, c.name+" through "+row.name)
 				})
 			}
 		})
@@ -148,8 +183,13 @@ func proxyRows(c column, authority *transporttest.Authority) []proxyRow {
 	if c.port == 443 {
 		forbidden = ""
 	}
+	const noNames = "a proxy without SOCKS 4a, such as dante, reaches addresses only, no names (code 91)"
+	nameless := ""
+	if c.uploads {
+		nameless = noNames // the hub has an address, but the storage has a name
+	}
 	return []proxyRow{
-		{name: "direct", start: none, options: "address: " + plantAddr},
+		{name: "direct", start: none, options: "address: " + plantAddr, isDirect: true},
 		{name: "squid", start: squid(squidOpen), options: proxy("HTTP", 3128, "")},
 		{name: "squid by IPv6", start: func(t *testing.T) { startSquid(t, "["+plantAddr6+"]:3128", squidOpen) }, options: proxy("HTTP", 3128, "")},
 		{name: "squid Basic", start: squid(squidBasic), options: proxy("HTTP", 3128, user), password: proxyPassword},
@@ -164,9 +204,9 @@ func proxyRows(c column, authority *transporttest.Authority) []proxyRow {
 		{name: "microsocks", start: func(t *testing.T) { startMicrosocks(t, at(1080)) }, options: proxy("SOCKS5", 1080, "")},
 		{name: "microsocks with a password", start: func(t *testing.T) { startMicrosocks(t, at(1080), "-u", proxyUser, "-P", proxyPassword) }, options: proxy("SOCKS5", 1080, user), password: proxyPassword},
 		{name: "dante", start: func(t *testing.T) { startDante(t, at(1081)) }, options: proxy("SOCKS5", 1081, "")},
-		{name: "dante SOCKS4, to an address", start: func(t *testing.T) { startDante(t, at(1081)) }, options: "address: 127.0.0.1, " + proxy("SOCKS4", 1081, "")},
+		{name: "dante SOCKS4, to an address", start: func(t *testing.T) { startDante(t, at(1081)) }, options: "address: 127.0.0.1, " + proxy("SOCKS4", 1081, ""), want: nameless},
 		{name: "the environment's", start: squid(squidBasic), options: "proxy_options: environment", env: []string{"HTTPS_PROXY=http://gw:p%3Aw%20%C3%A4%25%22x@" + proxyName + ":3128", "NO_PROXY=other.example"}},
-		{name: "the environment's, not for this one", start: none, options: "proxy_options: environment, address: " + plantAddr, env: []string{"https_proxy=http://" + proxyName + ":1", "no_proxy=10.77.0.0/24"}},
+		{name: "the environment's, not for this one", start: none, options: "proxy_options: environment, address: " + plantAddr, env: []string{"https_proxy=http://" + proxyName + ":1", "no_proxy=10.77.0.0/24,.blob.core.windows.net"}, isDirect: true},
 
 		{name: "no password", start: squid(squidBasic), options: proxy("HTTP", 3128, ""), want: "407 Proxy Authentication Required: offers Basic; set proxy_username"},
 		{name: "wrong password", start: squid(squidBasic), options: proxy("HTTP", 3128, user), password: wrong, want: "407 Proxy Authentication Required: offers Basic; it refuses the user name or the password: check proxy_username and proxy_password"},
@@ -174,7 +214,7 @@ func proxyRows(c column, authority *transporttest.Authority) []proxyRow {
 		{name: "wrong password, tinyproxy", start: func(t *testing.T) { startTinyproxy(t, at(8888), "BasicAuth gw "+plainPassword) }, options: proxy("HTTP", 8888, user), password: wrong, want: "401 Unauthorized: it refuses the user name or the password"},
 		{name: "wrong password, SOCKS5", start: func(t *testing.T) { startMicrosocks(t, at(1080), "-u", proxyUser, "-P", proxyPassword) }, options: proxy("SOCKS5", 1080, user), password: wrong, want: "it refuses the user name or the password"},
 		{name: "no password, SOCKS5", start: func(t *testing.T) { startMicrosocks(t, at(1080), "-u", proxyUser, "-P", proxyPassword) }, options: proxy("SOCKS5", 1080, ""), want: "set proxy_username and proxy_password"},
-		{name: "no names, SOCKS4", start: func(t *testing.T) { startDante(t, at(1081)) }, options: proxy("SOCKS4", 1081, ""), want: "a proxy without SOCKS 4a, such as dante, reaches addresses only, no names (code 91)"},
+		{name: "no names, SOCKS4", start: func(t *testing.T) { startDante(t, at(1081)) }, options: proxy("SOCKS4", 1081, ""), want: noNames},
 		{name: "port 443 only", start: squid(squid443), options: proxy("HTTP", 3128, ""), want: forbidden},
 		{name: "down", start: none, options: proxy("HTTP", 3128, ""), want: "connection refused"},
 		{name: "no such name", start: none, options: "proxy_options: {proxy_type: HTTP, proxy_addr: nowhere.plant, proxy_port: 3128}", want: "proxy nowhere.plant:3128: dns: lookup nowhere.plant"},
