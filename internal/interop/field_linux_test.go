@@ -226,12 +226,18 @@ func (d *fieldDevice) stop() {
 		}
 	})
 	log := d.log.String()
-	for _, secret := range []string{proxyPassword, proxyPasswordEscaped, plainPassword, "wrong-4711", "Proxy-Authorization"} {
-		if strings.Contains(log, secret) {
-			d.t.Errorf("its log shows %q", secret)
-		}
-	}
+	d.wantNoSecret("its log", log)
 	if strings.Contains(log, "panic:") || strings.Contains(log, "goroutine ") {
 		d.t.Error("it panicked")
+	}
+}
+
+// wantNoSecret wants no password of a proxy in what it said.
+func (d *fieldDevice) wantNoSecret(where, text string) {
+	d.t.Helper()
+	for _, secret := range []string{proxyPassword, proxyPasswordEscaped, plainPassword, "wrong-4711", "Proxy-Authorization"} {
+		if strings.Contains(text, secret) {
+			d.t.Errorf("%s shows %q", where, secret)
+		}
 	}
 }

@@ -70,6 +70,8 @@ func (d *fieldDevice) wantUploadRefused(want, kind string) {
 	if !strings.Contains(d.log.String(), "kind="+kind) {
 		d.t.Errorf("the failure is not of kind %s", kind)
 	}
+	d.wantNoSecret("upload --wait", stderr.String())
+	d.wantNoSecret("events", d.must("events"))
 	d.must("upload", "--cancel", id)
 	_ = follower.Wait() // its exit code tells
 	if code := follower.ProcessState.ExitCode(); code != 1 || !strings.HasSuffix(stderr.String(), "upload "+id+" cancelled: cancelled by the operator\n") || stdout.String() != "" {

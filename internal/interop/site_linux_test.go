@@ -248,23 +248,34 @@ func (d *siteDevice) atHub() []int {
 	return out
 }
 
-// checkNumbers wants those of each start at the hub without a gap, in order, and with them each that was accepted. A number
-// may come again, when a session gave way to another.
-func (d *siteDevice) checkNumbers(starts int) {
-	d.t.Helper()
-	const perStart = 1_000_000 // as internal/faults/numbers counts
-	all := d.atHub()
-	next, again := make([]int, starts), 0
-	for _, n := range all {
+// perStart is how far apart the numbers of two starts begin, as internal/faults/numbers counts.
+const perStart = 1_000_000
+
+// countNumbers says how many numbers of each start came, and how many came again: when a session gives way to another they
+// may. Of each start they must come in order, from its first on, without a gap.
+func countNumbers(hub []int, starts int) (each []int, again int, err error) {
+	each = make([]int, starts)
+	for _, n := range hub {
 		start, n := n/perStart, n%perStart
 		switch {
-		case start >= starts || n > next[start]:
-			d.t.Fatalf("number %d of start %d came to the hub where %v were next", n, start, next)
-		case n < next[start]:
+		case start >= starts || n > each[start]:
+			return each, again, fmt.Errorf("number %d of start %d came to the hub after %v", n, start, each)
+		case n < each[start]:
 			again++
 		default:
-			next[start]++
+			each[start]++
 		}
+	}
+	return each, again, nil
+}
+
+// checkNumbers wants those of each start at the hub without a gap, and with them each that was accepted.
+func (d *siteDevice) checkNumbers(starts int) {
+	d.t.Helper()
+	all := d.atHub()
+	next, again, err := countNumbers(all, starts)
+	if err != nil {
+		d.t.Fatal(err)
 	}
 	d.t.Logf("%s%v numbers of %d starts without a gap, %d came again", measured, next, starts, again)
 	data, err := os.ReadFile(d.path("state", "plugins", "numbers", "accepted"))
@@ -291,6 +302,27 @@ func (d *siteDevice) checkNumbers(starts int) {
 	for line := range strings.Lines(string(refused)) {
 		if !strings.Contains(line, "stop") { // those in flight at the end of a start
 			d.t.Errorf("a number was refused: %s", line)
+		}
+	}
+}
+
+func TestGapsAreSeen(t *testing.T) {
+	for _, tt := range []struct {
+		name  string
+		hub   []int
+		each  string
+		again int
+		isBad bool
+	}{
+		{"all is well", []int{0, 1, perStart, perStart + 1, perStart + 2}, "[2 3]", 0, false},
+		{"some came again", []int{0, 1, 2, 1, 2, 3}, "[4 0]", 2, false},
+		{"a gap", []int{0, 2}, "[1 0]", 0, true},
+		{"no first one", []int{perStart + 1}, "[0 0]", 0, true},
+		{"a start too many", []int{2 * perStart}, "[0 0]", 0, true},
+	} {
+		each, again, err := countNumbers(tt.hub, 2)
+		if fmt.Sprint(each) != tt.each || again != tt.again || (err != nil) != tt.isBad {
+			t.Errorf("%s: %v, %d again, %v", tt.name, each, again, err)
 		}
 	}
 }
