@@ -119,7 +119,7 @@ func schema() *field {
 		}},
 		{name: "uploads", kind: sectionKind, doc: "Uploads of files to the storage behind the hub.", fields: []field{
 			proxyField("The proxy for uploads: none, environment (HTTPS_PROXY, else ALL_PROXY, and NO_PROXY), or a section."),
-			{name: "port", kind: intKind, def: "443", min: 1, max: 65535, env: true, doc: "TCP port of the hub's HTTPS, by which it is asked where to upload to."},
+			{name: "port", kind: intKind, def: "443", min: 1, max: 65535, env: true, doc: "TCP port of the hub's HTTPS, by which it is asked where to upload to. Where neither it nor address is given both are those of the first mqttws route."},
 			{name: "address", kind: stringKind, check: checkHost, env: true, doc: "Address or host name to dial for it instead of asking DNS for the hub's name, which is still the one that the certificate must bear."},
 			{name: "files", kind: intKind, def: "2", min: 1, max: maxUploads, env: true, doc: "How many files are uploaded at once; the others wait in order."},
 			{name: "blocks", kind: intKind, def: "4", min: 1, max: 32, env: true, doc: "How many blocks of a file are under way at once, of up to 4 MiB each."},

@@ -38,8 +38,9 @@ func newDemoCommand() *cobra.Command {
 		Short: "Show everything once: a hub, a device and a plugin, on this machine alone",
 		Long: `Start an embedded IoT hub, a device connected to it and the hostmetrics plugin in a
 process of its own, and show what flows: telemetry, a method call, a message to
-the device, a change of the desired properties and its confirmation, and a cut
-link. Exits 0 only if each happened and both sides count the same.`,
+the device, a change of the desired properties and its confirmation, a file that
+is uploaded, and a cut link. Exits 0 only if each happened and both sides count
+the same.`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if length < demoMin {
@@ -77,6 +78,7 @@ type demoSummary struct {
 	ReportedVersion       int64    `json:"reported_version"`
 	PluginPID             int      `json:"plugin_pid"`
 	Reconnects            uint64   `json:"reconnects"`
+	FilesUploaded         uint64   `json:"files_uploaded"`
 	Hub                   demoHub  `json:"hub"`
 	Missing               []string `json:"missing,omitempty"`
 	Seconds               float64  `json:"seconds"`
@@ -90,6 +92,7 @@ type demoHub struct {
 	DesiredVersion    int64  `json:"desired_version"`
 	ReportedVersion   int64  `json:"reported_version"`
 	Reconnects        uint64 `json:"reconnects"`
+	FilesUploaded     uint64 `json:"files_uploaded"` // whose notifications wait for a service
 }
 
 // demo is one run of the demo.
@@ -160,10 +163,13 @@ func (d *demo) configure(dir string) (*config.Config, error) {
 	if err != nil {
 		return nil, fmt.Errorf("get the connection string: %w", err)
 	}
-	_, port, err := net.SplitHostPort(d.hub.MQTTAddr().String())
-	if err != nil {
-		return nil, fmt.Errorf("read the hub's address: %w", err)
+	var ports [2]string
+	for i, addr := range []net.Addr{d.hub.MQTTAddr(), d.hub.HTTPSAddr()} {
+		if _, ports[i], err = net.SplitHostPort(addr.String()); err != nil {
+			return nil, fmt.Errorf("read the hub's address: %w", err)
+		}
 	}
+	ca := strconv.Quote(filepath.Join(dir, "ca.pem"))
 	files := map[string]string{
 		"device.cs": secret,
 		"ca.pem":    string(d.hub.CAPEM()),
@@ -171,9 +177,11 @@ func (d *demo) configure(dir string) (*config.Config, error) {
 device:
   connection_string: {file: ` + strconv.Quote(filepath.Join(dir, "device.cs")) + `}
 tls:
-  server_verification_cert: {file: ` + strconv.Quote(filepath.Join(dir, "ca.pem")) + `}
+  server_verification_cert: {file: ` + ca + `}
+  extra_ca: {file: ` + ca + `} # of the storage
 transports:
-  - {use: mqtt, port: ` + port + `, address: 127.0.0.1}
+  - {use: mqtt, port: ` + ports[0] + `, address: 127.0.0.1}
+uploads: {port: ` + ports[1] + `, address: 127.0.0.1}
 plugins:
   ` + demoPlugin + `:
     builtin: hostmetrics
@@ -220,6 +228,7 @@ func (d *demo) show(ctx context.Context) (engine.Status, error) {
 	d.showMethod(ctx)
 	d.showMessage(ctx)
 	d.showDesired(ctx)
+	d.showUpload(ctx)
 	d.showCut(ctx, e, telemetry)
 	<-ctx.Done()
 	// What the last moment has begun is let come to its end: the counts of both sides are compared.

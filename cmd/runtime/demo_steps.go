@@ -1,10 +1,12 @@
 package main
 
 import (
+	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/http"
 	"time"
 
 	"github.com/fairlead-iot/fairlead/core"
@@ -106,6 +108,57 @@ func (d *demo) showDesired(ctx context.Context) {
 	}
 }
 
+// showUpload has the plugin upload a file on a method call, and waits until the hub tells services of it.
+func (d *demo) showUpload(ctx context.Context) {
+	const name, samples = "figures.jsonl", 20
+	began := time.Now()
+	r, err := d.hub.InvokeMethod(ctx, demoDevice, "record", map[string]any{"name": name, "samples": samples, "interval": "50ms"})
+	if err != nil || r.Status != http.StatusAccepted {
+		d.miss("a file to upload", fmt.Errorf("status %d: %w", r.Status, err))
+		return
+	}
+	d.say("hub", "method record answered %d: the plugin uploads %s while it measures", r.Status, name)
+	var n api.FileNotification
+	if d.await(ctx, "the notification of an uploaded file", func() bool {
+		all := d.hub.FileNotifications(demoDevice)
+		if len(all) > 0 {
+			n = all[0]
+		}
+		return len(all) > 0
+	}) != nil {
+		return
+	}
+	d.say("hub", "file notification: %s, %d bytes, after %v", n.BlobName, n.BlobSizeInBytes, time.Since(began).Round(10*time.Millisecond))
+	content, _, err := d.hub.OpenFile(ctx, demoDevice, name)
+	if err != nil {
+		d.miss("the uploaded file", err)
+		return
+	}
+	defer content.Close() //nolint:errcheck // it was read
+	lines := 0
+	for s := bufio.NewScanner(content); s.Scan(); lines++ {
+		if !json.Valid(s.Bytes()) {
+			break
+		}
+	}
+	if lines != samples {
+		d.miss("the content of the uploaded file", fmt.Errorf("%d lines of figures, want %d", lines, samples))
+	}
+	if d.await(ctx, "the reported end of the upload", func() bool {
+		twin, err := d.hub.Twin(demoDevice)
+		if err != nil {
+			return false
+		}
+		var reported map[string]struct {
+			Upload struct{ State string }
+		}
+		b, err := json.Marshal(map[string]any{demoPlugin: twin.Properties.Reported[demoPlugin]})
+		return err == nil && json.Unmarshal(b, &reported) == nil && reported[demoPlugin].Upload.State == "done"
+	}) == nil {
+		d.say("hub", "reported: the plugin knows that its upload is done")
+	}
+}
+
 // showCut cuts the link as a bad network does, and changes the desired properties meanwhile.
 func (d *demo) showCut(ctx context.Context, e *engine.Engine, seen <-chan api.Message) {
 	before, err := e.Status(ctx)
@@ -144,7 +197,14 @@ func twinVersion(section any) int64 {
 // summary compares what both sides counted.
 func (d *demo) summary(s engine.Status) (demoSummary, error) {
 	n := s.Machine.Counters
+	uploaded := uint64(0)
+	for _, u := range d.device.client.Uploads().List() {
+		if u.State == core.UploadDone {
+			uploaded++
+		}
+	}
 	out := demoSummary{
+		FilesUploaded:         uploaded,
 		TelemetryAcknowledged: n.Acknowledged, MethodsAnswered: n.MethodsAnswered, C2DCompleted: n.MessagesCompleted,
 		DesiredVersion: s.Machine.DesiredVersion, ReportedVersion: s.ReportedVersion, PluginPID: s.Plugins[1].PID,
 		Reconnects: n.Sessions - 1 - n.Renewals, Seconds: time.Since(d.began).Seconds(),
@@ -168,17 +228,17 @@ func (d *demo) summary(s engine.Status) (demoSummary, error) {
 	out.Hub = demoHub{
 		TelemetryReceived: uint64(len(ids)), MethodsAnswered: uint64(h.MethodsAnswered), C2DCompleted: uint64(h.C2DCompleted),
 		DesiredVersion: twinVersion(twin.Properties.Desired), ReportedVersion: twinVersion(twin.Properties.Reported),
-		Reconnects: uint64(h.Connects) - 1 - n.Renewals,
+		Reconnects: uint64(h.Connects) - 1 - n.Renewals, FilesUploaded: uint64(len(d.hub.FileNotifications(demoDevice))),
 	}
-	own := demoHub{out.TelemetryAcknowledged, out.MethodsAnswered, out.C2DCompleted, out.DesiredVersion, out.ReportedVersion, out.Reconnects}
+	own := demoHub{out.TelemetryAcknowledged, out.MethodsAnswered, out.C2DCompleted, out.DesiredVersion, out.ReportedVersion, out.Reconnects, out.FilesUploaded}
 	if own != out.Hub {
 		d.miss("the same counts on both sides", fmt.Errorf("device %+v, hub %+v", own, out.Hub))
 	}
 	if out.Reconnects == 0 {
 		d.miss("a reconnect", errors.New("the cut was not noticed"))
 	}
-	d.say("both", "%d telemetry messages acknowledged, %d methods answered, %d messages completed, desired version %d, reported version %d, %d reconnects",
-		out.TelemetryAcknowledged, out.MethodsAnswered, out.C2DCompleted, out.DesiredVersion, out.ReportedVersion, out.Reconnects)
+	d.say("both", "%d telemetry messages acknowledged, %d methods answered, %d messages completed, desired version %d, reported version %d, %d reconnects, %d files uploaded",
+		out.TelemetryAcknowledged, out.MethodsAnswered, out.C2DCompleted, out.DesiredVersion, out.ReportedVersion, out.Reconnects, out.FilesUploaded)
 	out.Missing = d.missing
 	out.OK = len(d.missing) == 0
 	if !out.OK {

@@ -165,15 +165,10 @@ func doctorConfig(c *config.Config) (doctor.Config, error) {
 	return cfg, err
 }
 
-// httpsWay is that of uploads to the hub, which has HTTPS where it has WebSocket.
+// httpsWay is that of uploads to the hub.
 func httpsWay(c *config.Config, like mqtt.Config) (doctor.Route, error) {
-	like.Port = 0
-	for _, t := range c.Transports {
-		if t.Use == config.UseWebSocket {
-			like.Port, like.Address = t.Port, t.Address
-			break
-		}
-	}
+	like.Port, like.Address = httpsEndpoint(c)
+	like.Renegotiate = true
 	var err error
 	like.Proxy, err = makeProxy(c, "uploads.proxy_options", c.Uploads.Proxy)
 	return doctor.Route{Name: "https", Use: doctor.UseHTTPS, ToHub: true, Dial: like}, err

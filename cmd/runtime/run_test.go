@@ -101,11 +101,11 @@ func TestTheDemoShowsEachStepAndBothSidesCountTheSame(t *testing.T) {
 	if !s.OK || len(s.Missing) > 0 {
 		t.Errorf("not every step happened: %s", last)
 	}
-	own := demoHub{s.TelemetryAcknowledged, s.MethodsAnswered, s.C2DCompleted, s.DesiredVersion, s.ReportedVersion, s.Reconnects}
+	own := demoHub{s.TelemetryAcknowledged, s.MethodsAnswered, s.C2DCompleted, s.DesiredVersion, s.ReportedVersion, s.Reconnects, s.FilesUploaded}
 	if own != s.Hub {
 		t.Errorf("the runtime counted %+v, the hub %+v", own, s.Hub)
 	}
-	if s.TelemetryAcknowledged < 3 || s.MethodsAnswered != 1 || s.C2DCompleted != 1 || s.DesiredVersion != 2 || s.Reconnects == 0 || s.PluginPID == 0 {
+	if s.TelemetryAcknowledged < 3 || s.MethodsAnswered != 2 || s.C2DCompleted != 1 || s.DesiredVersion != 2 || s.FilesUploaded != 1 || s.Reconnects == 0 || s.PluginPID == 0 {
 		t.Errorf("counts are not those of ten seconds: %s", last)
 	}
 	t.Log(last)

@@ -1,11 +1,13 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"os"
 	"path/filepath"
 
+	"github.com/fairlead-iot/fairlead/config"
 	"github.com/fairlead-iot/fairlead/core"
 	"github.com/fairlead-iot/fairlead/device"
 	"github.com/fairlead-iot/fairlead/internal/control"
@@ -24,6 +26,7 @@ const (
 // uploads says how files are uploaded. trust is for the hub; storage accounts are checked against the roots and extra_ca.
 func (rt *running) uploads(cfg *device.Config, trust netdial.TLSConfig) error {
 	c := rt.cfg
+	port, address := httpsEndpoint(c)
 	spool := filepath.Join(c.StateDir, spoolDir)
 	if err := os.MkdirAll(spool, 0o700); err != nil {
 		return fmt.Errorf("make the directory of uploads: %w", err)
@@ -39,7 +42,7 @@ func (rt *running) uploads(cfg *device.Config, trust netdial.TLSConfig) error {
 	cfg.Files = func(id core.Identity, source core.CredentialSource) (core.FileService, error) {
 		client, err := http.New(http.Config{
 			Identity: id, Credentials: source, UserAgent: userAgent(), ProductInfo: c.Device.ProductInfo,
-			Port: c.Uploads.Port, Address: c.Uploads.Address, TLS: trust, Proxy: proxy, Now: rt.clock.Now,
+			Port: port, Address: address, TLS: trust, Proxy: proxy, Now: rt.clock.Now,
 		})
 		if err != nil {
 			return nil, configProblem(c, "uploads", err)
@@ -51,6 +54,19 @@ func (rt *running) uploads(cfg *device.Config, trust netdial.TLSConfig) error {
 		Blocks: c.Uploads.Blocks, Parallel: c.Uploads.Files, Bandwidth: c.Uploads.Bandwidth,
 	}
 	return nil
+}
+
+// httpsEndpoint says where the hub's HTTPS is. Where neither the port nor the address is given they are those of the first
+// route by WebSocket, which is on the same port.
+func httpsEndpoint(c *config.Config) (port int, address string) {
+	if !c.IsSet("uploads.port") && !c.IsSet("uploads.address") {
+		for _, t := range c.Transports {
+			if t.Use == config.UseWebSocket {
+				return cmp.Or(t.Port, c.Uploads.Port), t.Address
+			}
+		}
+	}
+	return c.Uploads.Port, c.Uploads.Address
 }
 
 // Upload implements control.Backend.

@@ -257,7 +257,7 @@ var bugs = append(routeBugs, []bug{
 			case core.FetchCredential:
 				if m.up == 0 && m.failures > 0 {
 					m.held = []core.Effect{e}
-					m.until = m.now.Add(min(time.Second<<min(m.failures, 10), 10*time.Minute))
+					m.until = m.now.Add(min(time.Second<<min(m.failures, 10), time.Minute))
 					return nil
 				}
 			case core.Close:

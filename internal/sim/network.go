@@ -34,6 +34,7 @@ type link struct {
 	connectedAt core.Instant
 	isClosed    bool // the device has ordered its end
 	isEnded     bool // the device has been told of its end
+	isAsked     bool // CONNECT was ordered
 	isAnswered  bool // CONNECT has been answered, or given up
 	toHub       core.Instant
 	toDevice    core.Instant
@@ -182,9 +183,12 @@ func (w *world) connect(e core.Epoch) {
 			w.fail(OneSession, "epoch %d is to connect before the last session has ended: %v", e, old)
 		}
 	}
+	l.isAsked = true
 	l.toHub = max(l.toHub, w.now.Add(w.way()))
 	w.at(l.toHub, func() {
 		switch {
+		case !l.isIntact && !l.isClosed && w.routes[l.route] != swallowed:
+			w.after(w.way(), func() { w.connectFailed(l, core.Fault{Reason: "connection reset"}) })
 		case l.isIntact && w.routes[l.route] == hollow:
 			l.isIntact = false
 			if w.rng.IntN(2) == 0 {
@@ -254,6 +258,7 @@ func (w *world) cut(l *link, f core.Fault, deviceLearns, hubLearns time.Duration
 	w.at(max(l.toDevice, w.now.Add(deviceLearns)), func() {
 		switch {
 		case l.isClosed || l.isEnded:
+		case !l.isAsked: // nobody reads from it yet: CONNECT will show
 		case l.isConnected:
 			w.sawLoss(l, f)
 			w.excused = true

@@ -17,6 +17,7 @@ type filter struct {
 
 	connected bool
 	where     place
+	answers   int  // packets that the hub sends only to whom it hears; PUBACKs of the short way are not among them
 	kind      byte // of the packet at hand
 	qos       byte
 	shift     uint // of the length's next byte
@@ -108,6 +109,9 @@ func (f *filter) header(b byte) error {
 		}
 	default:
 		return violation("a packet of type %d, which the hub does not send", f.kind)
+	}
+	if f.kind == packetPingresp || f.kind == packetSuback || f.kind == packetPuback {
+		f.answers++
 	}
 	f.where, f.shift, f.length, f.pos, f.id, f.code, f.topic = atLength, 0, 0, 0, 0, 0, 0
 	return nil

@@ -43,6 +43,9 @@ type guard struct {
 	heard   atomic.Int64       // when the hub was heard, as nanoseconds since start
 	partial int                // bytes that came since, of a packet that has not ended
 	start   time.Time
+	// pinged is when the PINGREQ was written that nothing has answered yet, as heard is, 0 for none; trickle are the bytes
+	// that came since.
+	pinged, trickle atomic.Int64
 
 	subsMu sync.Mutex
 	subs   map[uint16]struct{} // SUBSCRIBEs that await their answer
@@ -105,14 +108,35 @@ func (g *guard) abort(cause error) {
 	})
 }
 
-// checkSilence runs on the watch timer.
+// checkSilence runs on the watch timer. Whatever the hub sends is a sign of life, since an answer may wait behind it; but
+// where a ping is not answered, and nearly nothing else comes, the hub is heard without hearing.
 func (g *guard) checkSilence() {
-	silent := time.Since(g.start) - time.Duration(g.heard.Load())
-	if silent < g.idle {
+	now := time.Since(g.start)
+	left := g.idle - (now - time.Duration(g.heard.Load()))
+	if pinged := time.Duration(g.pinged.Load()); pinged > 0 {
+		waited, heard := now-pinged, g.trickle.Load()
+		switch {
+		case waited < pingTimeout:
+			left = min(left, pingTimeout-waited)
+		case heard == 0: // silence, so far
+			left = min(left, pahoTick)
+		case heard < pingTrickle && left > 0 && !g.isBusy(): // else the ping may still wait behind what goes out
+			g.abort(&core.Error{
+				Op: "wait for hub", Kind: core.Transient, Phase: phaseMQTT,
+				Err: fmt.Errorf("a ping was not answered within %v, though the hub was heard: what the device sends does not arrive", pingTimeout),
+			})
+			return
+		default:
+			g.trickle.Store(0)
+			g.pinged.CompareAndSwap(int64(pinged), int64(now))
+			left = min(left, pingTimeout)
+		}
+	}
+	if left > 0 {
 		g.mu.Lock()
 		defer g.mu.Unlock()
 		if !g.ended {
-			g.watch.Reset(g.idle - silent)
+			g.watch.Reset(left)
 		}
 		return
 	}
@@ -122,13 +146,38 @@ func (g *guard) checkSilence() {
 	})
 }
 
+// isBusy reports whether something waits for the connection.
+func (g *guard) isBusy() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.writing || len(g.wbuf) > 0
+}
+
+// notePing begins the wait for the answer to a PINGREQ.
+func (g *guard) notePing() {
+	if !g.pinged.CompareAndSwap(0, int64(time.Since(g.start))) {
+		return
+	}
+	g.trickle.Store(0)
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if !g.ended {
+		g.watch.Reset(pingTimeout) // which looks at the silence too; that is due later
+	}
+}
+
 // Read gives paho the bytes that the filter has passed and kept.
 func (g *guard) Read(p []byte) (int, error) {
 	for g.rpos == g.rend {
 		n, err := g.Conn.Read(g.rbuf)
 		if n > 0 {
+			g.trickle.Add(int64(n))
 			kept, bad := g.filter.feed(g.rbuf[:n])
 			g.hear(n)
+			if len(g.filter.pubacks) > 0 || g.filter.answers > 0 {
+				g.filter.answers = 0
+				g.pinged.Store(0)
+			}
 			if len(g.filter.pubacks) > 0 {
 				g.acked(g.filter.pubacks)
 			}
@@ -219,6 +268,9 @@ func (g *guard) Write(p []byte) (int, error) {
 	}
 	if p[0]>>4 == packetSubscribe {
 		g.noteSubscribe(p)
+	}
+	if p[0]>>4 == packetPingreq {
+		g.notePing()
 	}
 	g.mu.Lock()
 	for !g.ended && len(g.wbuf) > 0 && len(g.wbuf)+len(p) > writeHard {

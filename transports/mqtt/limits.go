@@ -8,6 +8,9 @@ const (
 	defaultKeepAlive = 60 * time.Second
 	// pingTimeout is how long the hub may take to answer a PINGREQ.
 	pingTimeout = 15 * time.Second
+	// pingTrickle is how many bytes must come meanwhile for its answer to be taken for one that waits behind them, on a slow
+	// link: 2 kbit/s. Less is a hub that is heard, and does not hear.
+	pingTrickle = 4 << 10
 	// pahoTick is how late paho may notice that a PINGREQ is due.
 	pahoTick = 5 * time.Second
 	// writeTimeout is how long the connection may take to accept one chunk. Chunks are small so that a slow link, which

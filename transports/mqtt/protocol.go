@@ -53,6 +53,7 @@ const (
 	packetPuback     = 4
 	packetSubscribe  = 8
 	packetSuback     = 9
+	packetPingreq    = 12
 	packetPingresp   = 13
 	packetDisconnect = 14
 

@@ -67,6 +67,18 @@ var silences = []struct {
 			time.Sleep(time.Second)
 		}
 	}, true, true, writeLimit},
+	{"one way: it speaks and does not hear", func(conn net.Conn, cfg *tls.Config) {
+		hub := accepted(conn, cfg)
+		go swallow(hub)
+		const topic = "$iothub/methods/POST/ping/?$rid=1"
+		call := append([]byte{packetPublish << 4, byte(2 + len(topic) + 2), 0, byte(len(topic))}, topic+"{}"...)
+		for {
+			if _, err := hub.Write(call); err != nil {
+				return
+			}
+			time.Sleep(5 * time.Second)
+		}
+	}, true, false, foundSilent},
 	{"a packet byte by byte, without end", func(conn net.Conn, cfg *tls.Config) {
 		hub := accepted(conn, cfg)
 		go swallow(hub)

@@ -41,14 +41,16 @@ type Config struct {
 	Proxy netdial.Proxy
 	// DialContext, if set, takes the place of DNS and TCP.
 	DialContext netdial.ContextDialer
-	// Now is the wall clock against which certificates are checked; nil is time.Now. Learn is netdial.Config's.
-	Now   func() time.Time
-	Learn func(passed time.Time)
+	// Now is the wall clock against which certificates are checked; nil is time.Now. Learn and Renegotiate are
+	// netdial.Config's, the latter for those who speak HTTPS by Dialer.
+	Now         func() time.Time
+	Learn       func(passed time.Time)
+	Renegotiate bool
 	// Logger gets debug lines about what was dropped, and an error line where a message can never be sent; nil is none.
 	Logger *slog.Logger
 
 	// Name is the route's name; "" is "mqtt". Open, if set, takes the place of TCP and TLS: then Address, TLS, Proxy,
-	// DialContext, Now and Learn are not used.
+	// DialContext, Now, Learn and Renegotiate are not used.
 	Name string
 	Open Opener
 }
@@ -132,7 +134,7 @@ func (cfg Config) Dialer(port int) (*netdial.Dialer, error) {
 	host, port := cfg.Endpoint(port)
 	return netdial.New(netdial.Config{
 		Host: host, Port: port, Address: cfg.Address, TLS: cfg.TLS, Proxy: cfg.Proxy,
-		UserTimeout: silence(cfg.KeepAlive), DialContext: cfg.DialContext, Now: cfg.Now, Learn: cfg.Learn,
+		UserTimeout: silence(cfg.KeepAlive), DialContext: cfg.DialContext, Now: cfg.Now, Learn: cfg.Learn, Renegotiate: cfg.Renegotiate,
 	})
 }
 

@@ -357,16 +357,18 @@ func TestAWriteThatIsUnderWayCanBeProlonged(t *testing.T) {
 	stuck := upgrades(speaksMQTT, func(*http.Request, net.Conn, *bufio.Reader) { time.Sleep(time.Minute) })
 	const first, later = 10 * time.Second, 15 * time.Second
 	synctest.Test(t, func(t *testing.T) {
-		start := time.Now()
-		ws := mustBare(t, stuck)
-		_ = ws.SetWriteDeadline(start.Add(first))
-		time.AfterFunc(5*time.Second, func() { _ = ws.SetWriteDeadline(start.Add(later)) })
-		if err := ws.WriteMessage(websocket.BinaryMessage, []byte("x")); err == nil || time.Since(start) != first {
-			t.Errorf("gorilla alone: %v after %v; the defect is gone", err, time.Since(start))
+		if !isRace { // it is one: gorilla keeps the deadline in a field
+			start := time.Now()
+			ws := mustBare(t, stuck)
+			_ = ws.SetWriteDeadline(start.Add(first))
+			time.AfterFunc(5*time.Second, func() { _ = ws.SetWriteDeadline(start.Add(later)) })
+			if err := ws.WriteMessage(websocket.BinaryMessage, []byte("x")); err == nil || time.Since(start) != first {
+				t.Errorf("gorilla alone: %v after %v; the defect is gone", err, time.Since(start))
+			}
+			_ = ws.Close()
 		}
-		_ = ws.Close()
 
-		start = time.Now()
+		start := time.Now()
 		c := mustDial(t, stuck)
 		_ = c.SetWriteDeadline(start.Add(first))
 		time.AfterFunc(5*time.Second, func() { _ = c.SetWriteDeadline(start.Add(later)) })

@@ -7,7 +7,9 @@
 // {"hostmetrics": {"interval": "5s", "select": [...], "version": 7}}; a value that cannot be applied is left out of it and
 // stands in its list "refused" with the reason.
 //
-// Methods: ping answers; snapshot returns the figures of this moment. A cloud-to-device message with the property
+// Methods: ping answers; snapshot returns the figures of this moment; record with {"samples": 10, "interval": "1s", "name":
+// "figures.jsonl"}, all of them optional, answers 202 and uploads that many snapshots as a file while it takes them, and
+// reports {"hostmetrics": {"upload": {"name": "figures.jsonl", "state": "uploading", "percent": 40}}}. A cloud-to-device message with the property
 // command=snapshot has a telemetry message sent at once; others are logged.
 package plugin
 
@@ -47,6 +49,8 @@ type metrics struct {
 	dev       *sdk.Device
 	now       chan struct{} // asks the loop for a message now
 	changed   chan struct{} // tells the loop of a new interval or selection
+	// recordings are those to be made: one may wait for the one before.
+	recordings chan recording
 
 	mu      sync.Mutex
 	desired desired
@@ -57,12 +61,13 @@ type metrics struct {
 func New() *sdk.Plugin {
 	m := &metrics{
 		settings: Settings{Interval: sdk.Duration(time.Minute), Disks: []string{"/"}},
-		ready:    make(chan struct{}), now: make(chan struct{}, 1), changed: make(chan struct{}, 1),
+		ready:    make(chan struct{}), now: make(chan struct{}, 1), changed: make(chan struct{}, 1), recordings: make(chan recording, 1),
 	}
 	p := sdk.New(twinKey)
 	p.Settings(&m.settings)
 	p.HandleMethod("ping", m.ping)
 	p.HandleMethod("snapshot", m.snapshot)
+	p.HandleMethod("record", m.record)
 	p.HandleMessages(m.message)
 	p.HandleDesired(m.handleDesired)
 	p.Run(m.loop)
@@ -142,6 +147,9 @@ func (m *metrics) loop(ctx context.Context, dev *sdk.Device) error {
 	m.applied = desired{}.apply(m.settings, 0, "")
 	m.mu.Unlock()
 	close(m.ready)
+	var recorder sync.WaitGroup
+	defer recorder.Wait()
+	recorder.Go(func() { m.makeRecordings(ctx) })
 
 	for {
 		a := m.current()

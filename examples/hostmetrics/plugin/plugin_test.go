@@ -132,3 +132,61 @@ func TestWrongSettingsAreRefused(t *testing.T) {
 		}
 	}
 }
+
+func TestARecordingIsUploadedAndItsProgressReported(t *testing.T) {
+	hold := make(chan struct{})
+	files := &sdktest.Files{Hold: hold}
+	h := sdktest.Start(t, plugin.New(), sdktest.Config{Settings: map[string]any{"interval": "1h"}, Files: files})
+	for payload, want := range map[string]string{
+		`{"samples":0}`: "samples: 0 is not between 1 and 10000", `{"interval":"1ms"}`: "interval: 1ms is not between 10ms", `{"name":""}`: "name: it is empty",
+	} {
+		if status, answer := h.Method("record", json.RawMessage(payload)); status != 400 || !strings.Contains(string(answer), want) {
+			t.Errorf("%s: %d %s, want 400 and %q", payload, status, answer, want)
+		}
+	}
+	call := func(name string) int {
+		status, _ := h.Method("record", map[string]any{"samples": 3, "interval": "10ms", "name": name})
+		return status
+	}
+	if status := call("a.jsonl"); status != 202 {
+		t.Fatalf("status %d", status)
+	}
+	h.WaitReported(func(patch json.RawMessage) bool { return uploadOf(patch).State == "uploading" })
+	if status := call("b.jsonl"); status != 202 {
+		t.Errorf("a second one: status %d", status)
+	}
+	if status := call("c.jsonl"); status != 409 {
+		t.Errorf("a third one: status %d", status)
+	}
+	close(hold)
+	h.WaitReported(func(patch json.RawMessage) bool {
+		return uploadOf(patch) == uploadReport{Name: "b.jsonl", State: "done", Percent: 100}
+	})
+	for _, name := range []string{"a.jsonl", "b.jsonl"} {
+		lines := strings.Split(strings.TrimSpace(string(files.Blob(name))), "\n")
+		if len(lines) != 3 {
+			t.Fatalf("%s has %d lines: %q", name, len(lines), lines)
+		}
+		if s := decode(t, []byte(lines[2])); s.Memory == nil {
+			t.Errorf("%s: no memory in %s", name, lines[2])
+		}
+	}
+	if names := files.Names(); len(names) != 2 {
+		t.Errorf("uploaded: %v", names)
+	}
+}
+
+type uploadReport struct {
+	Name, State string
+	Percent     int
+}
+
+func uploadOf(patch json.RawMessage) uploadReport {
+	var reported struct {
+		Hostmetrics struct{ Upload uploadReport }
+	}
+	if json.Unmarshal(patch, &reported) != nil {
+		return uploadReport{}
+	}
+	return reported.Hostmetrics.Upload
+}

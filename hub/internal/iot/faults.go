@@ -43,7 +43,9 @@ func (s *Service) AddFault(f api.Fault) (api.Fault, error) {
 	if f.Duration > 0 {
 		f.Expires = time.Now().UTC().Add(time.Duration(f.Duration))
 	}
+	s.faulty.Store(true) // before anybody is cut: who comes back at once must meet the fault
 	if struck, once, err := s.strikeNow(f); once || err != nil {
+		s.faulty.Store(len(s.faults) > 0)
 		f.Struck = struck
 		return f, err
 	}
@@ -52,7 +54,6 @@ func (s *Service) AddFault(f api.Fault) (api.Fault, error) {
 		added.timer = time.AfterFunc(time.Duration(f.Duration), func() { _ = s.RemoveFault(f.ID) }) // gone already is fine
 	}
 	s.faults = append(s.faults, added)
-	s.faulty.Store(true)
 	return f, nil
 }
 

@@ -1,0 +1,6 @@
+//go:build race
+
+package mqttws
+
+// isRace says that the race detector watches, which a defect of gorilla's own must not disturb.
+const isRace = true
