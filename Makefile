@@ -36,8 +36,8 @@ sim: ## one world of the simulator again, with its transcript (SEED=n)
 faults: ## the built program killed, stopped and cut off (two minutes)
 	$(GO) test -tags faults -timeout 15m ./internal/faults
 
-interop: ## against others' programs: mosquitto, Microsoft's SDKs
-	$(GO) test -tags interop ./internal/interop
+interop: ## against others' programs: mosquitto, Microsoft's SDKs, proxies (minutes)
+	$(GO) test -tags interop -timeout 20m ./internal/interop
 
 live: ## against the hub of Azure's that FAIRLEAD_LIVE_SERVICE_CS names (docs/azure.md)
 	$(GO) test -count=1 -v -timeout 40m -tags live -run '^TestLive$$' ./internal/live

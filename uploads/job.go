@@ -108,19 +108,19 @@ func (j *job) run() {
 		j.q.mu.Unlock()
 		e := asError(err)
 		d := wait(n, e.Kind, e.RetryAfter)
-		j.rest(err, d, n)
+		j.rest(err, e.Kind, d, n)
 	}
 }
 
 var errInterrupted = errors.New("called off")
 
 // rest waits before the next attempt.
-func (j *job) rest(err error, d time.Duration, n int) {
+func (j *job) rest(err error, kind core.Kind, d time.Duration, n int) {
 	level := slog.LevelWarn
 	if n > 1 {
 		level = slog.LevelDebug
 	}
-	j.say(level, "waiting", "error", err, "next_attempt", d.Round(time.Millisecond).String())
+	j.say(level, "waiting", "error", err, "kind", kind, "next_attempt", d.Round(time.Millisecond).String())
 	t := time.NewTimer(d)
 	defer t.Stop()
 	ctx, interrupt := context.WithCancel(j.ctx)

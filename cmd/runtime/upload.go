@@ -1,6 +1,8 @@
 package main
 
 import (
+	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -37,7 +39,9 @@ what a bad link or a restart interrupts goes on where it stopped. The hub is tol
 how it ended.
 
 With --wait, show the progress (on stderr) and return when it has ended: 0 if the
-file is there, 1 if not. Interrupting that does not end the upload.`,
+file is there, 1 if not. Interrupting that does not end the upload; neither does
+--timeout, which bounds the wait if it is given, and then says what the upload
+waits for.`,
 		Example: "  fairlead upload /var/log/today.log --name logs/today.log --wait\n  fairlead upload --cancel 3f9c2a70d1e4b586",
 		Args:    cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -69,7 +73,11 @@ file is there, 1 if not. Interrupting that does not end the upload.`,
 				return inputError(err)
 			}
 			if wait {
-				return followUpload(cmd, c, u, asJSON)
+				limit := time.Duration(0)
+				if cmd.Flags().Changed("timeout") {
+					limit = flags.timeout
+				}
+				return followUpload(cmd, c, u, asJSON, limit)
 			}
 			if asJSON {
 				return printJSON(out, u)
@@ -111,15 +119,22 @@ func newUpload(file, name string) (control.NewUpload, error) {
 	return control.NewUpload{Path: path, Name: name}, nil
 }
 
-// followUpload shows the progress until the end. A runtime that restarts meanwhile is waited for.
-func followUpload(cmd *cobra.Command, c *control.Client, u control.Upload, asJSON bool) error {
+// followUpload shows the progress until the end, or for so long if limit is not 0. A runtime that restarts meanwhile is
+// waited for.
+func followUpload(cmd *cobra.Command, c *control.Client, u control.Upload, asJSON bool, limit time.Duration) error {
 	p := &progress{w: cmd.ErrOrStderr(), isTerminal: isTerminal(cmd.ErrOrStderr())}
 	began, ctx := time.Now(), cmd.Context()
+	if limit != 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, limit)
+		defer cancel()
+	}
 	var lost time.Time
+	trouble := "" // what it waited for last
 	for {
 		last, err := c.FollowUpload(ctx, u.ID, func(now control.Upload) error {
 			lost = time.Time{}
-			u = now
+			u, trouble = now, cmp.Or(now.Reason, trouble)
 			return p.show(now)
 		})
 		if err == nil {
@@ -128,7 +143,14 @@ func followUpload(cmd *cobra.Command, c *control.Client, u control.Upload, asJSO
 		}
 		if ctx.Err() != nil {
 			p.end()
-			return fmt.Errorf("%w; the upload goes on: fairlead status shows it, fairlead upload --cancel %s ends it", core.ErrCancelled, u.ID)
+			reason := core.ErrCancelled
+			if cmd.Context().Err() == nil {
+				reason = core.ErrTimeout
+			}
+			if trouble != "" {
+				trouble = " after " + trouble
+			}
+			return fmt.Errorf("%w%s; the upload goes on: fairlead status shows it, fairlead upload --cancel %s ends it", reason, trouble, u.ID)
 		}
 		if errors.Is(err, core.ErrInvalid) {
 			p.end()

@@ -25,11 +25,17 @@ const builtProgram = "FAIRLEAD_TEST_PROGRAM"
 // The program as a user has it, under a name as Azure's, at Azure's ports, with Microsoft's clients: and killed in between.
 func TestMicrosoftsClientsAndTheBuiltHub(t *testing.T) {
 	nodePackages(t)
-	program := filepath.Join(t.TempDir(), "fairlead")
-	if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", program, "../../cmd/runtime").CombinedOutput(); err != nil {
-		t.Fatalf("build: %v\n%s", err, out)
+	runInNamespace(t, "TestBuiltHubInsideTheNamespace", builtProgram+"="+build(t, "../../cmd/runtime"))
+}
+
+// build builds a program of this repository, and returns its path.
+func build(t *testing.T, pkg string) string {
+	t.Helper()
+	program := filepath.Join(t.TempDir(), filepath.Base(pkg))
+	if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", program, pkg).CombinedOutput(); err != nil {
+		t.Fatalf("build %s: %v\n%s", pkg, err, out)
 	}
-	runInNamespace(t, "TestBuiltHubInsideTheNamespace", builtProgram+"="+program)
+	return program
 }
 
 // builtHub is a running fairlead hub serve, and the service's view of it.

@@ -143,8 +143,14 @@ func squid443(*testing.T, string) string {
 
 func squidBasic(t *testing.T, dir string) string {
 	t.Helper()
+	return squidPasswords(t, dir) + squidUsers
+}
+
+// squidPasswords has squid ask for user and password by Basic.
+func squidPasswords(t *testing.T, dir string) string {
+	t.Helper()
 	helper := writeFile(t, filepath.Join(dir, "helper"), fmt.Sprintf("#!/bin/sh\nwhile read -r line; do if [ \"$line\" = '%s %s' ]; then echo OK; else echo ERR; fi; done\n", proxyUser, proxyPasswordEscaped), 0o755)
-	return "auth_param basic program " + helper + "\nauth_param basic children 1\nauth_param basic realm the plant, hall 2" + squidUsers
+	return "auth_param basic program " + helper + "\nauth_param basic children 1\nauth_param basic realm the plant, hall 2"
 }
 
 func squidDigest(t *testing.T, dir string) string {
