@@ -102,7 +102,11 @@ func newInvoker(o *Options, id Identity, source core.CredentialSource) *invoker 
 			return conn, nil
 		},
 	}
-	i.client = &http.Client{Transport: transport}
+	i.client = &http.Client{
+		Transport: transport,
+		// Another host than the gateway is not to be asked, and another scheme would know of no proxy.
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
 	return i
 }
 

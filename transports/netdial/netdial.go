@@ -32,6 +32,8 @@ const (
 const (
 	dnsTimeout = 5 * time.Second
 	tcpTimeout = 10 * time.Second
+	// dialerTimeout is net.Dialer's own, which the bounds above end sooner.
+	dialerTimeout = dnsTimeout + tcpTimeout
 	// tlsFirstByteTimeout is how long the server may stay silent after a ClientHello before that is taken for a path
 	// which swallows large ones.
 	tlsFirstByteTimeout = 8 * time.Second
@@ -112,6 +114,9 @@ func New(cfg Config) (*Dialer, error) {
 	d.own = target{host: cfg.Host, addr: net.JoinHostPort(cmp.Or(cfg.Address, cfg.Host), strconv.Itoa(cfg.Port)), tls: d.tls}
 	if d.dial == nil {
 		d.dial = (&net.Dialer{
+			// Shared out among the addresses of a name. A caller's own deadline would give the first one more than the phase
+			// has, and where that is dead no other would be tried.
+			Timeout:         dialerTimeout,
 			KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 30 * time.Second, Interval: 10 * time.Second, Count: 3},
 			ControlContext: func(_ context.Context, _, _ string, c syscall.RawConn) error {
 				return setOptions(c, cfg.UserTimeout)
