@@ -93,6 +93,13 @@ func proxyField(doc string) field {
 	}
 }
 
+// uploadsProxyField has no fixed default: where the routes have a proxy, uploads must not go past it unasked.
+func uploadsProxyField() field {
+	f := proxyField("The proxy for uploads: none, environment (HTTPS_PROXY, else ALL_PROXY, and NO_PROXY), or a section.")
+	f.def, f.defDoc = "", "that of the first mqttws route, else of the first route"
+	return f
+}
+
 // schema returns the description of the whole file.
 func schema() *field {
 	return &field{kind: sectionKind, doc: "The configuration of a device.", fields: []field{
@@ -118,7 +125,7 @@ func schema() *field {
 			proxyField("The proxy of this route: none, environment (HTTPS_PROXY, else ALL_PROXY, and NO_PROXY), or a section."),
 		}},
 		{name: "uploads", kind: sectionKind, doc: "Uploads of files to the storage behind the hub.", fields: []field{
-			proxyField("The proxy for uploads: none, environment (HTTPS_PROXY, else ALL_PROXY, and NO_PROXY), or a section."),
+			uploadsProxyField(),
 			{name: "port", kind: intKind, def: "443", min: 1, max: 65535, env: true, doc: "TCP port of the hub's HTTPS, by which it is asked where to upload to. Where neither it nor address is given both are those of the first mqttws route."},
 			{name: "address", kind: stringKind, check: checkHost, env: true, doc: "Address or host name to dial for it instead of asking DNS for the hub's name, which is still the one that the certificate must bear."},
 			{name: "files", kind: intKind, def: "2", min: 1, max: maxUploads, env: true, doc: "How many files are uploaded at once; the others wait in order."},

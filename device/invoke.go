@@ -217,6 +217,9 @@ func invokeError(ctx context.Context, err error) error {
 	return &core.Error{Op: "ask the Edge hub", Kind: core.Transient, Err: fmt.Errorf("%w: %w", ErrConnectionFailed, err)}
 }
 
+// maxRetryAfter bounds what the Edge hub may ask for, in seconds.
+const maxRetryAfter = 3600
+
 // statusKinds are the kinds of HTTP statuses; others from 500 on are Transient, the rest Refused.
 var statusKinds = map[int]core.Kind{http.StatusUnauthorized: core.Unauthorized, http.StatusTooManyRequests: core.Throttled}
 
@@ -242,7 +245,7 @@ func refusal(resp *http.Response, body []byte) error {
 	}
 	e := &core.Error{Op: "ask the Edge hub", Kind: kind, Status: resp.StatusCode, TrackingID: resp.Header.Get("x-ms-request-id"), Err: err}
 	if s, err := strconv.Atoi(resp.Header.Get("Retry-After")); err == nil && s > 0 {
-		e.RetryAfter = time.Duration(s) * time.Second
+		e.RetryAfter = time.Duration(min(s, maxRetryAfter)) * time.Second
 	}
 	return e
 }

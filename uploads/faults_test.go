@@ -5,6 +5,7 @@ import (
 	"errors"
 	nethttp "net/http"
 	"os"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -117,5 +118,30 @@ func TestCancelledUploadsAreForgottenToo(t *testing.T) {
 		if err != nil || len(kept) != 50 {
 			t.Errorf("%d records are on disk, want 50 (%v)", len(kept), err)
 		}
+	})
+}
+
+func TestOneThatIsCancelledAsItBeginsToWaitIsToldAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var r *rig
+		var once sync.Once
+		added := make(chan string, 1)
+		r = newRig(t, func(c *uploads.Config) {
+			c.Event = func(text string) {
+				if strings.HasPrefix(text, "upload waiting") {
+					once.Do(func() {
+						if err := r.q.Cancel(<-added, "no longer wanted"); err != nil {
+							t.Error(err)
+						}
+					})
+				}
+			}
+		})
+		r.storage.interfere(func(*nethttp.Request) error {
+			return &core.Error{Op: "dial", Kind: core.Blocked, RetryAfter: time.Hour, Err: errCut}
+		})
+		added <- r.add(r.file("f", contentOf(100)), "b").ID
+		time.Sleep(time.Minute)
+		r.none()
 	})
 }

@@ -47,7 +47,11 @@ type job struct {
 	client    *blockblob.Client // nil without an address
 	confirmed int64             // bytes confirmed in the present attempt, by q.mu
 	refusals  int
+	wasEnded  bool // as the present attempt began: it only has to tell the hub
 }
+
+// longest bounds what is foretold, so that it can be written as a time.
+const longest = 1000 * 24 * time.Hour
 
 type sample struct {
 	at   time.Time
@@ -129,6 +133,8 @@ func (j *job) rest(err error, kind core.Kind, d time.Duration, n int) {
 	j.set(func() {
 		if !j.rec.State.Ended() {
 			j.rec.State = core.UploadWaiting
+		} else if !j.wasEnded {
+			interrupt() // called off just now: the hub is to hear of it
 		}
 		j.reason, j.next, j.interrupt, wake = err.Error(), time.Now().Add(d), interrupt, j.q.wake
 	})
@@ -147,6 +153,7 @@ func (j *job) attempt() (err error) {
 	var ended, committed bool
 	j.set(func() {
 		ended, committed = j.rec.State.Ended(), j.rec.Committed
+		j.wasEnded = ended
 		j.confirmed = 0
 		j.pace = []sample{{time.Now(), j.sent}}
 		if !ended {
@@ -460,7 +467,7 @@ func (j *job) view(now time.Time) core.Upload {
 			u.Rate = float64(j.pace[n-1].sent-j.pace[0].sent) / d
 		}
 		if u.Rate > 0 {
-			u.Left = time.Duration(float64(u.Size-u.Sent) / u.Rate * float64(time.Second))
+			u.Left = time.Duration(min(float64(u.Size-u.Sent)/u.Rate, longest.Seconds()) * float64(time.Second))
 		}
 	}
 	return u

@@ -170,7 +170,7 @@ func httpsWay(c *config.Config, like mqtt.Config) (doctor.Route, error) {
 	like.Port, like.Address = httpsEndpoint(c)
 	like.Renegotiate = true
 	var err error
-	like.Proxy, err = makeProxy(c, "uploads.proxy_options", c.Uploads.Proxy)
+	like.Proxy, err = uploadsProxy(c)
 	return doctor.Route{Name: "https", Use: doctor.UseHTTPS, ToHub: true, Dial: like}, err
 }
 

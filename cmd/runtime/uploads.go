@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/fairlead-iot/fairlead/config"
 	"github.com/fairlead-iot/fairlead/core"
@@ -31,7 +32,7 @@ func (rt *running) uploads(cfg *device.Config, trust netdial.TLSConfig) error {
 	if err := os.MkdirAll(spool, 0o700); err != nil {
 		return fmt.Errorf("make the directory of uploads: %w", err)
 	}
-	proxy, err := makeProxy(c, "uploads.proxy_options", c.Uploads.Proxy)
+	proxy, err := uploadsProxy(c)
 	if err != nil {
 		return err
 	}
@@ -67,6 +68,16 @@ func httpsEndpoint(c *config.Config) (port int, address string) {
 		}
 	}
 	return c.Uploads.Port, c.Uploads.Address
+}
+
+// uploadsProxy makes the proxy of uploads. Where none is named, not even "none", it is the one of the first route by
+// WebSocket, else of the first route: a device that has a proxy must not go past it unasked.
+func uploadsProxy(c *config.Config) (netdial.Proxy, error) {
+	if c.IsSet("uploads.proxy_options") {
+		return makeProxy(c, "uploads.proxy_options", c.Uploads.Proxy)
+	}
+	i := slices.IndexFunc(c.Transports, func(t config.Transport) bool { return t.Use == config.UseWebSocket })
+	return routeProxy(c, max(i, 0))
 }
 
 // Upload implements control.Backend.
