@@ -25,7 +25,7 @@ func (d *Dialer) learn(err error) {
 	for _, c := range e.UnverifiedCertificates[1:] {
 		above.AddCert(c)
 	}
-	if _, err := leaf.Verify(x509.VerifyOptions{DNSName: d.cfg.Host, Roots: d.tls.RootCAs, Intermediates: above, CurrentTime: leaf.NotBefore}); err == nil {
+	if _, err := leaf.Verify(x509.VerifyOptions{DNSName: d.cfg.Host, Roots: d.tls.roots(), Intermediates: above, CurrentTime: leaf.NotBefore}); err == nil {
 		d.cfg.Learn(leaf.NotBefore)
 	}
 }

@@ -75,7 +75,7 @@ type Dialer struct {
 	own  target
 	dial ContextDialer
 	// tls is for the dialer's own host, otherTLS for others, proxyTLS for the proxy; nil where that wants none.
-	tls, otherTLS, proxyTLS *tls.Config
+	tls, otherTLS, proxyTLS *trusting
 	isDirect                func(hostPort string) bool
 	// small is set once a small ClientHello got through where a large one did not.
 	small atomic.Bool
@@ -93,7 +93,7 @@ type Dialer struct {
 type target struct {
 	host string // the name that the certificate must bear
 	addr string // what is dialed, "host:port"
-	tls  *tls.Config
+	tls  *trusting
 }
 
 // New checks the configuration. Its error wraps core.ErrInvalid.
@@ -300,7 +300,7 @@ func (d *Dialer) handshake(ctx context.Context, t target, raw net.Conn, cfg *tls
 
 // config returns the TLS configuration for a credential. Another host than the dialer's own is never shown one.
 func (d *Dialer) config(t target, c core.Credential) *tls.Config {
-	cfg := t.tls.Clone()
+	cfg := t.tls.config()
 	if t.tls != d.tls {
 		cfg.ServerName = t.host
 		return cfg

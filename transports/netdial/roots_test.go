@@ -31,11 +31,11 @@ func TestASystemWithoutRootsHasTheEmbeddedOnes(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !cfg.RootCAs.Equal(embeddedRoots()) || cfg.RootCAs.Equal(x509.NewCertPool()) {
+	if !cfg.roots().Equal(embeddedRoots()) || cfg.roots().Equal(x509.NewCertPool()) {
 		t.Error("the embedded roots are not used")
 	}
-	cfg.RootCAs.AddCert(&x509.Certificate{Raw: []byte("extra")})
-	if again := roots(); again.Equal(cfg.RootCAs) {
+	cfg.roots().AddCert(&x509.Certificate{Raw: []byte("extra")})
+	if again := roots(); again.Equal(cfg.roots()) {
 		t.Error("what one configuration adds, another trusts")
 	}
 }

@@ -27,9 +27,24 @@ type TLSConfig struct {
 	NextProtos []string
 }
 
+// trusting is a tls.Config without its roots, which are put together for the first handshake: reading the system's takes
+// longer than all the rest of a start, and a device that knows its hub by server_verification_cert may never need them.
+type trusting struct {
+	*tls.Config
+	roots func() *x509.CertPool
+}
+
+// config returns a copy that is fit for a handshake.
+func (t *trusting) config() *tls.Config {
+	cfg := t.Clone()
+	cfg.RootCAs = t.roots()
+	return cfg
+}
+
 // build makes the part of a tls.Config that does not depend on the credential. Its error wraps core.ErrInvalid.
-func (c TLSConfig) build() (*tls.Config, error) {
+func (c TLSConfig) build() (*trusting, error) {
 	cfg := &tls.Config{
+		RootCAs: x509.NewCertPool(), // whoever takes it as it is trusts nobody
 		// "TLS 1.0 and 1.1 support ended": https://learn.microsoft.com/azure/iot-hub/iot-hub-tls-support
 		MinVersion:   tls.VersionTLS12,
 		MaxVersion:   c.Ciphers.maxVersion(),
@@ -41,20 +56,28 @@ func (c TLSConfig) build() (*tls.Config, error) {
 	if c.Ciphers.NoTLS12 {
 		cfg.MinVersion = tls.VersionTLS13
 	}
-	if len(c.ServerVerificationCert) > 0 {
-		cfg.RootCAs = x509.NewCertPool()
-		if err := addPEM(cfg.RootCAs, "server_verification_cert", c.ServerVerificationCert); err != nil {
+	given := x509.NewCertPool() // besides the system's, or alone
+	isAlone := len(c.ServerVerificationCert) > 0
+	if isAlone {
+		if err := addPEM(given, "server_verification_cert", c.ServerVerificationCert); err != nil {
 			return nil, err
 		}
-	} else {
-		cfg.RootCAs = roots()
 	}
 	if len(c.ExtraCA) > 0 {
-		if err := addPEM(cfg.RootCAs, "extra_ca", c.ExtraCA); err != nil {
+		if err := addPEM(given, "extra_ca", c.ExtraCA); err != nil {
 			return nil, err
 		}
 	}
-	return cfg, nil
+	return &trusting{cfg, sync.OnceValue(func() *x509.CertPool {
+		if isAlone {
+			return given
+		}
+		pool := roots()
+		if len(c.ExtraCA) > 0 {
+			_ = addPEM(pool, "extra_ca", c.ExtraCA) // it went well above
+		}
+		return pool
+	})}, nil
 }
 
 // HasSystemRoots reports whether the system has roots to trust; where it has none, the embedded ones are used.

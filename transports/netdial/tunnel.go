@@ -110,7 +110,7 @@ func (d *Dialer) dialProxy(ctx context.Context) (net.Conn, error) {
 	}
 	shaking, cancel := context.WithTimeoutCause(ctx, tlsTimeout, errPhaseTimeout(tlsTimeout))
 	defer cancel()
-	secure := tls.Client(quietio.Wrap(conn), d.proxyTLS)
+	secure := tls.Client(quietio.Wrap(conn), d.proxyTLS.config())
 	if err := secure.HandshakeContext(shaking); err != nil {
 		_ = conn.Close()
 		if shaking.Err() != nil {
