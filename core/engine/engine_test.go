@@ -112,6 +112,7 @@ func TestAHubThatAcknowledgesNothingIsFoundOutThoughCallersGiveUp(t *testing.T) 
 		if err := send(t.Context(), e, "last"); err != nil {
 			t.Fatal(err)
 		}
+		synctest.Wait() // the caller is told before the numbers are forgotten
 		e.outbox.mu.Lock()
 		defer e.outbox.mu.Unlock()
 		if o := e.outbox; o.count != 0 || o.bytes != 0 || o.slots != 0 {
