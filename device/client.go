@@ -13,6 +13,7 @@ import (
 
 	"github.com/fairlead-iot/fairlead/core"
 	"github.com/fairlead-iot/fairlead/core/engine"
+	"github.com/fairlead-iot/fairlead/transports/http"
 	"github.com/fairlead-iot/fairlead/uploads"
 )
 
@@ -74,7 +75,7 @@ type Client struct {
 	files   core.FileService // nil where there is none
 	uploads *uploads.Queue   // nil where there is none
 	// invoker calls methods of others; nil for whom that is not.
-	invoker *invoker
+	invoker *http.Client
 	// provisioner is that of a device that is provisioned; nil for others.
 	provisioner *provisioner
 	stop        context.CancelFunc

@@ -34,11 +34,18 @@ func FromEdgeEnvironment(ctx context.Context, change ...func(*Options)) (*Client
 	if err != nil {
 		return nil, fmt.Errorf("device: %w", err)
 	}
-	invoker := newInvoker(o, id, source)
+	https, err := o.https(id, source)
+	if err != nil {
+		return nil, err
+	}
 	routes, err := EdgeTrust{Bundle: e.TrustBundle, Transports: func(authorities []byte) ([]core.Transport, error) {
 		trusting := *o
 		trusting.ServerVerificationCert = authorities
-		if err := invoker.trust(&trusting, id); err != nil {
+		trust, err := trusting.tls()
+		if err == nil {
+			err = https.Trust(trust)
+		}
+		if err != nil {
 			return nil, err
 		}
 		return trusting.transports(id)
@@ -46,10 +53,11 @@ func FromEdgeEnvironment(ctx context.Context, change ...func(*Options)) (*Client
 	if err != nil {
 		return nil, fmt.Errorf("device: %w", err)
 	}
-	c, err := o.clientBy(id, source, routes)
+	// The same client asks about files: whom it trusts changes too.
+	c, err := o.clientBy(id, source, routes, func(Identity, CredentialSource) (core.FileService, error) { return https, nil })
 	if err != nil {
 		return nil, err
 	}
-	c.invoker = invoker
+	c.invoker = https
 	return c, nil
 }

@@ -149,6 +149,10 @@ func TestCipherLimitsWhatIsNegotiated(t *testing.T) {
 			if (err == nil) != (c.says == "") || err != nil && !strings.Contains(err.Error(), c.says) {
 				t.Errorf("%q: %v, want %q", c.cipher, err, c.says)
 			}
+			_, err = client.GetStorageInfoForBlob(t.Context(), "f") // by HTTPS, where the same holds
+			if (err == nil) != (c.says == "") || err != nil && !strings.Contains(err.Error(), c.says) {
+				t.Errorf("%q: storage info: %v, want %q", c.cipher, err, c.says)
+			}
 			if err := client.Shutdown(t.Context()); err != nil {
 				t.Error(err)
 			}

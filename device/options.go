@@ -144,7 +144,7 @@ func (o *Options) client(id Identity, source CredentialSource) (*Client, error) 
 	if err != nil {
 		return nil, err
 	}
-	return o.clientBy(id, source, routes)
+	return o.clientBy(id, source, routes, o.files)
 }
 
 // transports makes the routes to the hub.
@@ -176,14 +176,21 @@ func (o *Options) tls() (netdial.TLSConfig, error) {
 	return netdial.TLSConfig{ServerVerificationCert: o.ServerVerificationCert, ExtraCA: o.ExtraCA, Ciphers: ciphers}, nil
 }
 
-func (o *Options) clientBy(id Identity, source CredentialSource, routes []core.Transport) (*Client, error) {
-	storage, err := http.NewStorage(http.StorageConfig{TLS: netdial.TLSConfig{ExtraCA: o.ExtraCA}, Proxy: o.Proxy, DialContext: o.DialContext})
+// filesBy makes what asks a hub about uploads.
+type filesBy func(Identity, CredentialSource) (core.FileService, error)
+
+func (o *Options) clientBy(id Identity, source CredentialSource, routes []core.Transport, files filesBy) (*Client, error) {
+	trust, err := o.tls()
+	if err != nil {
+		return nil, err
+	}
+	storage, err := http.NewStorage(http.StorageConfig{TLS: trust, Proxy: o.Proxy, DialContext: o.DialContext})
 	if err != nil {
 		return nil, fmt.Errorf("device: %w", err)
 	}
 	return New(Config{
 		Uploads:  &uploads.Config{Storage: storage},
-		Identity: id, Credentials: source, Transports: routes, Files: o.files,
+		Identity: id, Credentials: source, Transports: routes, Files: files,
 		AutoConnect: o.AutoConnect, ConnectionRetry: o.ConnectionRetry,
 		ConnectionRetryInterval: o.ConnectionRetryInterval, ConnectionRetryMax: o.ConnectionRetryMax,
 		EnsureDesiredProperties: o.EnsureDesiredProperties,
@@ -193,15 +200,27 @@ func (o *Options) clientBy(id Identity, source CredentialSource, routes []core.T
 
 // files makes what asks the hub about uploads.
 func (o *Options) files(id Identity, source CredentialSource) (core.FileService, error) {
-	files, err := http.New(http.Config{
+	client, err := o.https(id, source)
+	if err != nil {
+		return nil, err // not a *http.Client that is nil
+	}
+	return client, nil
+}
+
+// https makes what asks the hub over HTTPS.
+func (o *Options) https(id Identity, source CredentialSource) (*http.Client, error) {
+	trust, err := o.tls()
+	if err != nil {
+		return nil, err
+	}
+	client, err := http.New(http.Config{
 		Identity: id, Credentials: source, UserAgent: o.UserAgent, ProductInfo: o.ProductInfo, Port: o.HTTPSPort, Address: o.Address,
-		TLS:   netdial.TLSConfig{ServerVerificationCert: o.ServerVerificationCert, ExtraCA: o.ExtraCA},
-		Proxy: o.Proxy, DialContext: o.DialContext,
+		TLS: trust, Proxy: o.Proxy, DialContext: o.DialContext,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("device: %w", err)
 	}
-	return files, nil
+	return client, nil
 }
 
 // parseID takes a module's id off its device's. What has a slash and no module keeps it, and is refused for that.

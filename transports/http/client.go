@@ -7,10 +7,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -129,71 +131,106 @@ func (c *Client) NotifyUpload(ctx context.Context, o core.UploadOutcome) error {
 	}{o.CorrelationID, o.Success, o.StatusCode, o.Description}, nil)
 }
 
-// post sends one request about the device.
+// post sends one request about the device, and reads its answer as JSON into answer, if that is not nil.
 func (c *Client) post(ctx context.Context, op, path, contentType string, body, answer any) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, requestTimeout, errRequestTimeout)
+	text, err := json.Marshal(body)
+	if err != nil {
+		return fmt.Errorf("%s: %w: %w", op, core.ErrInvalid, err)
+	}
+	content, err := c.exchange(ctx, request{
+		op: op, path: func(id core.Identity) string { return "/devices/" + nameOf(id) + path + "?api-version=" + apiVersion },
+		contentType: contentType, body: text, limit: requestTimeout, most: maxAnswer,
+	})
+	if err != nil || answer == nil {
+		return err
+	}
+	if err := json.Unmarshal(content, answer); err != nil {
+		return &core.Error{Op: op, Kind: core.Transient, Phase: PhaseHTTP, Err: errors.New("the hub's answer is not the JSON that was expected")}
+	}
+	return nil
+}
+
+// request is a POST.
+type request struct {
+	op          string
+	path        func(who core.Identity) string // with the query; who asks may be known by the credential only
+	contentType string
+	header      http.Header // besides those of every request
+	body        []byte
+	limit       time.Duration // for all of it, the connection included
+	most        int           // bytes of the answer that are read, and one more if there is one
+	isOfOthers  bool          // an error is about somebody else than the device
+}
+
+// nameOf is how addresses name a device, or a module.
+func nameOf(id core.Identity) string {
+	name := escape(id.DeviceID)
+	if id.ModuleID != "" {
+		name += "/modules/" + escape(id.ModuleID)
+	}
+	return name
+}
+
+// exchange sends a request and returns the body of its answer, which is 2xx.
+func (c *Client) exchange(ctx context.Context, r request) ([]byte, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, r.limit, fmt.Errorf("no answer within %v: %w", r.limit, core.ErrTimeout))
 	defer cancel()
 	credential, err := c.cfg.Credentials.Credential(ctx)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	id := c.cfg.Identity
 	if credential.Identity != (core.Identity{}) {
 		id = credential.Identity
 	}
-	op = op + " at " + id.Hostname
-	text, err := json.Marshal(body)
-	if err != nil {
-		return fmt.Errorf("%s: %w: %w", op, core.ErrInvalid, err)
-	}
+	op := r.op + " at " + id.Hostname
 	dialer, err := c.dialerTo(id.ConnectHost())
 	if err != nil {
-		return err
+		return nil, err
 	}
-	address := "https://" + dialer.Addr() + "/devices/" + escape(id.DeviceID)
-	if id.ModuleID != "" {
-		address += "/modules/" + escape(id.ModuleID)
-	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, address+path+"?api-version="+apiVersion, bytes.NewReader(text))
+	address := "https://" + net.JoinHostPort(withoutPort(id.ConnectHost()), strconv.Itoa(c.cfg.Port)) + r.path(id)
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, address, bytes.NewReader(r.body))
 	if err != nil {
-		return fmt.Errorf("%s: %w: %w", op, core.ErrInvalid, err)
+		return nil, fmt.Errorf("%s: %w: %w", op, core.ErrInvalid, err)
 	}
+	maps.Copy(req.Header, r.header)
 	// A gateway relays by the hub's name, as in the seed client.
 	req.Host = withoutPort(id.Hostname)
-	req.Header.Set("Content-Type", contentType)
+	req.Header.Set("Content-Type", r.contentType)
 	req.Header.Set("Accept", "application/json")
 	req.Header.Set("User-Agent", c.userAgent())
 	if credential.Token != "" {
 		req.Header.Set("Authorization", credential.Token.Reveal())
 	}
-	t := &http.Transport{
-		DialTLSContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			conn, err := dialer.Dial(ctx, credential)
-			if err != nil {
-				return nil, err // not a *tls.Conn that is nil
-			}
-			return conn, nil
-		},
-		DisableKeepAlives:  true,
-		DisableCompression: true,
-	}
-	resp, err := t.RoundTrip(req)
+	t := dialer.HTTPTransport(func() core.Credential { return credential })
+	t.ResponseHeaderTimeout = 0 // the limit is the request's
+	t.DisableKeepAlives, t.DisableCompression = true, true
+	resp, err := t.RoundTrip(req) // which follows no redirect: another host is not to be asked, nor shown the token
 	if err != nil {
-		return failure(ctx, op, err)
+		return nil, failure(ctx, op, err)
 	}
 	defer resp.Body.Close() //nolint:errcheck // it was read
-	content, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
-	if resp.StatusCode/100 != 2 {
-		return refusal(op, resp, content, c.now())
+	content, err := io.ReadAll(io.LimitReader(resp.Body, int64(r.most)+1))
+	switch {
+	case resp.StatusCode/100 != 2:
+		return nil, refusal(op, resp, content, c.now(), r.isOfOthers)
+	case err != nil:
+		return nil, failure(ctx, op, err)
 	}
-	if err != nil {
-		return failure(ctx, op, err)
-	}
-	if answer == nil {
-		return nil
-	}
-	if err := json.Unmarshal(content, answer); err != nil {
-		return &core.Error{Op: op, Kind: core.Transient, Phase: PhaseHTTP, Status: resp.StatusCode, Err: errors.New("the hub's answer is not the JSON that was expected")}
+	return content, nil
+}
+
+// Trust replaces whom the client trusts, for the requests from then on. Its error wraps core.ErrInvalid.
+func (c *Client) Trust(t netdial.TLSConfig) error {
+	c.mu.Lock()
+	before, host := c.cfg.TLS, c.host
+	c.cfg.TLS, c.dialer = t, nil
+	c.mu.Unlock()
+	if _, err := c.dialerTo(host); err != nil {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.cfg.TLS = before
+		return err
 	}
 	return nil
 }

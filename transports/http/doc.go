@@ -1,4 +1,5 @@
-// Package http is what a device says to its hub over HTTPS: where may a file be uploaded, and how did that end. Besides it
+// Package http is what a device says to its hub over HTTPS: where may a file be uploaded, how did that end, and what does
+// another one of the Edge hub answer to a method. Besides it
 // carries the requests to the storage behind the hub.
 //
 // # Usage
@@ -7,6 +8,7 @@
 //	info, err := files.StorageInfo(ctx, "logs/today.txt")
 //	storage := http.NewStorage(http.StorageConfig{}) // an http.RoundTripper for https://{info.HostName}/…
 //	err = files.NotifyUpload(ctx, core.UploadOutcome{CorrelationID: info.CorrelationID, Success: true, StatusCode: 201})
+//	result, err := files.InvokeMethod(ctx, target, call, limit) // a module of IoT Edge, by its Edge hub
 //
 // # Concurrency
 //
@@ -16,7 +18,7 @@
 // # Expected behaviour of the other side
 //
 // A hub answers 200 or 204, or an error status with a body in one of two forms and, in a header, the name of the error.
-// Answers are read up to 64 KiB, a request ends after 30 s. Nothing is tried again here: package uploads decides that, by
+// Answers are read up to 64 KiB (a method's to 512), a request ends after 30 s (a method when its caller says). Nothing is tried again here: package uploads decides that, by
 // the kind of the error (statusKinds) and Retry-After.
 //
 // A hub may ask for the client certificate only once it has seen the request: by a renegotiation, which exists up to

@@ -1,6 +1,7 @@
 package http //nolint:revive // see doc.go
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -43,8 +44,6 @@ var nameKinds = map[string]core.Kind{
 // maxRetryAfter bounds what the other side may ask for.
 const maxRetryAfter = time.Hour
 
-var errRequestTimeout = fmt.Errorf("no answer within %v: %w", requestTimeout, core.ErrTimeout)
-
 // failure is the error of a request that had no answer.
 func failure(ctx context.Context, op string, err error) error {
 	if e, ok := errors.AsType[*core.Error](err); ok {
@@ -63,8 +62,9 @@ func failure(ctx context.Context, op string, err error) error {
 	return &core.Error{Op: op, Kind: kind, Phase: PhaseHTTP, Err: advised}
 }
 
-// refusal is the error of an answer that is not 2xx.
-func refusal(op string, resp *http.Response, body []byte, now time.Time) error {
+// refusal is the error of an answer that is not 2xx. One that is of others says nothing by its number or name about who
+// asks: a device that does not exist is then another one.
+func refusal(op string, resp *http.Response, body []byte, now time.Time, isOfOthers bool) error {
 	d := readDetail(body)
 	if name := resp.Header.Get("iothub-errorcode"); name != "" {
 		d.name = name
@@ -76,10 +76,10 @@ func refusal(op string, resp *http.Response, body []byte, now time.Time) error {
 	case !known:
 		kind = core.Refused
 	}
-	if k, known := nameKinds[d.name]; known {
+	if k, known := nameKinds[d.name]; known && !isOfOthers {
 		kind = k
 	}
-	if k, known := codeKinds[d.code]; known {
+	if k, known := codeKinds[d.code]; known && !isOfOthers {
 		kind = k
 	}
 	text := "the hub answered " + resp.Status
@@ -97,8 +97,9 @@ func refusal(op string, resp *http.Response, body []byte, now time.Time) error {
 		sentinel = core.ErrCredential
 	}
 	return &core.Error{
-		Op: op, Kind: kind, Phase: PhaseHTTP, Status: resp.StatusCode, RetryAfter: RetryAfter(resp.Header, now), TrackingID: d.trackingID,
-		Err: fmt.Errorf("%s: %w", text, sentinel),
+		Op: op, Kind: kind, Phase: PhaseHTTP, Status: resp.StatusCode, RetryAfter: RetryAfter(resp.Header, now),
+		TrackingID: cmp.Or(d.trackingID, resp.Header.Get("x-ms-request-id")),
+		Err:        fmt.Errorf("%s: %w", text, sentinel),
 	}
 }
 

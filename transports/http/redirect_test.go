@@ -1,18 +1,21 @@
-package device
+package http_test
 
 import (
 	"context"
 	"encoding/pem"
 	"errors"
 	"net"
-	"net/http"
+	nethttp "net/http"
 	"net/http/httptest"
 	"net/url"
 	"strconv"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/fairlead-iot/fairlead/core"
+	"github.com/fairlead-iot/fairlead/transports/http"
+	"github.com/fairlead-iot/fairlead/transports/netdial"
 )
 
 type token struct{}
@@ -25,9 +28,9 @@ func (token) Credential(context.Context) (core.Credential, error) {
 // module's token.
 func TestACallFollowsNoRedirect(t *testing.T) {
 	var reached atomic.Int64
-	other := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { reached.Add(1) }))
+	other := httptest.NewServer(nethttp.HandlerFunc(func(nethttp.ResponseWriter, *nethttp.Request) { reached.Add(1) }))
 	defer other.Close()
-	edge := httptest.NewTLSServer(http.RedirectHandler(other.URL, http.StatusTemporaryRedirect))
+	edge := httptest.NewTLSServer(nethttp.RedirectHandler(other.URL, nethttp.StatusTemporaryRedirect))
 	defer edge.Close()
 	at, err := url.Parse(edge.URL)
 	if err != nil {
@@ -41,17 +44,17 @@ func TestACallFollowsNoRedirect(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	o := newOptions(nil)
-	o.Address, o.HTTPSPort = host, port
-	o.ServerVerificationCert = pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: edge.Certificate().Raw})
-	id := Identity{Hostname: "hub.test", DeviceID: "gw", ModuleID: "filter", Gateway: "example.com"} // a name of the certificate's
-	i := newInvoker(o, id, token{})
-	if err := i.trust(o, id); err != nil {
+	id := core.Identity{Hostname: "hub.test", DeviceID: "gw", ModuleID: "filter", Gateway: "example.com"} // a name of the certificate's
+	c, err := http.New(http.Config{
+		Identity: id, Credentials: token{}, Address: host, Port: port,
+		TLS: netdial.TLSConfig{ServerVerificationCert: pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: edge.Certificate().Raw})},
+	})
+	if err != nil {
 		t.Fatal(err)
 	}
-	_, err = i.invoke(t.Context(), "gw", "press", MethodCall{Name: "double"})
+	_, err = c.InvokeMethod(t.Context(), core.Identity{DeviceID: "gw", ModuleID: "press"}, []byte(`{"methodName":"double"}`), time.Minute)
 	e, ok := errors.AsType[*core.Error](err)
-	if !ok || e.Status != http.StatusTemporaryRedirect || !errors.Is(err, ErrService) {
+	if !ok || e.Status != nethttp.StatusTemporaryRedirect || !errors.Is(err, core.ErrService) {
 		t.Errorf("got %v, want a refusal with status 307", err)
 	}
 	if n := reached.Load(); n > 0 {
