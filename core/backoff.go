@@ -52,6 +52,7 @@ func (m *Machine) outage(now Instant, f Fault, at phase, lasted time.Duration) {
 			m.emit(Warn{f})
 		}
 	}
+	m.spareBlocked(now, b.route, f)
 	if !m.cfg.ConnectionRetry {
 		outcome := Failed
 		if wasUp {
@@ -146,9 +147,20 @@ func (m *Machine) nextRoute(now Instant) int {
 // asked too often.
 func (m *Machine) spare(now Instant, route int, f Fault) {
 	if f.RetryAfter > 0 {
-		m.routing.spared[route] = now.Add(f.RetryAfter)
+		m.routing.spared[route], m.routing.sparedFor[route] = now.Add(f.RetryAfter), f
 	}
 }
+
+// spareBlocked is spare for what stands on the way, be there another route or not: what the hub asks for is no route's.
+func (m *Machine) spareBlocked(now Instant, route int, f Fault) {
+	if f.Kind == Blocked {
+		m.spare(now, route, f)
+	}
+}
+
+// attemptAt is when the next attempt may be made: whoever asks for a session ends the wait, but does not have a proxy asked
+// that must be spared.
+func (m *Machine) attemptAt() Instant { return max(m.retryAt, m.routing.spared[m.backoff.route]) }
 
 // wait computes the time until the next attempt.
 //

@@ -123,7 +123,7 @@ func New(cfg Config, rng *rand.Rand) *Machine {
 		cfg.Route = 0
 	}
 	m.backoff.route = cfg.Route
-	m.routing = routing{kept: cfg.Route, shown: cfg.Route, chosen: noRoute, spared: make([]Instant, cfg.Routes), linkTries: m.lim.LinkTries}
+	m.routing = routing{kept: cfg.Route, shown: cfg.Route, chosen: noRoute, spared: make([]Instant, cfg.Routes), sparedFor: make([]Fault, cfg.Routes), linkTries: m.lim.LinkTries}
 	for _, p := range cfg.Plugins {
 		m.plugins = append(m.plugins, plugin{cfg: p})
 	}

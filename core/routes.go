@@ -21,11 +21,13 @@ type routing struct {
 	probeAt Instant
 	probes  int
 	probe   int
-	// spared says, of each route, until when it is not tried, because whoever stands on it asked for that.
-	spared []Instant
-	fault  Fault // of the last probe that failed; empty after one that did not
-	shown  int   // the route that watchers were told of
-	ops    []Op  // wait for the chosen route
+	// spared says, of each route, until when it is not tried, because whoever stands on it asked for that, and sparedFor of
+	// what. Neither a caller nor an operator overrides it: see attemptAt.
+	spared    []Instant
+	sparedFor []Fault
+	fault     Fault // of the last probe that failed; empty after one that did not
+	shown     int   // the route that watchers were told of
+	ops       []Op  // wait for the chosen route
 
 	// link-ups that may still be answered by an attempt at once, and since when the count holds; the next not before.
 	linkTries int
@@ -180,6 +182,7 @@ func (m *Machine) routeWorks(now Instant, a *attempt, wasPlanned bool) {
 		r.kept = a.route
 		m.emit(RememberRoute{a.route})
 	}
+	r.spared[a.route] = 0 // it let the session through
 	isRefused := false
 	switch {
 	case r.chosen == a.route:
@@ -229,6 +232,12 @@ func (m *Machine) routeRequested(now Instant, ev RouteRequested) {
 		m.emit(Finish{ev.Op, Stopped})
 		return
 	case !ev.Auto && (ev.Route < 0 || ev.Route >= m.cfg.Routes):
+		m.emit(Finish{ev.Op, Failed})
+		return
+	}
+	if !ev.Auto && r.spared[ev.Route] > now && (!m.isUp() || m.cur.route != ev.Route) {
+		r.fault = r.sparedFor[ev.Route]
+		r.fault.RetryAfter = r.spared[ev.Route].Sub(now)
 		m.emit(Finish{ev.Op, Failed})
 		return
 	}

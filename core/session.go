@@ -91,7 +91,13 @@ func (m *Machine) planSession(now Instant) {
 	case cur.phase == absent && next.phase != absent && next.phase != closing:
 		// The old session is gone, lost or closed for this one: the new connection takes its place.
 		*cur, *next = *next, attempt{}
-	case cur.phase == absent && next.phase == absent && m.wantsSession() && m.due(now, m.retryAt):
+	case cur.phase == absent && next.phase == absent && m.wantsSession() && !m.cfg.ConnectionRetry && m.routing.spared[m.backoff.route] > now:
+		// Where no attempt is repeated, none is waited for: who asks is told.
+		m.keep, m.again = false, true
+		m.fault = m.routing.sparedFor[m.backoff.route]
+		m.fault.RetryAfter = m.routing.spared[m.backoff.route].Sub(now)
+		m.abandonAll(Failed)
+	case cur.phase == absent && next.phase == absent && m.wantsSession() && m.due(now, m.attemptAt()):
 		m.backoff.tries++
 		m.backoff.routesTried++
 		*cur = m.begin(m.backoff.route)
@@ -131,6 +137,7 @@ func (m *Machine) planRenewal(now Instant) {
 		if !m.renewForced {
 			from = max(from, cur.renewDue)
 		}
+		from = max(from, m.routing.spared[cur.route])
 		if m.due(now, from) {
 			*next = m.begin(cur.route)
 			next.renewal = true
@@ -256,6 +263,7 @@ func (m *Machine) attemptFailed(now Instant, e Epoch, p phase, f Fault) {
 		m.renewForced = m.renewForced || a.forced
 		*a = attempt{}
 		m.counters.RenewalsFailed++
+		m.spareBlocked(now, m.cur.route, f)
 		m.renewAt = now.Add(m.jitter(m.renewalWait(now)))
 		return
 	}
@@ -376,7 +384,7 @@ func (m *Machine) connectRequested(now Instant, op Op) {
 	}
 	m.keep, m.held = true, false
 	if m.cur.phase == absent {
-		// Someone asks: a planned wait ends now, however long it was meant to be.
+		// Someone asks: a planned wait ends now, however long it was meant to be. What spares the route does not: attemptAt.
 		m.retryAt = now
 	}
 	if m.cur.phase == up {

@@ -40,6 +40,8 @@ func (m *Machine) computeState() (State, string) {
 		return StateDisconnected, "asked to disconnect"
 	case m.cur.phase == closing:
 		return StateWaiting, m.cur.why
+	case m.cur.phase == absent && m.attemptAt() > m.retryAt: // somebody asked, and is put off
+		return StateWaiting, m.routing.sparedFor[m.backoff.route].Reason
 	case m.cur.phase == absent:
 		return StateWaiting, m.fault.Reason
 	default:

@@ -30,6 +30,9 @@ type Status struct {
 	ProbeFault Fault
 	// NextAttempt is set in StateWaiting.
 	NextAttempt Instant
+	// SparedUntil is until when nobody can have that attempt made sooner, in StateWaiting: what stands on the route asked for
+	// the wait, as a proxy that refused the user does. Past where none did.
+	SparedUntil Instant
 	// SessionPresent says that the hub had kept the subscriptions.
 	SessionPresent bool
 	DesiredVersion int64
@@ -86,7 +89,8 @@ func (m *Machine) Status() Status {
 		s.Causes = append(s.Causes, Cause{c.route, c.fault, c.at, c.count})
 	}
 	if m.state == StateWaiting {
-		s.NextAttempt = m.retryAt
+		s.NextAttempt = m.attemptAt()
+		s.SparedUntil = m.routing.spared[m.backoff.route]
 	}
 	if m.cur.phase >= opening && m.cur.until != never {
 		s.CredentialEnd, s.HasEnd = m.cur.until, true

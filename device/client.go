@@ -144,7 +144,8 @@ func New(cfg Config) (*Client, error) {
 func (c *Client) Engine() *engine.Engine { return c.engine }
 
 // Connect makes a session and returns when it is up. With ConnectionRetry it keeps trying until ctx ends, and the error
-// then holds the last failure; without, it returns the first attempt's.
+// then holds the last failure; without, it returns the first attempt's. It ends a wait between attempts, but does not have a
+// proxy asked sooner that refused the user: see [ProxyOptions].
 func (c *Client) Connect(ctx context.Context) error { return c.own.Connect(ctx) }
 
 // Disconnect ends the session: what is in flight is waited for (at most Limits.DisconnectDrain), what is pending then

@@ -6,6 +6,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log"
+	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"runtime"
@@ -18,7 +21,34 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"fairlead": main})
+	testscript.Main(m, map[string]func(){"fairlead": main, "refusingproxy": refusingProxy})
+}
+
+// refusingProxy is a program of the scripts: an HTTP proxy that refuses every user, and adds a line to the file "asked" for
+// each password that it is shown. The file "proxy.port" says where it listens.
+func refusingProxy() {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		log.Fatal(err)
+	}
+	asked, err := os.Create("asked")
+	if err != nil {
+		log.Fatal(err)
+	}
+	port := strconv.Itoa(listener.Addr().(*net.TCPAddr).Port)
+	if err := os.WriteFile("proxy.tmp", []byte(port), 0o600); err != nil {
+		log.Fatal(err)
+	}
+	if err := os.Rename("proxy.tmp", "proxy.port"); err != nil {
+		log.Fatal(err)
+	}
+	log.Fatal(http.Serve(listener, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("Proxy-Authorization") != "" {
+			fmt.Fprintln(asked, r.Host)
+		}
+		w.Header().Set("Proxy-Authenticate", `Basic realm="plant"`)
+		w.WriteHeader(http.StatusProxyAuthRequired)
+	})))
 }
 
 // The scripts run the program as a user does. Besides testscript's own commands there is

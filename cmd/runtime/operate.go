@@ -75,7 +75,19 @@ func explainTimeout(ctx context.Context, c *control.Client, err error) error {
 	if statusErr != nil {
 		return err // the runtime hangs, or is gone: there is nothing to add
 	}
-	return fmt.Errorf("%w; the device is %s: %s", err, s.Connection.State, s.Connection.Reason)
+	return fmt.Errorf("%w; the device is %s: %s%s", err, s.Connection.State, s.Connection.Reason, inWhen(s.Connection))
+}
+
+// inWhen says when the next attempt is made; "" where none is planned.
+func inWhen(c control.Connection) string {
+	in := time.Duration(c.NextAttempt * float64(time.Second)).Round(time.Second)
+	switch {
+	case in <= 0:
+		return ""
+	case c.Spared > 0:
+		return fmt.Sprintf("; asked again in %v, and not sooner", in)
+	}
+	return fmt.Sprintf("; tried again in %v", in)
 }
 
 func newStatusCommand() *cobra.Command {
@@ -263,6 +275,12 @@ a line. The flow of telemetry is not part of it; status has its counters.`,
 func newConnectCommand() *cobra.Command {
 	cmd := operation("connect", "Connect the running device, and wait until it is", noArgs,
 		func(ctx context.Context, c *control.Client, cmd *cobra.Command, _ []string) error {
+			// What must be spared for longer than anybody waits here is said at once: it is tried then without a word, too.
+			if end, ok := ctx.Deadline(); ok {
+				if s, err := c.Status(ctx); err == nil && time.Duration(s.Connection.Spared*float64(time.Second)) > time.Until(end) {
+					return fmt.Errorf("%w: %s%s; where that is mended in the configuration, restart fairlead", core.ErrConnectionFailed, s.Connection.Reason, inWhen(s.Connection))
+				}
+			}
 			if err := c.Connect(ctx); err != nil {
 				return err
 			}

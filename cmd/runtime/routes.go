@@ -185,6 +185,7 @@ func addRoutes(c *control.Connection, e engine.Status) {
 	for _, cause := range e.Connection.Causes {
 		c.Causes = append(c.Causes, control.Cause{Route: cause.Route, Kind: cause.Kind.String(), Phase: cause.Phase, Reason: cause.Reason, Count: cause.Count})
 	}
+	c.Spared = control.Seconds(e.Spared())
 	if in, ok := e.NextProbe(); ok {
 		seconds := control.Seconds(in)
 		c.NextProbe, c.ProbeReason = &seconds, e.Machine.ProbeFault.Reason

@@ -302,6 +302,9 @@ func faultError(sentinel error, f core.Fault) error {
 	if f.Reason == "" {
 		return sentinel
 	}
+	if f.Kind == core.Blocked && f.RetryAfter > 0 { // neither a caller nor an operator has it asked sooner
+		f.Reason += fmt.Sprintf("; asked again in %v at the earliest", max(time.Second, f.RetryAfter.Round(time.Second)))
+	}
 	what, is := sentinel.Error(), []error{sentinel}
 	if f.Kind == core.Unauthorized {
 		what, is = core.ErrCredential.Error()+": "+what, append(is, core.ErrCredential)

@@ -39,6 +39,9 @@ func (s Status) CredentialLeft() time.Duration {
 	return max(0, time.Duration(s.Machine.CredentialEnd)-s.Uptime)
 }
 
+// Spared is how long nobody can have the next attempt made sooner; 0 where anybody can: see core.Status.SparedUntil.
+func (s Status) Spared() time.Duration { return max(0, time.Duration(s.Machine.SparedUntil)-s.Uptime) }
+
 // NextProbe is how long until a better route is tried again at the earliest; false where the session goes by the right one.
 func (s Status) NextProbe() (time.Duration, bool) {
 	if s.Machine.NextProbe == 0 {

@@ -264,6 +264,9 @@ type Connection struct {
 	ProbeReason string   `json:"probe_reason,omitempty"`
 	// NextAttempt is when the next attempt is made; 0 where none is planned.
 	NextAttempt float64 `json:"next_attempt_s,omitempty"`
+	// Spared is how long nobody can have that attempt made sooner, since what stands on the route asked for the wait, as a
+	// proxy that refused the user does; 0 where none did.
+	Spared float64 `json:"spared_s,omitempty"`
 	// CredentialLife is what is left of the credential's life; 0 where it has no end.
 	CredentialLife float64 `json:"credential_life_s,omitempty"`
 	// CredentialGiven: it is renewed by whoever gave it, not by the device.

@@ -46,7 +46,7 @@ var codes = []Code{
 	{"hub-refused", LayerCredential, "The hub forbids the request (403): its IP filter, a private endpoint, or its daily quota.", "Ask whoever owns the hub whether its network rules admit this site's address, and whether its quota is used up."},
 	{"credential-unproven", LayerCredential, "Nobody could be asked whether the hub takes the credential without disturbing a session: no way of HTTPS gets through to the hub, or the identity has none.", "Nothing, if the device connects; otherwise `fairlead run` and `fairlead status` show what the hub says."},
 
-	{"session-down", LayerRuntime, "The runtime runs, and has no session with the hub.", "Mend what else is found here; it tries again by itself. `fairlead connect` makes it try now."},
+	{"session-down", LayerRuntime, "The runtime runs, and has no session with the hub.", "Mend what else is found here; it tries again by itself. `fairlead connect` makes it try now, except where a proxy that refused the user must be spared: that one is asked again when the account can bear it, or after a restart."},
 	{"runtime-silent", LayerRuntime, "The runtime's socket is there, but it does not answer, or not to this user.", "Run the doctor as the user that runs fairlead. If it is, the runtime hangs: keep its log, and restart it."},
 
 	{"not-provisioned", LayerCredential, "The provisioning service has not assigned the device to a hub yet, so that only the way to the service can be looked at.", "`fairlead run`: it registers the device. If the service refuses, compare id scope, registration id and key with the enrollment."},
@@ -64,7 +64,7 @@ var codes = []Code{
 	{"proxy-not-found", LayerProxy, "The proxy's own name cannot be looked up.", "Correct proxy_addr, or write its IP address there."},
 	{"proxy-refused", LayerProxy, "Nobody listens at the proxy's address and port.", "Correct proxy_addr and proxy_port ({proxy}); ask the site's administrator whether the proxy runs."},
 	{"proxy-silent", LayerProxy, "The proxy does not answer, or does not answer in time.", "Correct proxy_addr and proxy_port ({proxy}); ask the site's administrator whether this device may use the proxy, and whether the proxy reaches {to}."},
-	{"proxy-auth-required", LayerProxy, "The proxy wants a user name and a password, or does not take those that it got.", "Set proxy_username and proxy_password; after a changed password, replace its file. Do not try often: proxies lock accounts."},
+	{"proxy-auth-required", LayerProxy, "The proxy wants a user name and a password, or does not take those that it got.", "Set proxy_username and proxy_password; after a changed password, replace its file. Then restart fairlead, which reads them at its start and asks such a proxy ever more rarely. Do not try often: proxies lock accounts."},
 	{"proxy-forbids", LayerProxy, "The proxy does not let this device go there.", "Ask the site's administrator to allow CONNECT to {to} for this device. Most proxies allow port 443 only: use `use: mqttws` there."},
 	{"proxy-hub-unreached", LayerProxy, "The proxy does not reach the hub.", "Ask the site's administrator whether the proxy may go to {to}, and resolves its name."},
 	{"proxy-tls-failed", LayerProxy, "TLS to the proxy itself fails.", "See that proxy_type HTTPS is right (a plain proxy is HTTP), that proxy_addr is the name in the proxy's certificate, and name its CA in tls.extra_ca."},
