@@ -169,8 +169,8 @@ func (c *Clock) Doubt() string {
 	}
 }
 
-// Keep writes the time down for the next start; call it while a hub accepts the device, which vouches for the clock to a degree.
-// A clock that is wrong beyond doubt is not kept.
+// Keep writes the time down for the next start; call it while a hub accepts the device, which vouches for the clock to
+// a degree. A clock that is wrong beyond doubt is not kept.
 func (c *Clock) Keep() error {
 	now := c.cfg.System()
 	c.mu.Lock()
