@@ -68,6 +68,7 @@ type writer struct {
 	hasty    time.Time   // until then nothing lingers
 	timer    *time.Timer // of a wait
 	waiting  bool        // the timer runs
+	due      bool        // what is queued does not linger: who set this pushes it
 	wake     chan struct{}
 
 	// sending is held, without mu, by whoever sends on the stream.
@@ -117,11 +118,11 @@ func (w *writer) push() {
 	}
 }
 
-// hasMore reports whether messages wait that may be sent: there were more than a frame holds.
+// hasMore reports whether messages are due that may be sent: there were more than a frame holds.
 func (w *writer) hasMore() bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return len(w.queue) > 0 && !w.starved
+	return w.due && !w.starved
 }
 
 // isAlone reports whether what is queued is one message or little more, and not one of a burst.
@@ -162,10 +163,13 @@ func (w *writer) offer(f *pluginv1.SessionResponse) {
 }
 
 // lingers reports whether a patient message that was just queued may wait for others: it came soon after the last
-// departure, and waiting has brought company. w.mu is held.
+// departure, and waiting has brought company; or the others are about to leave, and it with them. w.mu is held.
 func (w *writer) lingers(size int) bool {
 	now := time.Now()
 	w.arrived = now
+	if w.due {
+		return true
+	}
 	since := now.Sub(w.left)
 	if since >= w.linger || now.Before(w.hasty) || len(w.queue) >= lingerMessages || len(w.queue)*size >= lingerBytes {
 		return false
@@ -184,7 +188,7 @@ func (w *writer) lingers(size int) bool {
 // lingered ends a wait.
 func (w *writer) lingered() {
 	w.mu.Lock()
-	w.waiting = false
+	w.waiting, w.due = false, len(w.queue) > 0
 	if now := time.Now(); now.Sub(w.arrived) > w.linger/2 {
 		w.hasty = now.Add(lingerPause)
 	}
@@ -195,7 +199,7 @@ func (w *writer) lingered() {
 // setLinger sets how long patient messages wait.
 func (w *writer) setLinger(d time.Duration) {
 	w.mu.Lock()
-	w.linger = d
+	w.linger, w.due = d, len(w.queue) > 0
 	w.mu.Unlock()
 	w.push()
 }
@@ -218,6 +222,7 @@ func (w *writer) enqueue(ctx context.Context, ts []*ticket, patient bool) (int, 
 		}
 		if taken == len(ts) {
 			lingers := patient && w.lingers(ts[0].size)
+			w.due = w.due || !lingers
 			w.mu.Unlock()
 			if !lingers {
 				w.push()
@@ -228,6 +233,7 @@ func (w *writer) enqueue(ctx context.Context, ts []*ticket, patient bool) (int, 
 			w.room = make(chan struct{})
 		}
 		room := w.room
+		w.due = true
 		w.mu.Unlock()
 		w.signal()
 		select {
@@ -264,6 +270,7 @@ func (w *writer) withdraw(ts []*ticket, cause error) {
 		}
 		clear(w.queue[len(kept):])
 		w.queue = kept
+		w.due = w.due && len(kept) > 0
 		w.made()
 		w.closed(len(gone))
 	}
@@ -405,11 +412,15 @@ func (w *writer) takeFrames() (frames []*pluginv1.SessionResponse) {
 	return frames
 }
 
-// takeBatch returns the messages to send now, nil for none. They share the authors' payloads and maps, which are theirs
-// again when a Send gives up; so they are taken last, when nothing stands between them and the stream.
-func (w *writer) takeBatch() *pluginv1.SessionResponse {
+// takeBatch returns the messages to send now, nil for none; those that linger go along where a frame leaves anyway. They
+// share the authors' payloads and maps, which are theirs again when a Send gives up; so they are taken last, when nothing
+// stands between them and the stream.
+func (w *writer) takeBatch(leaves bool) *pluginv1.SessionResponse {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if !w.due && !leaves {
+		return nil
+	}
 	n, size := 0, 0
 	for n < len(w.queue) && n < wire.FrameMessages {
 		t := w.queue[n]
@@ -426,6 +437,7 @@ func (w *writer) takeBatch() *pluginv1.SessionResponse {
 		n++
 	}
 	if n == 0 {
+		w.due = len(w.queue) > 0
 		return nil
 	}
 	ms := &pluginv1.Messages{First: w.next, Messages: make([]*pluginv1.Message, n)}
@@ -440,6 +452,7 @@ func (w *writer) takeBatch() *pluginv1.SessionResponse {
 	rest := copy(w.queue, w.queue[n:])
 	clear(w.queue[rest:])
 	w.queue = w.queue[:rest]
+	w.due = rest > 0
 	w.made()
 	return &pluginv1.SessionResponse{Frame: &pluginv1.SessionResponse_Messages{Messages: ms}}
 }
@@ -447,7 +460,7 @@ func (w *writer) takeBatch() *pluginv1.SessionResponse {
 // take returns all that may be sent now.
 func (w *writer) take() []*pluginv1.SessionResponse {
 	frames := w.takeFrames()
-	if batch := w.takeBatch(); batch != nil {
+	if batch := w.takeBatch(len(frames) > 0); batch != nil {
 		frames = append(frames, batch)
 	}
 	return frames
@@ -469,8 +482,16 @@ func (w *writer) run(ctx context.Context) error {
 			runtime.Gosched()
 		case <-ctx.Done():
 			last = true
+			w.hurry()
 		}
 	}
+}
+
+// hurry ends a wait of what is queued.
+func (w *writer) hurry() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.due = len(w.queue) > 0
 }
 
 // send sends what is queued, and reports whether there was anything.
@@ -494,7 +515,7 @@ func (w *writer) send() (bool, error) {
 		}
 		frames, sent = nil, true
 	}
-	if batch := w.takeBatch(); batch != nil {
+	if batch := w.takeBatch(sent || len(frames) > 0); batch != nil {
 		frames = append(frames, batch)
 	}
 	if len(frames) == 0 {
