@@ -230,6 +230,23 @@ func printStatus(out io.Writer, s control.Status) error {
 	return w.Flush()
 }
 
+// eventTime is how the time of an event is written.
+const eventTime = "15:04:05.000"
+
+// describeConnection says what the line means that announces a state of the connection.
+func describeConnection(l engine.Line) []string {
+	c := l.Connection
+	text := fmt.Sprintf("%s by %s since %s", c.State, c.Route, c.Since.Local().Format(eventTime))
+	if !c.NextAttempt.IsZero() {
+		text += fmt.Sprintf(", next attempt in %v", max(0, c.NextAttempt.Sub(l.Time)).Round(100*time.Millisecond))
+	}
+	out := []string{text}
+	for _, cause := range c.Causes {
+		out = append(out, "cause "+describeCause(control.Cause(cause)))
+	}
+	return out
+}
+
 func newEventsCommand() *cobra.Command {
 	var asJSON, follow bool
 	flags := &socketFlags{}
@@ -237,7 +254,9 @@ func newEventsCommand() *cobra.Command {
 		Use:   "events",
 		Short: "Show what happened in the running device, and what it did about it",
 		Long: `Show the last events of the running device (●) and the orders that followed (→), one
-a line. The flow of telemetry is not part of it; status has its counters.`,
+a line. Where a state of the connection is announced, lines with = say its route,
+since when it is so, when the next attempt is made, and what each route has failed
+of. The flow of telemetry is not part of it; status has its counters.`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, ctx, cancel, err := flags.dial(cmd)
@@ -261,8 +280,16 @@ a line. The flow of telemetry is not part of it; status has its counters.`,
 				if l.Effect {
 					mark = "  →"
 				}
-				_, err := fmt.Fprintf(cmd.OutOrStdout(), "%s %s %s\n", l.Time.Format("15:04:05.000"), mark, l.Text)
-				return err
+				at := l.Time.Format(eventTime)
+				if _, err := fmt.Fprintf(cmd.OutOrStdout(), "%s %s %s\n", at, mark, l.Text); err != nil || l.Connection == nil {
+					return err
+				}
+				for _, text := range describeConnection(l) {
+					if _, err := fmt.Fprintf(cmd.OutOrStdout(), "%s   = %s\n", at, text); err != nil {
+						return err
+					}
+				}
+				return nil
 			})
 		},
 	}

@@ -212,7 +212,7 @@ func (e *Engine) step(ctx context.Context, ev core.Event) {
 	for _, effect := range e.m.Step(now, ev) {
 		e.trace.effect(now, effect)
 		e.debug(ctx, "effect", effect)
-		e.execute(ctx, effect)
+		e.execute(ctx, now, effect)
 	}
 }
 
@@ -223,7 +223,7 @@ func (e *Engine) debug(ctx context.Context, what string, line fmt.Stringer) {
 	e.log.DebugContext(ctx, what, "line", line.String())
 }
 
-func (e *Engine) execute(ctx context.Context, effect core.Effect) {
+func (e *Engine) execute(ctx context.Context, now core.Instant, effect core.Effect) {
 	switch f := effect.(type) {
 	case core.FetchCredential:
 		e.fetchCredential(ctx, f.Epoch)
@@ -240,7 +240,7 @@ func (e *Engine) execute(ctx context.Context, effect core.Effect) {
 	case core.Subscribe:
 		e.subscribe(f)
 	case core.Announce:
-		e.announce(ctx, f)
+		e.announce(ctx, now, f)
 	case core.Warn:
 		e.warn(ctx, f.Fault)
 	case core.WantCredential:
@@ -297,10 +297,11 @@ func (e *Engine) background(f func()) {
 	e.wg.Go(f)
 }
 
-func (e *Engine) announce(ctx context.Context, f core.Announce) {
+func (e *Engine) announce(ctx context.Context, now core.Instant, f core.Announce) {
 	c := core.Connection{State: f.State, Reason: f.Reason, Route: e.routeName(f.Route)}
 	s := e.m.Status()
 	c.Kind, c.Epoch, c.Causes = s.Fault.Kind, s.Epoch, e.causes(s)
+	e.trace.add(traced{now, time.Now(), true, f, e.lineConnection(c, s)})
 	old := e.watch.connection(c, s, e.start)
 	level := slog.LevelInfo
 	if f.State == core.StateConnecting || f.State == core.StateWaiting && old == core.StateConnecting {

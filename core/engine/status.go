@@ -101,6 +101,43 @@ type Line struct {
 	Text   string        `json:"text"`
 	// Number counts the lines, so that a reader can go on where it stopped.
 	Number uint64 `json:"number"`
+	// Connection is what began with an effect that announces a state of the connection; nil with any other line.
+	Connection *LineConnection `json:"connection,omitempty"`
+}
+
+// LineConnection is core.Connection at the time of a line: the machine's own words for it number the routes, and leave out
+// what a reader wants to know beside the change.
+type LineConnection struct {
+	State string `json:"state"`
+	// Since is when the state began.
+	Since  time.Time  `json:"since"`
+	Reason string     `json:"reason"`
+	Epoch  core.Epoch `json:"epoch"`
+	Route  string     `json:"route"`
+	// NextAttempt is when the next attempt is made, as far as was known then; zero where none was planned.
+	NextAttempt time.Time   `json:"next_attempt,omitzero"`
+	Causes      []LineCause `json:"causes,omitempty"`
+}
+
+// LineCause is core.ConnectionCause.
+type LineCause struct {
+	Route  string `json:"route"`
+	Kind   string `json:"kind"`
+	Phase  string `json:"phase,omitempty"`
+	Reason string `json:"reason"`
+	Count  int    `json:"count"`
+}
+
+// lineConnection is what the line says that announces c.
+func (e *Engine) lineConnection(c core.Connection, s core.Status) *LineConnection {
+	l := &LineConnection{State: c.State.String(), Since: e.start.Add(time.Duration(s.Since)), Reason: c.Reason, Epoch: c.Epoch, Route: c.Route}
+	if c.State == core.StateWaiting {
+		l.NextAttempt = e.start.Add(time.Duration(s.NextAttempt))
+	}
+	for _, cause := range c.Causes {
+		l.Causes = append(l.Causes, LineCause{cause.Route, cause.Kind.String(), cause.Phase, cause.Reason, cause.Count})
+	}
+	return l
 }
 
 // traceKept is how many lines of the trace are kept. Those of the message flow are kept apart, since they would push
@@ -120,6 +157,7 @@ type traced struct {
 	wall   time.Time
 	effect bool
 	line   fmt.Stringer
+	about  *LineConnection
 }
 
 func newTrace() *trace { return &trace{added: make(chan struct{})} }
@@ -128,15 +166,16 @@ func (t *trace) event(now core.Instant, ev core.Event) {
 	switch ev.(type) {
 	case core.Submitted, core.Acked, core.Ticked:
 	default:
-		t.add(traced{now, time.Now(), false, ev})
+		t.add(traced{at: now, wall: time.Now(), line: ev})
 	}
 }
 
 func (t *trace) effect(now core.Instant, f core.Effect) {
 	switch f.(type) {
 	case core.Send, core.Resolve, core.Forget:
+	case core.Announce: // announce adds it, with what it is about
 	default:
-		t.add(traced{now, time.Now(), true, f})
+		t.add(traced{at: now, wall: time.Now(), effect: true, line: f})
 	}
 }
 
@@ -160,7 +199,7 @@ func (n note) String() string { return string(n) }
 
 // Note adds a line to the trace: what happened beside the machine, in its style. It may be called from any goroutine.
 func (e *Engine) Note(text string) {
-	e.trace.add(traced{core.Instant(time.Since(e.start)), time.Now(), false, note(text)})
+	e.trace.add(traced{at: core.Instant(time.Since(e.start)), wall: time.Now(), line: note(text)})
 }
 
 // Trace returns the lines with numbers of at least from (as far as they are kept), and a channel that is closed when
@@ -175,7 +214,7 @@ func (e *Engine) Trace(from uint64) ([]Line, <-chan struct{}) {
 	var out []Line
 	for n := from; n < t.next; n++ {
 		l := t.lines[n%traceKept]
-		out = append(out, Line{At: time.Duration(l.at), Time: l.wall, Effect: l.effect, Text: l.line.String(), Number: n})
+		out = append(out, Line{At: time.Duration(l.at), Time: l.wall, Effect: l.effect, Text: l.line.String(), Number: n, Connection: l.about})
 	}
 	return out, t.added
 }
