@@ -107,15 +107,7 @@ func refusal(op string, resp *http.Response, body []byte, now time.Time, isOfOth
 //
 // https://www.rfc-editor.org/rfc/rfc9110#field.retry-after
 func RetryAfter(h http.Header, now time.Time) time.Duration {
-	text := h.Get("Retry-After")
-	if seconds, err := strconv.ParseUint(text, 10, 31); err == nil {
-		return min(time.Duration(seconds)*time.Second, maxRetryAfter)
-	}
-	at, err := http.ParseTime(text)
-	if err != nil {
-		return 0
-	}
-	return min(max(0, at.Sub(now)), maxRetryAfter)
+	return netdial.ParseRetryAfter(h.Get("Retry-After"), now, maxRetryAfter)
 }
 
 // detail is what an error's body says.

@@ -230,24 +230,11 @@ func (u *upgrader) refused(resp *http.Response) error {
 	if known.kind == core.Unauthorized {
 		err = fmt.Errorf("%w: %w", core.ErrCredential, err)
 	}
-	return u.fail(known.kind, resp.StatusCode, retryAfter(resp.Header, u.now()), err)
+	return u.fail(known.kind, resp.StatusCode, netdial.ParseRetryAfter(resp.Header.Get("Retry-After"), u.now(), maxRetryAfter), err)
 }
 
 // clip bounds what an answer may say in an error, and keeps it to one line of text.
 func clip(s string) string {
 	s = strconv.QuoteToASCII(s[:min(len(s), maxQuoted)])
 	return s[1 : len(s)-1]
-}
-
-// retryAfter returns the wait that an answer asks for, in seconds or until a date; 0 where it asks for none.
-// https://www.rfc-editor.org/rfc/rfc9110#section-10.2.3
-func retryAfter(h http.Header, now time.Time) time.Duration {
-	text := h.Get("Retry-After")
-	if seconds, err := strconv.ParseUint(text, 10, 31); err == nil {
-		return min(time.Duration(seconds)*time.Second, maxRetryAfter)
-	}
-	if at, err := http.ParseTime(text); err == nil {
-		return min(max(at.Sub(now), 0), maxRetryAfter)
-	}
-	return 0
 }

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // Limits of what a proxy may answer.
@@ -35,6 +36,7 @@ type connectResponse struct {
 	line   string // "407 Proxy Authentication Required", fit to be shown
 	// authenticate are the values of Proxy-Authenticate.
 	authenticate []string
+	retryAfter   string
 	// length is that of the body, -1 where it goes on until the end of the connection.
 	length  int64
 	chunked bool
@@ -161,6 +163,8 @@ func (r *connectResponse) header(name, value string) {
 	switch name {
 	case "proxy-authenticate":
 		r.authenticate = append(r.authenticate, value)
+	case "retry-after":
+		r.retryAfter = value
 	case "content-length":
 		if n, err := strconv.ParseUint(value, 10, 31); err == nil {
 			r.length = int64(n)
@@ -226,6 +230,18 @@ func skipChunks(from io.Reader) bool {
 			return true
 		}
 	}
+}
+
+// ParseRetryAfter reads the value of the header Retry-After: seconds, or a date that is seen from now; at most limit, and 0
+// for what says nothing. https://www.rfc-editor.org/rfc/rfc9110#section-10.2.3
+func ParseRetryAfter(text string, now time.Time, limit time.Duration) time.Duration {
+	if seconds, err := strconv.ParseUint(text, 10, 31); err == nil {
+		return min(time.Duration(seconds)*time.Second, limit)
+	}
+	if at, err := http.ParseTime(text); err == nil {
+		return min(max(at.Sub(now), 0), limit)
+	}
+	return 0
 }
 
 // noControl drops what must not get into a header that is sent back, as a nonce is.

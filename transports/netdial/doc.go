@@ -23,15 +23,16 @@
 // A proxy's error is of phase proxy and kind Blocked, whatever it is: another route may do without the proxy, and the
 // device's own credential is not in doubt. One that refuses or misses the user's name has RetryAfter of a minute, twice as
 // much each time, since such names are often accounts that too many tries lock: the next route is tried at once, this one
-// no sooner. A password
-// is sent only after the proxy asked for it, in the best scheme that it offers: Digest, NTLM, Basic; later at once in
+// no sooner. All dialers of the process that name one user to one proxy share that: until the proxy took the password one
+// asks at a time, and while it must be spared the others get its last answer without asking. A busy one (429, 503) is
+// spared for the Retry-After that it asks for, a day at most. A password is sent only after the proxy asked for it, in the best scheme that it offers: Digest, NTLM, Basic; later at once in
 // the one that served. What other clients do (Negotiate with Kerberos, PAC) is not done here.
 //
 // # Concurrency
 //
 // A Dialer may be used from any goroutine. It keeps a few things from one dial to the next: TLS sessions to resume,
-// whether the path swallowed a large ClientHello, the scheme in which the proxy took the password, and how often it refused
-// that. IP addresses are never kept: a hub that fails over changes its address.
+// whether the path swallowed a large ClientHello, and the scheme in which the proxy took the password. What the process
+// keeps, for all dialers, is what a proxy said of a user. IP addresses are never kept: a hub that fails over changes its address.
 //
 // # Expected behaviour of the other side
 //

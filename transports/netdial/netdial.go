@@ -81,8 +81,8 @@ type Dialer struct {
 	small atomic.Bool
 	// proxyScheme is the one in which the proxy took the user's name and password last.
 	proxyScheme atomic.Pointer[string]
-	// proxyRefusals counts how often in a row it refused who asks.
-	proxyRefusals atomic.Int64
+	// proxyUser is who asks it, for all dialers that share it; nil is nobody.
+	proxyUser *proxyUser
 
 	mu       sync.Mutex
 	sessions tls.ClientSessionCache // of the identity below
@@ -107,7 +107,7 @@ func New(cfg Config) (*Dialer, error) {
 	if err := cfg.Proxy.Check(); err != nil {
 		return nil, fmt.Errorf("make dialer: %w", err)
 	}
-	d := &Dialer{cfg: cfg, dial: cfg.DialContext, isDirect: cfg.Proxy.bypass()}
+	d := &Dialer{cfg: cfg, dial: cfg.DialContext, isDirect: cfg.Proxy.bypass(), proxyUser: userOf(cfg.Proxy)}
 	if err := d.trust(); err != nil {
 		return nil, fmt.Errorf("make dialer: %w", err)
 	}

@@ -3,10 +3,14 @@ package netdial_test
 import (
 	"context"
 	"crypto/tls"
+	"encoding/base64"
 	"errors"
 	"io"
 	"net"
+	"net/http"
+	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -39,6 +43,13 @@ func TestEachRefusalOfAnHTTPProxySaysWhatToDo(t *testing.T) {
 		{"who are you, as from a server", "HTTP/1.1 401 Unauthorized\r\n\r\n", "", 401, ask, "401 Unauthorized: set proxy_username"},
 		{"forbidden", "HTTP/1.1 403 Forbidden\r\n\r\n", "", 403, 0, "403 Forbidden: it forbids CONNECT to hub.example.net:8883: many proxies let port 443 through only"},
 		{"no CONNECT", "HTTP/1.1 405 Method Not Allowed\r\n\r\n", "", 405, 0, "it knows no CONNECT"},
+		{"too often", "HTTP/1.1 429 Too Many Requests\r\nRetry-After: 120\r\n\r\n", "", 429, 2 * time.Minute, "429 Too Many Requests: it asks for less"},
+		{"too often, and no word of when", "HTTP/1.1 429 Too Many Requests\r\n\r\n", "", 429, 0, "it asks for less"},
+		{"too often, for a year", "HTTP/1.1 429 Too Many Requests\r\nRetry-After: 31536000\r\n\r\n", "", 429, 24 * time.Hour, "it asks for less"},
+		{"it is busy", "HTTP/1.1 503 Service Unavailable\r\nretry-after: 30\r\n\r\n", "gw", 503, 30 * time.Second, "it does not reach hub.example.net:8883"},
+		{"a wait that is none", "HTTP/1.1 503 Service Unavailable\r\nRetry-After: soon\r\n\r\n", "", 503, 0, "it does not reach hub.example.net:8883"},
+		{"a wait that nobody meant", "HTTP/1.1 502 Bad Gateway\r\nRetry-After: 30\r\n\r\n", "", 502, 0, "it does not reach hub.example.net:8883"},
+		{"only what is not spoken, and nobody asks", "HTTP/1.1 407 x\r\nProxy-Authenticate: Negotiate\r\nProxy-Authenticate: Bearer\r\n\r\n", "", 407, ask, "offers Negotiate, Bearer; Basic, Digest (MD5, SHA-256) and NTLM are spoken here, and no user name changes that"},
 		{"the hub is not reached", "HTTP/1.1 503 Service Unavailable\r\n\r\n", "", 503, 0, "it does not reach hub.example.net:8883"},
 		{"a portal", "HTTP/1.1 302 Found\r\nLocation: http://login\r\n\r\n", "", 302, 0, "as a captive portal does"},
 		{"something else", "HTTP/1.1 400 Bad\x1b[31m Request\r\n\r\n", "", 400, 0, "400 Bad[31m Request: it refuses CONNECT to hub.example.net:8883"},
@@ -92,6 +103,7 @@ func TestARefusedPasswordIsNotShownUnaskedAgain(t *testing.T) {
 	dialed(t, d)
 	_, err := d.Dial(t.Context(), core.Credential{})
 	wantError(t, err, netdial.PhaseProxy, core.Blocked, "it refuses the user name or the password")
+	netdial.WaitIsOver(d.Proxy())
 	dialed(t, d)
 	var schemes []string
 	for _, r := range requests {
@@ -114,6 +126,7 @@ func TestAProxyThatRefusesTheUserIsSparedMoreAndMore(t *testing.T) {
 	d := proxied(t, connectProxy(t, nil, port, script(nil, append(answers, established, no)...)).config(netdial.ProxyHTTP, "gw", "pw"), trust)
 	const m = time.Minute
 	for i, want := range []time.Duration{m, 2 * m, 4 * m, 8 * m, 10 * m, 10 * m, 10 * m, 0, m} {
+		netdial.WaitIsOver(d.Proxy())
 		if want == 0 {
 			dialed(t, d)
 			continue
@@ -122,6 +135,68 @@ func TestAProxyThatRefusesTheUserIsSparedMoreAndMore(t *testing.T) {
 		if e, ok := errors.AsType[*core.Error](err); !ok || e.RetryAfter != want {
 			t.Errorf("refusal %d: %v, want a wait of %v", i, err, want)
 		}
+	}
+}
+
+// Routes, uploads and provisioning have a dialer each. To the proxy they are one account, and at a start they ask all at
+// once.
+func TestDialersOfOneProxyShowAWrongPasswordOnce(t *testing.T) {
+	port, trust := hubBehind(t)
+	var shown atomic.Int64
+	p := connectProxy(t, nil, port, func(_ int, req *http.Request) (string, bool) {
+		switch req.Header.Get("Proxy-Authorization") {
+		case "":
+		case "Basic " + base64.StdEncoding.EncodeToString([]byte("gw:right")):
+			return established, true
+		default:
+			shown.Add(1)
+		}
+		return "HTTP/1.1 407 x\r\n" + basic + "Connection: close\r\n\r\n", false
+	})
+	all := func(password core.Secret) (waits []time.Duration) {
+		errs := make(chan error)
+		const dialers = 5
+		for n := range dialers {
+			cfg := p.config(netdial.ProxyHTTP, "gw", password)
+			if n%2 == 1 {
+				cfg.NoProxy = "elsewhere.example" // which is not the account's business
+			}
+			d := proxied(t, cfg, trust)
+			go func() {
+				conn, err := d.Dial(t.Context(), core.Credential{})
+				if err == nil {
+					err = conn.Close()
+				}
+				errs <- err
+			}()
+		}
+		for range dialers {
+			err := <-errs
+			if err == nil {
+				continue
+			}
+			wantError(t, err, netdial.PhaseProxy, core.Blocked, "it refuses the user name or the password")
+			e, _ := errors.AsType[*core.Error](err)
+			if e.Status != http.StatusProxyAuthRequired {
+				t.Errorf("status %d: %v", e.Status, err)
+			}
+			waits = append(waits, e.RetryAfter)
+		}
+		return waits
+	}
+	for try, most := range []time.Duration{time.Minute, 2 * time.Minute} {
+		waits := all("wrong")
+		if n := shown.Load(); n != int64(try)+1 || len(waits) != 5 {
+			t.Errorf("try %d of 5 dialers: the wrong password was shown %d times in all, and %d failed", try+1, n, len(waits))
+		}
+		slices.Sort(waits)
+		if waits[0] <= most/2 || waits[len(waits)-1] != most {
+			t.Errorf("they are told to wait %v, want %v and what is left of it", waits, most)
+		}
+		netdial.WaitIsOver(p.config(netdial.ProxyHTTP, "gw", "wrong"))
+	}
+	if waits := all("right"); len(waits) != 0 {
+		t.Errorf("with another password %d of 5 dialers failed", len(waits))
 	}
 }
 

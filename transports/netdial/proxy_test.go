@@ -34,6 +34,7 @@ func startProxy(t *testing.T, secure *tls.Config, serve func(n int, conn net.Con
 		t.Fatal(err)
 	}
 	p := &scriptedProxy{port: listener.Addr().(*net.TCPAddr).Port}
+	netdial.ForgetUsers(p.port) // the system may give out a port again
 	var wg sync.WaitGroup
 	t.Cleanup(func() {
 		listener.Close()

@@ -118,9 +118,6 @@ func (a *proxyAuth) challenged(line string, values []string) error {
 	refuse := func(advice string) error {
 		return &proxyRefusalError{status: statusProxyAuth, text: line + ": " + offered + "; " + advice, user: true}
 	}
-	if a.user == "" {
-		return refuse(adviceSetUser)
-	}
 	find := func(scheme string) (challenge, bool) {
 		for _, c := range offers {
 			if c.is(scheme) && (scheme != schemeDigest || digestHash(c) != nil) {
@@ -128,6 +125,10 @@ func (a *proxyAuth) challenged(line string, values []string) error {
 			}
 		}
 		return challenge{}, false
+	}
+	isSpoken := slices.ContainsFunc(spoken, func(scheme string) bool { _, ok := find(scheme); return ok })
+	if a.user == "" && (isSpoken || len(offers) == 0) {
+		return refuse(adviceSetUser)
 	}
 	c, ok := find(a.scheme)
 	switch {
@@ -149,7 +150,10 @@ func (a *proxyAuth) challenged(line string, values []string) error {
 			return nil
 		}
 	}
-	return refuse("Basic, Digest (MD5, SHA-256) and NTLM are spoken here")
+	return &proxyRefusalError{
+		status: statusProxyAuth, user: true, unspoken: true,
+		text: line + ": " + offered + "; Basic, Digest (MD5, SHA-256) and NTLM are spoken here, and no user name changes that",
+	}
 }
 
 // parseChallenges reads values of Proxy-Authenticate, each of which may hold several challenges. What is malformed is

@@ -27,6 +27,8 @@ const (
 	// which too many tries lock.
 	refusedUserWait = time.Minute
 	refusedUserMax  = 10 * time.Minute
+	// maxRetryAfter bounds what a proxy that is busy may ask for.
+	maxRetryAfter = 24 * time.Hour
 )
 
 const statusProxyAuth = 407
@@ -36,6 +38,9 @@ type proxyRefusalError struct {
 	status int // of HTTP; 0 with SOCKS
 	text   string
 	user   bool // it is about who asks
+	// unspoken: it offers no way to say who asks that is spoken here.
+	unspoken   bool
+	retryAfter time.Duration // that it asks for; 0 for none
 }
 
 func (e *proxyRefusalError) Error() string { return e.text }
@@ -48,6 +53,13 @@ type toProxyError struct {
 
 func (e *toProxyError) Error() string { return e.phase + ": " + e.err.Error() }
 func (e *toProxyError) Unwrap() error { return e.err }
+
+// UnspokenAuth reports whether err is the answer of a proxy that wants to know who asks, and offers only ways to say so that
+// are not spoken here, as Negotiate is: no user name and no password changes that.
+func UnspokenAuth(err error) bool {
+	e, ok := errors.AsType[*proxyRefusalError](err)
+	return ok && e.unspoken
+}
 
 // ToProxy returns the phase in which the connection to the proxy itself failed: dns, tcp or tls; "" where err is anything
 // else.
@@ -63,20 +75,26 @@ func (d *Dialer) tunnel(ctx context.Context, t target) (net.Conn, error) {
 	dialing, cancel := context.WithTimeoutCause(ctx, tunnelTimeout, errPhaseTimeout(tunnelTimeout))
 	defer cancel()
 	var conn net.Conn
-	var err error
-	switch d.cfg.Proxy.Type {
-	case ProxySOCKS4:
-		conn, err = d.socks(dialing, t, socks4)
-	case ProxySOCKS5:
-		conn, err = d.socks(dialing, t, socks5)
-	default:
-		conn, err = d.httpTunnel(dialing, t)
+	err := d.proxyUser.ask(dialing, func() (err error) {
+		switch d.cfg.Proxy.Type {
+		case ProxySOCKS4:
+			conn, err = d.socks(dialing, t, socks4)
+		case ProxySOCKS5:
+			conn, err = d.socks(dialing, t, socks5)
+		default:
+			conn, err = d.httpTunnel(dialing, t)
+		}
+		if err != nil {
+			err = d.failProxy(ctx, err)
+		} else {
+			d.proxyUser.taken()
+		}
+		return err
+	})
+	if _, ok := errors.AsType[*core.Error](err); err != nil && !ok { // it was not asked
+		err = d.failProxy(ctx, err)
 	}
-	if err != nil {
-		return nil, d.failProxy(ctx, err)
-	}
-	d.proxyRefusals.Store(0)
-	return conn, nil
+	return conn, err
 }
 
 // failProxy makes the error of a proxy. Whatever it is, another route may get through, so it is Blocked: never
@@ -86,14 +104,13 @@ func (d *Dialer) failProxy(ctx context.Context, err error) error {
 	e := &core.Error{Op: "proxy " + d.cfg.Proxy.hostPort(), Kind: core.Blocked, Phase: PhaseProxy, Err: err}
 	if cause := context.Cause(ctx); cause != nil && !errors.Is(cause, context.DeadlineExceeded) {
 		e.Kind, e.Err = core.Transient, cause // cancelled by the caller
+	} else if held, ok := errors.AsType[*heldBackError](err); ok {
+		e.Status, e.RetryAfter, e.Err = held.status, held.left, held.proxyRefusalError
 	} else if refusal, ok := errors.AsType[*proxyRefusalError](err); ok {
-		e.Status = refusal.status
+		e.Status, e.RetryAfter = refusal.status, refusal.retryAfter
 		if refusal.user {
 			d.proxyScheme.Store(nil)
-			e.RetryAfter = refusedUserWait
-			if d.cfg.Proxy.Username != "" {
-				e.RetryAfter = min(refusedUserWait<<min(d.proxyRefusals.Add(1)-1, 10), refusedUserMax)
-			}
+			e.RetryAfter = max(e.RetryAfter, d.proxyUser.refused(refusal))
 		}
 	}
 	return e
@@ -179,7 +196,7 @@ func (d *Dialer) httpTunnel(ctx context.Context, t target) (net.Conn, error) {
 		var resp *connectResponse
 		again := false
 		err = d.ask(ctx, conn, t, func() (err error) {
-			resp, again, err = askConnect(conn, t.addr, auth)
+			resp, again, err = askConnect(conn, t.addr, auth, d.now())
 			return err
 		})
 		switch {
@@ -213,7 +230,7 @@ func (d *Dialer) httpTunnel(ctx context.Context, t target) (net.Conn, error) {
 
 // askConnect sends one CONNECT and reads the answer. Without an error the answer is a tunnel, or a challenge that auth
 // will answer, and again says that it can do so on the same connection.
-func askConnect(conn net.Conn, target string, auth *proxyAuth) (resp *connectResponse, again bool, err error) {
+func askConnect(conn net.Conn, target string, auth *proxyAuth, now time.Time) (resp *connectResponse, again bool, err error) {
 	authorization, err := auth.header(target)
 	if err != nil {
 		return nil, false, err
@@ -233,11 +250,11 @@ func askConnect(conn net.Conn, target string, auth *proxyAuth) (resp *connectRes
 		}
 		return resp, resp.skipBody(conn), nil
 	}
-	return nil, false, refusedConnect(resp, target, auth)
+	return nil, false, refusedConnect(resp, target, auth, now)
 }
 
 // refusedConnect says what a status other than 2xx and 407 means.
-func refusedConnect(resp *connectResponse, target string, auth *proxyAuth) error {
+func refusedConnect(resp *connectResponse, target string, auth *proxyAuth, now time.Time) error {
 	advice := "it refuses CONNECT to " + target
 	switch resp.status {
 	case 401: // what tinyproxy answers a wrong password
@@ -249,12 +266,18 @@ func refusedConnect(resp *connectResponse, target string, auth *proxyAuth) error
 		advice = "it forbids CONNECT to " + target + ": many proxies let port 443 through only, which is that of mqttws"
 	case 405, 501:
 		advice = "it knows no CONNECT, so that it cannot carry TLS"
+	case 429:
+		advice = "it asks for less"
 	case 502, 503, 504:
 		advice = "it does not reach " + target
 	case 301, 302, 303, 307, 308:
 		advice = "it redirects CONNECT, as a captive portal does: log in there first"
 	}
-	return &proxyRefusalError{status: resp.status, text: resp.line + ": " + advice, user: resp.status == 401}
+	e := &proxyRefusalError{status: resp.status, text: resp.line + ": " + advice, user: resp.status == 401}
+	if resp.status == 429 || resp.status == 503 {
+		e.retryAfter = ParseRetryAfter(resp.retryAfter, now, maxRetryAfter)
+	}
+	return e
 }
 
 // closeNow closes the innermost connection: closing a tls.Conn writes an alert, for which a stuck peer would make it wait.
