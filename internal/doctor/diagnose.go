@@ -72,12 +72,16 @@ func diagnoseTCP(err error) string {
 	}
 }
 
-// diagnoseProxy goes by the status where the proxy speaks HTTP. A refusal of who asks has RetryAfter.
+// diagnoseProxy goes by the status where the proxy speaks HTTP. One of SOCKS that refuses who asks has RetryAfter.
 func diagnoseProxy(e *core.Error) string {
 	to := netdial.ToProxy(e)
 	switch {
-	case e.Status == http.StatusProxyAuthRequired, e.RetryAfter > 0:
+	case netdial.UnspokenAuth(e):
+		return "proxy-auth-unspoken"
+	case e.Status == http.StatusProxyAuthRequired, e.Status == http.StatusUnauthorized, e.Status == 0 && e.RetryAfter > 0:
 		return "proxy-auth-required"
+	case e.Status == http.StatusTooManyRequests:
+		return "proxy-busy"
 	case e.Status == http.StatusBadGateway, e.Status == http.StatusServiceUnavailable, e.Status == http.StatusGatewayTimeout:
 		return "proxy-hub-unreached"
 	case e.Status == http.StatusForbidden:
