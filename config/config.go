@@ -137,6 +137,7 @@ type Proxy struct {
 	Port     int
 	Username string
 	Password Source
+	NoProxy  string // hosts that are reached directly, as NO_PROXY has them
 }
 
 // Uploads says how files are uploaded.

@@ -135,5 +135,6 @@ func (r *reader) proxy(f *field, n *node, key string) any {
 	p.Port, _ = m["proxy_port"].(int)
 	p.Username, _ = m["proxy_username"].(string)
 	p.Password, _ = m["proxy_password"].(Source)
+	p.NoProxy, _ = m["no_proxy"].(string)
 	return p
 }

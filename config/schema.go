@@ -89,6 +89,7 @@ func proxyField(doc string) field {
 			{name: "proxy_port", kind: intKind, required: true, min: 1, max: 65535, doc: "The proxy's TCP port."},
 			{name: "proxy_username", kind: stringKind, doc: "User name, where the proxy wants one."},
 			{name: "proxy_password", kind: sourceKind, doc: "Password, where the proxy wants one; a secret, see device.connection_string for its forms."},
+			{name: "no_proxy", kind: stringKind, check: checkNoProxy, doc: "Hosts that are reached directly, separated by commas as in NO_PROXY: names with their subdomains, addresses, networks (10.0.0.0/8), each with a port or without."},
 		},
 	}
 }

@@ -115,6 +115,30 @@ func checkHost(s string) string {
 	return ""
 }
 
+// checkNoProxy says what is wrong with a list of hosts that are reached without the proxy; "" if nothing.
+func checkNoProxy(s string) string {
+	for one := range strings.SplitSeq(s, ",") {
+		one = strings.TrimSpace(one)
+		host := strings.TrimPrefix(strings.TrimPrefix(one, "*"), ".")
+		if name, port, ok := strings.Cut(host, ":"); ok && !strings.Contains(port, ":") { // else an IPv6 address
+			host = name
+			if n, err := strconv.Atoi(port); err != nil || n <= 0 || n > 65535 {
+				return fmt.Sprintf("%s is no host with a port: write it as hub.example:443, without a scheme", quote(one))
+			}
+		}
+		if _, err := netip.ParsePrefix(host); err == nil || one == "*" {
+			continue
+		}
+		if _, err := netip.ParseAddrPort(one); err == nil {
+			continue
+		}
+		if checkHost(host) != "" {
+			return fmt.Sprintf("%s is no host name, address or network: write several as a.example,10.0.0.0/8", quote(one))
+		}
+	}
+	return ""
+}
+
 // deviceIDPattern is the hub's rule for the ids of devices and modules.
 //
 // https://learn.microsoft.com/azure/iot-hub/iot-hub-devguide-identity-registry#device-identity-properties

@@ -58,7 +58,7 @@ func assembleWith(c *config.Config, log *slog.Logger, from timeSource) (_ *runni
 	if problems := append(checkFiles(c), c.Unsupported()...); len(problems) > 0 {
 		return nil, usageError(&config.Error{Problems: problems})
 	}
-	for _, p := range c.Warnings() {
+	for _, p := range cautions(c) {
 		log.Warn("configuration", "problem", p.String())
 	}
 	for _, text := range host.Limitations() {

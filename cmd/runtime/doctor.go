@@ -221,7 +221,7 @@ func configChecks(c *config.Config) []doctor.Check {
 	for _, p := range c.Unsupported() {
 		out = append(out, doctor.Find("config-unsupported", doctor.Problem, p.String()))
 	}
-	for _, p := range c.Warnings() {
+	for _, p := range cautions(c) {
 		out = append(out, doctor.Find("config-unwise", doctor.Warning, p.String()))
 	}
 	return out

@@ -31,6 +31,7 @@ func makeProxy(c *config.Config, key string, p config.Proxy) (netdial.Proxy, err
 		out, err = netdial.ProxyFromEnvironment(os.Getenv)
 	case config.ProxyFixed:
 		out.Type, out.Addr, out.Port, out.Username = netdial.ProxyType(p.Type), p.Addr, p.Port, p.Username
+		out.NoProxy = p.NoProxy
 		err = out.Check()
 	}
 	if err != nil {

@@ -143,8 +143,8 @@ func (w *world) announce(e core.Announce) {
 	w.state = e.State
 }
 
-// dialsPerDay is what a day without the hub may cost over all routes. The waits come to about 250, as their jitter falls.
-const dialsPerDay = 300
+// dialsPerDay is the bound that the product promises. The waits come to about 250, as their jitter falls.
+const dialsPerDay = core.DialBudget
 
 // sawDial holds an attempt against three budgets. One is for any minute, in which a renewal that fails and a loss may
 // follow each other. One is for an outage: ten attempts of the beginning, one each second (half of RetryEarly) for
