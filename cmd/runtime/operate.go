@@ -184,7 +184,7 @@ func printStatus(out io.Writer, s control.Status) error {
 	}
 	moved := ""
 	if s.Counters.Swaps > 0 {
-		moved = fmt.Sprintf(", moved to a better route %d", s.Counters.Swaps)
+		moved = fmt.Sprintf(", moved to another route %d", s.Counters.Swaps)
 	}
 	row("sessions", "%d, lost %d, renewed %d%s, attempts %d", s.Counters.Sessions, s.Counters.Losses, s.Counters.Renewals, moved, s.Counters.Attempts)
 	kept := ""

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -28,6 +29,7 @@ type reasons struct {
 func newWhyCommand() *cobra.Command {
 	var flags configFlags
 	var asJSON bool
+	var socket string
 	count := 20
 	cmd := &cobra.Command{
 		Use:   "why",
@@ -41,20 +43,13 @@ crash. Attempts that failed alike are counted.`,
 			if count < 1 {
 				return usagef("--lines %d: it must be 1 or more", count)
 			}
-			c, err := flags.load()
+			ctx, cancel := context.WithTimeout(cmd.Context(), whyWait)
+			defer cancel()
+			r, err := readReasons(ctx, &flags, socket)
 			if err != nil {
 				return err
 			}
-			var r reasons
-			if r.Entries, r.Damaged, err = store.ReadHistory(c.StateDir); err != nil {
-				return err
-			}
 			r.Entries = append([]store.Entry{}, r.Entries[max(0, len(r.Entries)-count):]...)
-			ctx, cancel := context.WithTimeout(cmd.Context(), whyWait)
-			defer cancel()
-			if s, err := control.NewClient(control.SocketPath(c.StateDir)).Status(ctx); err == nil {
-				r.Connection = &s.Connection
-			}
 			if asJSON {
 				return printJSON(cmd.OutOrStdout(), r)
 			}
@@ -62,9 +57,32 @@ crash. Attempts that failed alike are counted.`,
 		},
 	}
 	flags.add(cmd)
+	cmd.Flags().StringVar(&socket, "socket", "", "the running runtime's socket, which says where its state is, in place of the configuration")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "as JSON")
 	cmd.Flags().IntVarP(&count, "lines", "n", count, "how many of the last entries")
 	return cmd
+}
+
+// readReasons reads the record, and asks the running runtime, if there is one. With a socket there must be.
+func readReasons(ctx context.Context, flags *configFlags, socket string) (r reasons, err error) {
+	dir := ""
+	if socket == "" {
+		c, err := flags.load()
+		if err != nil {
+			return r, err
+		}
+		dir = c.StateDir
+	}
+	s, err := control.NewClient(cmp.Or(socket, control.SocketPath(dir))).Status(ctx)
+	switch {
+	case err == nil:
+		r.Connection = &s.Connection
+		dir = cmp.Or(dir, s.StateDir)
+	case socket != "":
+		return r, err
+	}
+	r.Entries, r.Damaged, err = store.ReadHistory(dir)
+	return r, err
 }
 
 func printReasons(w io.Writer, r reasons, zone *time.Location) error {
