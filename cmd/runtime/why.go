@@ -1,10 +1,10 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"io"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -57,28 +57,28 @@ crash. Attempts that failed alike are counted.`,
 		},
 	}
 	flags.add(cmd)
-	cmd.Flags().StringVar(&socket, "socket", "", "the running runtime's socket, which says where its state is, in place of the configuration")
+	cmd.Flags().StringVar(&socket, "socket", "", "the runtime's socket, beside which the record lies, in place of the one that the configuration's state_dir says")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "as JSON")
 	cmd.Flags().IntVarP(&count, "lines", "n", count, "how many of the last entries")
 	return cmd
 }
 
-// readReasons reads the record, and asks the running runtime, if there is one. With a socket there must be.
+// readReasons reads the record, and asks the running runtime, if there is one. Of a socket there must be one, which lies in
+// its state directory.
 func readReasons(ctx context.Context, flags *configFlags, socket string) (r reasons, err error) {
-	dir := ""
-	if socket == "" {
+	dir, isNamed := filepath.Dir(socket), socket != ""
+	if !isNamed {
 		c, err := flags.load()
 		if err != nil {
 			return r, err
 		}
-		dir = c.StateDir
+		dir, socket = c.StateDir, control.SocketPath(c.StateDir)
 	}
-	s, err := control.NewClient(cmp.Or(socket, control.SocketPath(dir))).Status(ctx)
+	s, err := control.NewClient(socket).Status(ctx)
 	switch {
 	case err == nil:
 		r.Connection = &s.Connection
-		dir = cmp.Or(dir, s.StateDir)
-	case socket != "":
+	case isNamed:
 		return r, err
 	}
 	r.Entries, r.Damaged, err = store.ReadHistory(dir)
