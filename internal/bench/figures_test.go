@@ -72,6 +72,14 @@ func (r *row) add(isOurs bool, v float64) {
 	}
 }
 
+// ratio is ours divided by the peer's; false where one of them has none.
+func (r *row) ratio() (float64, bool) {
+	if len(r.ours) == 0 || len(r.peers) == 0 || figure.Median(r.peers) == 0 {
+		return 0, false
+	}
+	return figure.Median(r.ours) / figure.Median(r.peers), true
+}
+
 func quantile(values []float64, q float64) float64 {
 	sorted := slices.Sorted(slices.Values(values))
 	return sorted[min(int(float64(len(sorted))*q), len(sorted)-1)]
@@ -83,8 +91,8 @@ func (tb *table) String() string {
 	fmt.Fprintf(&b, "| figure | unit | better | %s | %s | ratio |\n|---|---|---|---|---|---|\n", cmp.Or(tb.first, "fairlead"), cmp.Or(tb.second, "paho"))
 	for _, r := range tb.rows {
 		ratio, better := "–", "less"
-		if len(r.ours) > 0 && len(r.peers) > 0 && figure.Median(r.peers) != 0 {
-			ratio = fmt.Sprintf("%.2f", figure.Median(r.ours)/figure.Median(r.peers))
+		if v, ok := r.ratio(); ok {
+			ratio = fmt.Sprintf("%.2f", v)
 		}
 		if r.more {
 			better = "more"

@@ -9,6 +9,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -89,7 +91,7 @@ func routes(t *testing.T, rounds, messages int) *table {
 				w.both(round, func(s *side, isOurs bool) {
 					r := s.send(load.Job{Count: messages, Size: 256, Window: in})
 					name := fmt.Sprintf("%s, %d in flight", way.name, in)
-					tb.row(name+", rate", "k/s", true).add(isOurs, float64(messages)/r.wall/1e3)
+					tb.row(name+rateOf, "k/s", true).add(isOurs, float64(messages)/r.wall/1e3)
 					tb.row(name+", CPU of the runtime", "s per 100k", false).add(isOurs, r.runtime/float64(messages)*1e5)
 				})
 			}
@@ -117,7 +119,42 @@ func TestRoutesSmoke(t *testing.T) {
 	routes(t, 1, 1000)
 }
 
-// TestRoutes prints what a WebSocket costs.
+// leastRate is what a WebSocket keeps of the rate of MQTT over TCP: directly, through a proxy, and with a small window.
+const leastRate = 0.8
+
+// rateOf ends the name of a row that leastRate is for.
+const rateOf = ", rate"
+
+// slowRoutes says what is below leastRate.
+func slowRoutes(tb *table) (out []string) {
+	for _, r := range tb.rows {
+		if !strings.HasSuffix(r.name, rateOf) {
+			continue
+		}
+		if ratio, ok := r.ratio(); !ok || ratio < leastRate {
+			out = append(out, fmt.Sprintf("%s: %s has %.2f of %s, want at least %.1f", r.name, tb.first, ratio, tb.second, leastRate))
+		}
+	}
+	return out
+}
+
+func TestASlowRouteIsSeen(t *testing.T) {
+	tb := &table{first: "mqttws", second: "mqtt"}
+	add := func(name string, ours, peers []float64) {
+		r := tb.row(name, "", true)
+		r.ours, r.peers = ours, peers
+	}
+	add("fast"+rateOf, []float64{90, 10, 85}, []float64{100, 100, 100})
+	add("slow"+rateOf, []float64{79, 79, 100}, []float64{100, 100, 100})
+	add("unmeasured"+rateOf, []float64{79}, nil)
+	add("fast, CPU of the runtime", []float64{1}, []float64{100})
+	want := []string{"slow, rate: mqttws has 0.79 of mqtt, want at least 0.8", "unmeasured, rate: mqttws has 0.00 of mqtt, want at least 0.8"}
+	if got := slowRoutes(tb); !slices.Equal(got, want) {
+		t.Errorf("%q, want %q", got, want)
+	}
+}
+
+// TestRoutes prints what a WebSocket costs, and wants its rate.
 func TestRoutes(t *testing.T) {
 	if !*figures {
 		t.Skip("measures only with -figures")
@@ -126,4 +163,7 @@ func TestRoutes(t *testing.T) {
 	tb := routes(t, *rounds, 100_000)
 	fmt.Printf("%s, %s/%s, %d CPUs, %d rounds, load average %s before and %s after\n\n%s",
 		runtime.Version(), runtime.GOOS, runtime.GOARCH, runtime.NumCPU(), *rounds, before, figure.LoadAverage(), tb)
+	for _, text := range slowRoutes(tb) {
+		t.Error(text)
+	}
 }
