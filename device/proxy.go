@@ -9,7 +9,9 @@ import (
 type Secret = core.Secret
 
 // ProxyOptions says by which proxy to reach the hub: Type, Addr, Port, Username, Password and NoProxy. It is the Python
-// client's ProxyOptions; the zero value is no proxy. Where one is set and fails, nothing is dialed directly.
+// client's ProxyOptions; the zero value is no proxy. Where one is set and fails, nothing is dialed directly. One that refuses the
+// user is asked again after a minute, later after up to ten, whoever asks and from whichever client of the process: too many
+// tries lock the account. Other options, with another password, are tried at once.
 type ProxyOptions = netdial.Proxy
 
 // The types of proxies. All of them are given the hub's name, and no address that was looked up here.
@@ -21,7 +23,8 @@ const (
 )
 
 // ProxyFromEnvironment makes ProxyOptions of HTTPS_PROXY, else ALL_PROXY, and NO_PROXY, as getenv (os.Getenv) tells them.
-// They are read once, here. Its error wraps ErrInvalid and never shows what is in the variables.
+// They are read once, here, and are the zero value where none is set. localhost and the addresses of this machine are then
+// always reached directly. Its error wraps ErrInvalid and never shows what is in the variables.
 func ProxyFromEnvironment(getenv func(string) string) (ProxyOptions, error) {
 	return netdial.ProxyFromEnvironment(getenv)
 }
