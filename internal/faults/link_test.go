@@ -4,6 +4,7 @@ package faults
 
 import (
 	"cmp"
+	"encoding/json"
 	"fmt"
 	"os"
 	"regexp"
@@ -34,11 +35,12 @@ const (
 type nature int
 
 const (
-	told     nature = iota // by a reset or a refusal
-	nameless               // by a reset; then nobody answers questions for the hub's address
-	silent                 // by nothing
-	brief                  // by nothing, and for too short a time to give the session up
-	borne                  // it is no reason to give the session up
+	told      nature = iota // by a reset or a refusal
+	nameless                // by a reset; then nobody answers questions for the hub's address
+	silent                  // by nothing
+	unplugged               // by nothing, and its end by the platform's word
+	brief                   // by nothing, and for too short a time to give the session up
+	borne                   // it is no reason to give the session up
 )
 
 // Bounds and aims, by nature: until the trouble is seen after the fault's beginning, and until a number is accepted after
@@ -51,11 +53,12 @@ var natures = map[nature]struct {
 	aim         string
 	seed        string
 }{
-	told:     {2 * time.Second, 4 * time.Second, "back ≤ 2 s", "found at once, back ≤ 10 s"},
-	nameless: {2 * time.Second, 9 * time.Second, "back ≤ 7 s", "found at once, back ≤ 10 s"},
-	silent:   {silenceLimit + 2*time.Second, 25 * time.Second, "back ≤ 25 s", fmt.Sprintf("found ≤ %v, back ≤ 10 s", 2*linkKeepAlive)},
-	brief:    {0, 10 * time.Second, "kept, back ≤ 3 s", "kept"},
-	borne:    {0, 6 * time.Second, "kept", "kept"},
+	told:      {2 * time.Second, 4 * time.Second, "back ≤ 2 s", "found at once, back ≤ 10 s"},
+	nameless:  {2 * time.Second, 9 * time.Second, "back ≤ 7 s", "found at once, back ≤ 10 s"},
+	silent:    {silenceLimit + 2*time.Second, 25 * time.Second, "back ≤ 25 s", fmt.Sprintf("found ≤ %v, back ≤ 10 s", 2*linkKeepAlive)},
+	unplugged: {silenceLimit + 2*time.Second, 5 * time.Second, "back ≤ 2 s", fmt.Sprintf("found ≤ %v, back ≤ 10 s", 2*linkKeepAlive)},
+	brief:     {0, 10 * time.Second, "kept, back ≤ 3 s", "kept"},
+	borne:     {0, 6 * time.Second, "kept", "kept"},
 }
 
 // linkFault is something that links do.
@@ -79,7 +82,7 @@ var linkFaults = []linkFault{
 	}, (*linkWorld).clear, false, ""},
 	{"64 kbit/s", borne, linkOutage, func(w *linkWorld) { w.shape("64kbit") }, func(w *linkWorld) { w.shape("") }, false, ""},
 	{"the same, flooded", borne, linkOutage, func(w *linkWorld) { w.shape("64kbit") }, func(w *linkWorld) { w.shape("") }, true, ""},
-	{"link down", silent, silentOutage, func(w *linkWorld) { w.plug("down") }, func(w *linkWorld) { w.plug("up") }, false, ""},
+	{"link down", unplugged, silentOutage, func(w *linkWorld) { w.plug("down") }, func(w *linkWorld) { w.plug("up") }, false, ""},
 	{"reset, DNS gone", nameless, linkOutage, func(w *linkWorld) {
 		w.dns.silence(true)
 		w.resetOnce()
@@ -223,6 +226,9 @@ func (f linkFault) run(t *testing.T) *linkResult {
 		r.isFound, r.found = true, max(0, seen.Sub(inPlace)).Round(time.Millisecond) // some are found while they are made
 	}
 	f.checkSessions(t, &r, s)
+	if f.nature == unplugged && !w.heardOfLink(began) {
+		t.Error("the runtime did not hear from the kernel that the link came up")
+	}
 	w.terminate(0)
 	r.sessions, r.numbers = s.Counters.Sessions, s.Counters.Acknowledged
 	r.duplicates = w.checkNumbers(began)
@@ -257,6 +263,24 @@ func (f linkFault) checkSessions(t *testing.T, r *linkResult, s status) {
 	if bound := natures[f.nature].found; !r.isFound || r.found > bound {
 		t.Errorf("found after %v, want within %v", r.found, bound)
 	}
+}
+
+// heardOfLink reports whether the runtime's device was told of a link that came up, after a moment.
+func (w *linkWorld) heardOfLink(after time.Time) bool {
+	w.t.Helper()
+	for line := range strings.Lines(w.must("events", "--json", "-c", w.path("fairlead.yaml"))) {
+		var l struct {
+			Time time.Time
+			Text string
+		}
+		if err := json.Unmarshal([]byte(line), &l); err != nil {
+			w.t.Fatal(err)
+		}
+		if l.Text == "network-changed" && l.Time.After(after) {
+			return true
+		}
+	}
+	return false
 }
 
 // configureLink writes a configuration that finds the hub by its name.

@@ -68,7 +68,7 @@ func TestHTTP2IsNotAgreedOn(t *testing.T) {
 	}
 	_ = ws.Close()
 	d.TLSClientConfig.NextProtos = []string{"h2", "http/1.1"} // as of whoever shares a configuration with net/http
-	if _, _, err = d.DialContext(t.Context(), wsURL, nil); err == nil || !strings.Contains(err.Error(), "malformed HTTP response") {
+	if _, _, err = d.DialContext(t.Context(), wsURL, nil); err == nil || !strings.Contains(err.Error(), `protocol "h2" was given but is not supported`) {
 		t.Errorf("gorilla alone, offering h2: %v; the defect is gone", err)
 	}
 	up, err := opener(mqtt.Config{
