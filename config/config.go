@@ -49,6 +49,7 @@ type Device struct {
 type SymmetricKey struct {
 	Hostname string `koanf:"hostname"`
 	DeviceID string `koanf:"device_id"`
+	ModuleID string `koanf:"module_id"`
 	Key      Source `koanf:"key"` // Base64
 }
 
@@ -73,7 +74,7 @@ type Provisioning struct {
 	SymmetricKey      Source           `koanf:"symmetric_key"`       // Base64
 	GroupSymmetricKey Source           `koanf:"group_symmetric_key"` // Base64
 	X509              *CertificateFile `koanf:"x509"`
-	Payload           Settings         `koanf:"payload"`
+	Payload           JSON             `koanf:"payload"`
 	Reprovision       string           `koanf:"reprovision"` // one of the constants
 }
 
@@ -191,6 +192,11 @@ type StringMap map[string]string
 // Settings are a plugin's own: what JSON can hold (nil, bool, int64, float64, string, []any, map[string]any). A later
 // layer replaces them as a whole.
 type Settings map[string]any
+
+// JSON is a value of the user's, of whatever JSON can hold: see Settings. A later layer replaces it as a whole.
+type JSON struct {
+	Value any // nil means that there is none
+}
 
 // Files returns the files that were read, the main one first, then those of conf.d in order.
 func (c *Config) Files() []string { return append([]string(nil), c.files...) }

@@ -183,7 +183,7 @@ func TestFormatsReadTheSame(t *testing.T) {
 	files := map[string]string{
 		"c.yaml": `
 version: 1
-device: {symmetric_key: {hostname: hub.azure-devices.net, device_id: gw-1, key: {env: KEY}}}
+device: {symmetric_key: {hostname: hub.azure-devices.net, device_id: gw-1, module_id: m, key: {env: KEY}}}
 connection: {keep_alive: 90}
 transports: [{use: mqtt, port: 8884, address: 127.0.0.1}]
 plugins:
@@ -195,6 +195,7 @@ version = 1
 [device.symmetric_key]
 hostname = "hub.azure-devices.net"
 device_id = "gw-1"
+module_id = "m"
 key.env = "KEY"
 [connection]
 keep_alive = 90
@@ -211,7 +212,7 @@ methods = []
 `,
 		"c.json": `{
 	"version": 1,
-	"device": {"symmetric_key": {"hostname": "hub.azure-devices.net", "device_id": "gw-1", "key": {"env": "KEY"}}},
+	"device": {"symmetric_key": {"hostname": "hub.azure-devices.net", "device_id": "gw-1", "module_id": "m", "key": {"env": "KEY"}}},
 	"connection": {"keep_alive": 90},
 	"transports": [{"use": "mqtt", "port": 8884, "address": "127.0.0.1"}],
 	"plugins": {
@@ -223,6 +224,9 @@ methods = []
 	want, err := load(t, "c.yaml", files, config.Options{})
 	if err != nil {
 		t.Fatal(err)
+	}
+	if id := want.Device.SymmetricKey.ModuleID; id != "m" {
+		t.Errorf("module %q", id)
 	}
 	if names := want.Plugins[0].Name + want.Plugins[1].Name; names != "ba" {
 		t.Errorf("plugins are not in file order: %s", names)
@@ -296,6 +300,44 @@ log: {level: warn}
 		if diff := cmp.Diff(tt.want, tt.got); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", tt.what, diff)
 		}
+	}
+}
+
+// A provisioning payload is whatever JSON can say, as in the Python SDK.
+func TestAPayloadIsWhatJSONCanSay(t *testing.T) {
+	const before, after = "device: {provisioning: {id_scope: s, registration_id: r, symmetric_key: {env: K}, payload: ", "}}\n"
+	for text, want := range map[string]any{
+		"{model: x1, deep: {list: [a, 1]}}": map[string]any{"model": "x1", "deep": map[string]any{"list": []any{"a", int64(1)}}},
+		"{}":                                map[string]any{},
+		"[x1, {rev: 3}, null]":              []any{"x1", map[string]any{"rev": int64(3)}, nil},
+		"x1":                                "x1",
+		`""`:                                "",
+		"3":                                 int64(3),
+		"1.5":                               1.5,
+		"false":                             false,
+		"null":                              nil,
+	} {
+		c, err := load(t, "c.yaml", map[string]string{"c.yaml": before + text + after}, config.Options{})
+		if err != nil {
+			t.Errorf("%s: %v", text, err)
+			continue
+		}
+		if diff := cmp.Diff(want, c.Device.Provisioning.Payload.Value); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", text, diff)
+		}
+	}
+	_, err := load(t, "c.yaml", map[string]string{"c.yaml": before + "[1, .inf]" + after}, config.Options{})
+	if err == nil || !strings.Contains(err.Error(), "device.provisioning.payload[1]: .inf cannot be handed over as JSON") {
+		t.Errorf("what JSON cannot say: %v", err)
+	}
+	c, err := load(t, "gw.yaml", map[string]string{
+		"gw.yaml": before + "{model: x1, rev: 3}" + after, "gw.d/site.yaml": "device: {provisioning: {payload: {site: 7}}}\n",
+	}, config.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(map[string]any{"site": int64(7)}, c.Device.Provisioning.Payload.Value); diff != "" {
+		t.Errorf("a later layer (-want +got):\n%s", diff)
 	}
 }
 

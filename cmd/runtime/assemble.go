@@ -139,7 +139,7 @@ func credential(c *config.Config, now func() time.Time, log *slog.Logger) (core.
 	var position string
 	if sk := c.Device.SymmetricKey; sk != nil {
 		position = "device.symmetric_key.key"
-		identity = core.Identity{Hostname: sk.Hostname, DeviceID: sk.DeviceID}
+		identity = core.Identity{Hostname: sk.Hostname, DeviceID: sk.DeviceID, ModuleID: sk.ModuleID}
 		read = sk.Key.Resolve
 	} else {
 		position = "device.connection_string"
