@@ -2,7 +2,10 @@ package config
 
 import (
 	"fmt"
+	"strings"
 	"time"
+
+	"github.com/fairlead-iot/fairlead/core"
 )
 
 // CurrentVersion is the version of the file's format that this package writes and the newest that it reads.
@@ -227,9 +230,11 @@ func (c *Config) IsSet(key string) bool {
 	return ok
 }
 
-// Problem makes a problem of a key, with its position.
+// Problem makes a problem of a key, with its position. The core.ErrInvalid that ends the text of an error is left out: a
+// problem is one of the input already.
 func (c *Config) Problem(key, format string, args ...any) Problem {
-	return Problem{Pos: c.Where(key), Key: key, Text: fmt.Sprintf(format, args...)}
+	text := strings.TrimSuffix(fmt.Sprintf(format, args...), ": "+core.ErrInvalid.Error())
+	return Problem{Pos: c.Where(key), Key: key, Text: text}
 }
 
 // parentKey cuts the last part of "a.b[0].c"; "" is the parent of the top keys and of itself.
