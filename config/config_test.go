@@ -303,44 +303,6 @@ log: {level: warn}
 	}
 }
 
-// A provisioning payload is whatever JSON can say, as in the Python SDK.
-func TestAPayloadIsWhatJSONCanSay(t *testing.T) {
-	const before, after = "device: {provisioning: {id_scope: s, registration_id: r, symmetric_key: {env: K}, payload: ", "}}\n"
-	for text, want := range map[string]any{
-		"{model: x1, deep: {list: [a, 1]}}": map[string]any{"model": "x1", "deep": map[string]any{"list": []any{"a", int64(1)}}},
-		"{}":                                map[string]any{},
-		"[x1, {rev: 3}, null]":              []any{"x1", map[string]any{"rev": int64(3)}, nil},
-		"x1":                                "x1",
-		`""`:                                "",
-		"3":                                 int64(3),
-		"1.5":                               1.5,
-		"false":                             false,
-		"null":                              nil,
-	} {
-		c, err := load(t, "c.yaml", map[string]string{"c.yaml": before + text + after}, config.Options{})
-		if err != nil {
-			t.Errorf("%s: %v", text, err)
-			continue
-		}
-		if diff := cmp.Diff(want, c.Device.Provisioning.Payload.Value); diff != "" {
-			t.Errorf("%s (-want +got):\n%s", text, diff)
-		}
-	}
-	_, err := load(t, "c.yaml", map[string]string{"c.yaml": before + "[1, .inf]" + after}, config.Options{})
-	if err == nil || !strings.Contains(err.Error(), "device.provisioning.payload[1]: .inf cannot be handed over as JSON") {
-		t.Errorf("what JSON cannot say: %v", err)
-	}
-	c, err := load(t, "gw.yaml", map[string]string{
-		"gw.yaml": before + "{model: x1, rev: 3}" + after, "gw.d/site.yaml": "device: {provisioning: {payload: {site: 7}}}\n",
-	}, config.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(map[string]any{"site": int64(7)}, c.Device.Provisioning.Payload.Value); diff != "" {
-		t.Errorf("a later layer (-want +got):\n%s", diff)
-	}
-}
-
 func TestConfDBesideFairleadYAML(t *testing.T) {
 	c, err := load(t, "etc/fairlead.yaml", map[string]string{
 		"etc/fairlead.yaml":  "log: {level: debug}\n",
