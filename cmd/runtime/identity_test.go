@@ -8,7 +8,6 @@ import (
 	"crypto/x509/pkix"
 	"encoding/pem"
 	"fmt"
-	"io"
 	"log/slog"
 	"math/big"
 	"os"
@@ -38,7 +37,7 @@ func loadText(t *testing.T, text string) *config.Config {
 func TestTheKeyInPartsMayBeAModules(t *testing.T) {
 	t.Parallel()
 	c := loadText(t, "device: {symmetric_key: {hostname: hub.test, device_id: gw-1, module_id: m, key: c2VjcmV0}}\n")
-	id, source, err := credential(c, time.Now, slog.New(slog.NewTextHandler(io.Discard, nil)))
+	id, source, err := credential(c, time.Now, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -106,7 +105,8 @@ func TestCheckDoubtsWhatWillProbablyBeRefused(t *testing.T) {
 			[]string{"device.edge_environment: read the IoT Edge environment: this process was not started by the IoT Edge runtime: IOTEDGE_IOTHUBHOSTNAME, "},
 		},
 		{
-			"one that lacks a variable", "edge_environment: true", map[string]string{"IOTEDGE_DEVICEID": "d"},
+			"one that lacks a variable", "edge_environment: true",
+			map[string]string{"IOTEDGE_DEVICEID": "d"},
 			[]string{"device.edge_environment: read the IoT Edge environment: IOTEDGE_IOTHUBHOSTNAME, "},
 		},
 	} {

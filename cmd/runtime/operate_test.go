@@ -20,11 +20,13 @@ func TestStatusNamesTheDeviceByWhatIsKnown(t *testing.T) {
 		{"a device", control.Status{Hostname: "hub.test", DeviceID: "gw-7"}, []string{"gw-7 at hub.test"}},
 		{"a module", control.Status{Hostname: "hub.test", DeviceID: "gw-7", ModuleID: "m"}, []string{"gw-7/m at hub.test"}},
 		{
-			"before the first assignment", control.Status{Provisioning: &registered},
+			"before the first assignment",
+			control.Status{Provisioning: &registered},
 			[]string{"registration sn-7 of 0ne1, not assigned yet", "registration sn-7 of 0ne1: dps.test has not said yet which hub it belongs to"},
 		},
 		{
-			"after it", control.Status{Hostname: "hub.test", DeviceID: "gw-7", Provisioning: &assigned},
+			"after it",
+			control.Status{Hostname: "hub.test", DeviceID: "gw-7", Provisioning: &assigned},
 			[]string{"gw-7 at hub.test", "registration sn-7 of 0ne1: assigned to hub.test since 2026-05-01T12:00:00Z"},
 		},
 	} {
