@@ -218,6 +218,8 @@ type cuttingProxy struct {
 	t    *testing.T
 	port int
 	sent atomic.Int64 // bytes from the clients
+	// wants is the Proxy-Authorization that it asks for, if set.
+	wants atomic.Pointer[string]
 
 	mu    sync.Mutex
 	l     net.Listener
@@ -296,6 +298,10 @@ func (p *cuttingProxy) serve(c net.Conn) {
 	in := bufio.NewReader(c)
 	r, err := http.ReadRequest(in)
 	if err != nil || r.Method != http.MethodConnect {
+		return
+	}
+	if wants := p.wants.Load(); wants != nil && r.Header.Get("Proxy-Authorization") != *wants {
+		_, _ = io.WriteString(c, "HTTP/1.1 407 Proxy Authentication Required\r\nProxy-Authenticate: Basic realm=\"plant\"\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
 		return
 	}
 	host := r.Host
