@@ -231,7 +231,7 @@ func (j *job) openSource() error {
 		_ = f.Close()
 		return &giveUpError{reason: text}
 	}
-	j.plan = newPlan(f, j.rec.ID, j.rec.Size, j.q.cfg.Blocks, j.q.cfg.MaxBlock, j.resumed)
+	j.plan = newPlan(f, j.rec.ID, j.rec.Size, j.q.cfg.Blocks, j.q.cfg.MaxBlock, j.q.cfg.Bandwidth, j.resumed)
 	return nil
 }
 
