@@ -2,7 +2,6 @@ package core
 
 import (
 	"bytes"
-	"encoding/binary"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -15,19 +14,7 @@ import (
 // does not panic, comes to an end at each step, keeps to the numbers that it gives out, and stops when it is asked to.
 // FuzzStep has fewer events and more promises: it plays a world that keeps the engine's.
 func FuzzEvents(f *testing.F) {
-	f.Add([]byte{0, 0})
-	for seed := range uint64(12) {
-		r := rand.New(rand.NewPCG(seed, 11))
-		b := make([]byte, 800)
-		for i := 0; i < len(b); i += 8 {
-			binary.LittleEndian.PutUint64(b[i:], r.Uint64())
-		}
-		f.Add(b)
-	}
-	f.Fuzz(func(t *testing.T, data []byte) {
-		if len(data) > 4000 {
-			t.Skip("longer stories tell nothing new")
-		}
+	fuzz(f, 11, 800, func(t *testing.T, data []byte) {
 		newChaos(t, data).play()
 	})
 }

@@ -15,10 +15,23 @@ import (
 // each order as it is given. Then it turns kind, and the machine has to come to rest with nothing left; then it is shut
 // down, and everybody who still waits has to be told.
 func FuzzStep(f *testing.F) {
+	fuzz(f, 7, 400, func(t *testing.T, data []byte) {
+		w := newWorld(t, bytes.NewReader(data))
+		for w.more() {
+			w.act()
+		}
+		w.heal()
+		w.shutDown()
+	})
+}
+
+// fuzz plays what the fuzzer makes of some random stories of that size; salt makes them others.
+func fuzz(f *testing.F, salt uint64, size int, play func(t *testing.T, data []byte)) {
+	f.Helper()
 	f.Add([]byte{0, 0})
 	for seed := range uint64(12) {
-		r := rand.New(rand.NewPCG(seed, 7))
-		b := make([]byte, 400)
+		r := rand.New(rand.NewPCG(seed, salt))
+		b := make([]byte, size)
 		for i := 0; i < len(b); i += 8 {
 			binary.LittleEndian.PutUint64(b[i:], r.Uint64())
 		}
@@ -28,12 +41,7 @@ func FuzzStep(f *testing.F) {
 		if len(data) > 4000 {
 			t.Skip("longer stories tell nothing new")
 		}
-		w := newWorld(t, bytes.NewReader(data))
-		for w.more() {
-			w.act()
-		}
-		w.heal()
-		w.shutDown()
+		play(t, data)
 	})
 }
 

@@ -335,7 +335,8 @@ type Device interface {
 	Identity() Identity
 	// Submit hands over messages, tagged first, first+1, … by the caller. It blocks while the outbox is full, and
 	// returns an error if the batch was not taken (then none of it was). Order of calls is order of sending. Messages
-	// must have passed Check, and belong to the engine from now on: it fills in an empty ID. by is told what becomes of each; that can happen before Submit returns.
+	// must have passed Check, and belong to the engine from now on: it fills in an empty ID. by is told what becomes of
+	// each; that can happen before Submit returns.
 	Submit(ctx context.Context, by Settler, first uint64, batch []*Message) error
 	// Withdraw gives up a message that has not been settled yet. by is told with ErrCancelled, unless it has already
 	// been told something else.

@@ -12,9 +12,10 @@ import (
 
 // FromEdgeEnvironment makes a client of the module that the process is, by what the IoT Edge runtime says in the
 // environment: whose module, which gateway (its Edge hub), who signs for it. The Edge hub's authority is asked for at
-// once, on this machine, until ctx ends, and again when the Edge hub turns out to have another one; there is no other way to know whom to trust, so that ServerVerificationCert and
-// GatewayHostname are refused. Where the variables are not complete, EdgeHubConnectionString and
-// EdgeModuleCACertificateFile are taken, for a developer's machine. Errors wrap ErrInvalid where the environment is wrong.
+// once, on this machine, until ctx ends, and again when the Edge hub turns out to have another one; there is no other
+// way to know whom to trust, so that ServerVerificationCert and GatewayHostname are refused. Where the variables are
+// not complete, EdgeHubConnectionString and EdgeModuleCACertificateFile are taken, for a developer's machine. Errors
+// wrap ErrInvalid where the environment is wrong.
 //
 // https://learn.microsoft.com/azure/iot-edge/module-development
 func FromEdgeEnvironment(ctx context.Context, change ...func(*Options)) (*Client, error) {

@@ -90,6 +90,35 @@ func counters(t *testing.T, c *device.Client) core.Counters {
 	return s.Machine.Counters
 }
 
+// replacedCertificates is a source of certificates of dev1 that last for ten minutes; replace puts a new one in the place of
+// the last.
+func replacedCertificates(t *testing.T, ca *hubtest.CA) (source core.CredentialSource, replace func()) {
+	t.Helper()
+	var mu sync.Mutex
+	var current credentials.Certificate
+	replace = func() {
+		t.Helper()
+		cert, key := hubtest.CertificatePEM(t, ca.IssueUntil("dev1", time.Now().Add(10*time.Minute)))
+		parsed, err := credentials.ParseCertificate(cert, key, "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		current = parsed
+	}
+	replace()
+	source, err := credentials.NewX509(func(context.Context) (credentials.Certificate, error) {
+		mu.Lock()
+		defer mu.Unlock()
+		return current, nil
+	}, time.Now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return source, replace
+}
+
 // The authority makes certificates of ten minutes; whoever replaces the file is late once. Four are used up, and nobody
 // notices.
 func TestACertificateThatIsReplacedRenewsTheSessionUnnoticed(t *testing.T) {
@@ -102,28 +131,7 @@ func TestACertificateThatIsReplacedRenewsTheSessionUnnoticed(t *testing.T) {
 		if _, err := hub.CreateDevice(api.Device{DeviceID: "dev1", Authentication: api.Authentication{Type: api.AuthCA}}); err != nil {
 			t.Fatal(err)
 		}
-		var mu sync.Mutex
-		var current credentials.Certificate
-		replace := func() {
-			t.Helper()
-			cert, key := hubtest.CertificatePEM(t, ca.IssueUntil("dev1", time.Now().Add(10*time.Minute)))
-			parsed, err := credentials.ParseCertificate(cert, key, "")
-			if err != nil {
-				t.Fatal(err)
-			}
-			mu.Lock()
-			defer mu.Unlock()
-			current = parsed
-		}
-		replace()
-		source, err := credentials.NewX509(func(context.Context) (credentials.Certificate, error) {
-			mu.Lock()
-			defer mu.Unlock()
-			return current, nil
-		}, time.Now)
-		if err != nil {
-			t.Fatal(err)
-		}
+		source, replace := replacedCertificates(t, ca)
 		c := startWith(t, hub, core.Identity{Hostname: hub.Hostname(), DeviceID: "dev1"}, source)
 		stop := stream(t, c, hub)
 		for range 3 {

@@ -1,14 +1,11 @@
 package device_test
 
 import (
-	"context"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/fairlead-iot/fairlead/core"
-	"github.com/fairlead-iot/fairlead/credentials"
 	"github.com/fairlead-iot/fairlead/device"
 	"github.com/fairlead-iot/fairlead/hub/api"
 	"github.com/fairlead-iot/fairlead/hub/hubtest"
@@ -25,28 +22,7 @@ func TestAProvisionedDevicesCertificateIsIntroducedBeforeItIsShown(t *testing.T)
 		h.AddEnrollmentGroup(api.EnrollmentGroup{EnrollmentGroupID: "certs", Attestation: api.Attestation{X509: &api.X509Attestation{
 			SigningCertificates: &api.X509Certificates{Primary: &api.X509Certificate{Certificate: string(ca.PEM())}},
 		}}})
-		var mu sync.Mutex
-		var current credentials.Certificate
-		replace := func() {
-			t.Helper()
-			cert, key := hubtest.CertificatePEM(t, ca.IssueUntil("dev1", time.Now().Add(10*time.Minute)))
-			parsed, err := credentials.ParseCertificate(cert, key, "")
-			if err != nil {
-				t.Fatal(err)
-			}
-			mu.Lock()
-			defer mu.Unlock()
-			current = parsed
-		}
-		replace()
-		proof, err := credentials.NewX509(func(context.Context) (credentials.Certificate, error) {
-			mu.Lock()
-			defer mu.Unlock()
-			return current, nil
-		}, time.Now)
-		if err != nil {
-			t.Fatal(err)
-		}
+		proof, replace := replacedCertificates(t, ca)
 		registrar, err := mqtt.NewRegistrar(mqtt.RegistrarConfig{
 			Host: "localhost", IDScope: h.IDScope(), RegistrationID: "dev1",
 			TLS: netdial.TLSConfig{ServerVerificationCert: h.CAPEM()}, DialContext: h.DialContext,

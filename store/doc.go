@@ -6,6 +6,8 @@
 //	a, err := s.Load() // fs.ErrNotExist where there is none
 //	err = s.Save(a)
 //
+//	err = store.Time{Path: file}.Save(time.Now()) // package clock does
+//
 //	h, err := store.OpenHistory(dir)
 //	err = h.Add(store.Entry{At: time.Now(), What: store.Lost, Route: "mqtt", Reason: "reset"})
 //	entries, damaged, err := store.ReadHistory(dir) // also by another process

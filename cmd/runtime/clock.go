@@ -7,11 +7,12 @@ import (
 
 	"github.com/fairlead-iot/fairlead/core"
 	"github.com/fairlead-iot/fairlead/internal/clock"
+	"github.com/fairlead-iot/fairlead/store"
 )
 
 // newClock makes the device's clock, which is usable also beside an error.
 func newClock(stateDir string, from timeSource) (*clock.Clock, error) {
-	return clock.New(clock.Config{Built: from.built, State: filepath.Join(stateDir, "clock.json"), System: from.system, Look: from.look})
+	return clock.New(clock.Config{Built: from.built, Kept: store.Time{Path: filepath.Join(stateDir, "clock.json")}, System: from.system, Look: from.look})
 }
 
 // doubting adds what is odd about the clock to what a source says of its credentials. While the clock is lost, the hub is

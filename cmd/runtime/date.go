@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"strconv"
 	"time"
 
 	"github.com/fairlead-iot/fairlead/config"
@@ -41,6 +42,7 @@ func realTime() timeSource {
 // https://www.rfc-editor.org/rfc/rfc9110#name-date
 type dateAsker struct {
 	host   string
+	port   int // of HTTPS
 	clock  *clock.Clock
 	log    *slog.Logger
 	https  []*netdial.Dialer // one for each way
@@ -53,7 +55,7 @@ func (rt *running) newDateAsker(host string, trust netdial.TLSConfig, endpoint f
 	if name, _, err := net.SplitHostPort(host); err == nil {
 		host = name
 	}
-	a := &dateAsker{host: host, clock: rt.clock, log: rt.log}
+	a := &dateAsker{host: host, port: rt.time.port, clock: rt.clock, log: rt.log}
 	type way struct {
 		port    int
 		address string
@@ -122,22 +124,13 @@ func (a *dateAsker) date(ctx context.Context) (date time.Time, err error) {
 }
 
 func (a *dateAsker) dateBy(ctx context.Context, d *netdial.Dialer) (time.Time, error) {
-	transport := &http.Transport{
-		Proxy: nil, DisableKeepAlives: true,
-		DialTLSContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			conn, err := d.Dial(ctx, core.Credential{})
-			if err != nil {
-				return nil, err // not a *tls.Conn that is nil
-			}
-			return conn, nil
-		},
-	}
-	client := &http.Client{Transport: transport, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
-	r, err := http.NewRequestWithContext(ctx, http.MethodHead, "https://"+a.host+"/", nil)
+	transport := d.HTTPTransport(nil)
+	transport.DisableKeepAlives = true
+	r, err := http.NewRequestWithContext(ctx, http.MethodHead, "https://"+net.JoinHostPort(a.host, strconv.Itoa(a.port))+"/", nil)
 	if err != nil {
 		return time.Time{}, err
 	}
-	resp, err := client.Do(r)
+	resp, err := transport.RoundTrip(r) // which follows no redirect
 	if err != nil {
 		return time.Time{}, err
 	}

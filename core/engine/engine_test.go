@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -395,6 +397,39 @@ func TestAnAnswerThatTheHubWouldNotTakeBecomesA500(t *testing.T) {
 		s, _ := hub.State()
 		if len(s.Answers) != 2 || s.Answers[0].Status != 500 || s.Answers[1].Status != 500 || !strings.Contains(string(s.Answers[0].Payload), "131074 bytes") {
 			t.Errorf("answers: %d %.200v", len(s.Answers), s.Answers)
+		}
+	})
+}
+
+// secondThoughts is a plugin within this process to which a method is added just as it is asked for the first time.
+type secondThoughts struct {
+	late
+	isAsked atomic.Bool
+	added   func()
+}
+
+func (s *secondThoughts) Launch(context.Context, core.Device) (core.Plugin, error) { return s, nil }
+func (s *secondThoughts) Info() core.PluginInfo {
+	if s.isAsked.CompareAndSwap(false, true) {
+		s.added()
+		return core.PluginInfo{Name: "second thoughts", Methods: []string{"first"}}
+	}
+	return core.PluginInfo{Name: "second thoughts", Methods: []string{"first", "second"}}
+}
+
+// A handler that is set while the plugin starts is heard of: it waited for ever otherwise.
+func TestWhatIsRegisteredDuringAStartCounts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &secondThoughts{late: late{done: make(chan struct{})}}
+		e := newEngine(t, coretest.NewHub(), func(c *Config) {
+			c.Plugins = []Plugin{{PluginConfig: core.PluginConfig{Name: "second thoughts"}, Launcher: s}}
+		})
+		s.added = func() { e.Reregister(0) }
+		run(t, e)
+		synctest.Wait()
+		status, err := e.Status(t.Context())
+		if err != nil || !slices.Equal(status.Plugins[0].Methods, []string{"first", "second"}) {
+			t.Errorf("methods %q, %v", status.Plugins[0].Methods, err)
 		}
 	})
 }

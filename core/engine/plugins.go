@@ -50,8 +50,9 @@ func (e *Engine) startPlugin(ctx context.Context, f core.StartPlugin) {
 			e.inbox.post(core.PluginExited{Plugin: f.Plugin, Start: f.Start, Fault: core.FaultOf(err)})
 			return
 		}
-		info := started.Info()
 		e.inbox.run(func() core.Event {
+			// Read here: a Reregister that comes before sees no plugin yet, and relies on what is read now.
+			info := started.Info()
 			p.plugin, p.info = started, info
 			level := slog.LevelInfo
 			if info.PID == 0 {
@@ -75,7 +76,7 @@ func (e *Engine) startPlugin(ctx context.Context, f core.StartPlugin) {
 		cancel()
 		e.inbox.run(func() core.Event {
 			level := slog.LevelInfo
-			if info.PID == 0 {
+			if p.info.PID == 0 {
 				level = slog.LevelDebug
 			}
 			p.info.PID = 0

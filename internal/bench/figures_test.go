@@ -5,13 +5,13 @@ package bench
 import (
 	"cmp"
 	"fmt"
-	"os"
 	"runtime"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/fairlead-iot/fairlead/internal/bench/figure"
 	"github.com/fairlead-iot/fairlead/internal/bench/load"
 )
 
@@ -77,47 +77,19 @@ func quantile(values []float64, q float64) float64 {
 	return sorted[min(int(float64(len(sorted))*q), len(sorted)-1)]
 }
 
-func median(values []float64) float64 {
-	sorted := slices.Sorted(slices.Values(values))
-	n := len(sorted)
-	return (sorted[(n-1)/2] + sorted[n/2]) / 2
-}
-
-// number writes a figure with three digits that count.
-func number(v float64) string {
-	switch {
-	case v >= 100:
-		return fmt.Sprintf("%.0f", v)
-	case v >= 10:
-		return fmt.Sprintf("%.1f", v)
-	default:
-		return fmt.Sprintf("%.2f", v)
-	}
-}
-
-func cell(values []float64) string {
-	if len(values) == 0 {
-		return "–"
-	}
-	if len(values) == 1 {
-		return number(values[0])
-	}
-	return fmt.Sprintf("%s (%s–%s)", number(median(values)), number(slices.Min(values)), number(slices.Max(values)))
-}
-
 // String writes the table in Markdown: medians, the range in brackets, and ours divided by the peer's.
 func (tb *table) String() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "| figure | unit | better | %s | %s | ratio |\n|---|---|---|---|---|---|\n", cmp.Or(tb.first, "fairlead"), cmp.Or(tb.second, "paho"))
 	for _, r := range tb.rows {
 		ratio, better := "–", "less"
-		if len(r.ours) > 0 && len(r.peers) > 0 && median(r.peers) != 0 {
-			ratio = fmt.Sprintf("%.2f", median(r.ours)/median(r.peers))
+		if len(r.ours) > 0 && len(r.peers) > 0 && figure.Median(r.peers) != 0 {
+			ratio = fmt.Sprintf("%.2f", figure.Median(r.ours)/figure.Median(r.peers))
 		}
 		if r.more {
 			better = "more"
 		}
-		fmt.Fprintf(&b, "| %s | %s | %s | %s | %s | %s |\n", r.name, r.unit, better, cell(r.ours), cell(r.peers), ratio)
+		fmt.Fprintf(&b, "| %s | %s | %s | %s | %s | %s |\n", r.name, r.unit, better, figure.Cell(r.ours), figure.Cell(r.peers), ratio)
 	}
 	return b.String()
 }
@@ -180,12 +152,12 @@ func (w *world) memory(t *testing.T, tb *table, p plan) {
 			m := memory(t, w.ours.pids[i])
 			anonymous := tb.row("anonymous memory of the "+who+", "+when, "MiB", false)
 			total := tb.row("resident memory of the "+who+", "+when, "MiB", false)
-			anonymous.add(true, m.anonymous/mib)
-			total.add(true, m.total/mib)
+			anonymous.add(true, m.Anonymous/mib)
+			total.add(true, m.Total/mib)
 			if i == 0 { // the peer is one process
 				m := memory(t, w.peers.pids[0])
-				anonymous.add(false, m.anonymous/mib)
-				total.add(false, m.total/mib)
+				anonymous.add(false, m.Anonymous/mib)
+				total.add(false, m.Total/mib)
 			}
 		}
 	}
@@ -250,7 +222,7 @@ func (w *world) methods(tb *table, p plan, round int) {
 		for i, d := range took {
 			us[i] = float64(d) / 1e3
 		}
-		tb.row("direct method, median", "µs", false).add(isOurs, median(us))
+		tb.row("direct method, median", "µs", false).add(isOurs, figure.Median(us))
 		tb.row("direct method, p99", "µs", false).add(isOurs, quantile(us, 0.99))
 	})
 }
@@ -340,19 +312,9 @@ func TestFigures(t *testing.T) {
 			t.Fatalf("-only: there is no part %q: use some of %s", part, strings.Join(parts, ","))
 		}
 	}
-	before := loadAverage()
+	before := figure.LoadAverage()
 	tb := w.measure(t, p)
 	w.check(t, p)
 	fmt.Printf("%s, %s/%s, %d CPUs, %d rounds, load average %s before and %s after\n\n%s",
-		runtime.Version(), runtime.GOOS, runtime.GOARCH, runtime.NumCPU(), p.rounds, before, loadAverage(), tb)
-}
-
-// loadAverage is that of the last minute: who else was at work on this machine.
-func loadAverage() string {
-	text, err := os.ReadFile("/proc/loadavg")
-	if err != nil {
-		return "unknown"
-	}
-	one, _, _ := strings.Cut(string(text), " ")
-	return one
+		runtime.Version(), runtime.GOOS, runtime.GOARCH, runtime.NumCPU(), p.rounds, before, figure.LoadAverage(), tb)
 }

@@ -3,60 +3,39 @@
 package bench
 
 import (
-	"bufio"
 	"encoding/json"
 	"fmt"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
-	"strings"
 	"syscall"
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
-
+	"github.com/fairlead-iot/fairlead/internal/bench/figure"
 	"github.com/fairlead-iot/fairlead/internal/bench/load"
 )
 
 // patience is how long anything may take before the run fails.
 const patience = 2 * time.Minute
 
-// cpu returns the CPU time that a process has used so far, threads that have ended included, to the nanosecond.
+// cpu is figure.CPU.
 func cpu(t *testing.T, pid int) time.Duration {
 	t.Helper()
-	// The CPU clock of another process: clock_getcpuclockid(3), CPUCLOCK_SCHED in <linux/posix-timers_types.h>.
-	var ts unix.Timespec
-	if err := unix.ClockGettime(int32(^pid)<<3|2, &ts); err != nil {
-		t.Fatalf("read the CPU clock of process %d: %v", pid, err)
-	}
-	return time.Duration(ts.Nano())
-}
-
-// resident is the memory of a process in bytes: what it has for itself, and with the pages of files.
-type resident struct{ anonymous, total float64 }
-
-func memory(t *testing.T, pid int) (r resident) {
-	t.Helper()
-	f, err := os.Open("/proc/" + strconv.Itoa(pid) + "/status")
+	used, err := figure.CPU(pid)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer f.Close() //nolint:errcheck // it was read
-	for s := bufio.NewScanner(f); s.Scan(); {
-		name, value, _ := strings.Cut(s.Text(), ":")
-		kib, _ := strconv.ParseFloat(strings.TrimSuffix(strings.TrimSpace(value), " kB"), 64)
-		switch name {
-		case "RssAnon":
-			r.anonymous = kib * 1024
-		case "VmRSS":
-			r.total = kib * 1024
-		}
-	}
-	if r.total == 0 {
-		t.Fatalf("process %d: no memory in its status", pid)
+	return used
+}
+
+// memory is figure.Memory.
+func memory(t *testing.T, pid int) figure.Resident {
+	t.Helper()
+	r, err := figure.Memory(pid)
+	if err != nil {
+		t.Fatal(err)
 	}
 	return r
 }

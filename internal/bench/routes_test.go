@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/fairlead-iot/fairlead/internal/bench/figure"
 	"github.com/fairlead-iot/fairlead/internal/bench/load"
 )
 
@@ -121,8 +122,8 @@ func TestRoutes(t *testing.T) {
 	if !*figures {
 		t.Skip("measures only with -figures")
 	}
-	before := loadAverage()
+	before := figure.LoadAverage()
 	tb := routes(t, *rounds, 100_000)
 	fmt.Printf("%s, %s/%s, %d CPUs, %d rounds, load average %s before and %s after\n\n%s",
-		runtime.Version(), runtime.GOOS, runtime.GOARCH, runtime.NumCPU(), *rounds, before, loadAverage(), tb)
+		runtime.Version(), runtime.GOOS, runtime.GOARCH, runtime.NumCPU(), *rounds, before, figure.LoadAverage(), tb)
 }

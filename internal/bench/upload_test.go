@@ -22,6 +22,7 @@ import (
 	"github.com/Azure/azure-sdk-for-go/sdk/storage/azblob/blockblob"
 
 	"github.com/fairlead-iot/fairlead/device"
+	"github.com/fairlead-iot/fairlead/internal/bench/figure"
 )
 
 // uploadSize is the file's, in bytes: what a hub in memory holds twice.
@@ -98,9 +99,9 @@ func TestUploadFigures(t *testing.T) {
 			}
 		}
 	}
-	ratio := median(rates[0]) / median(rates[1])
+	ratio := figure.Median(rates[0]) / figure.Median(rates[1])
 	fmt.Printf("%s, %d CPUs, %d rounds, load average %s: a file of %d MiB, MiB/s: ours %.0f, azblob %.0f, ratio %.2f\n",
-		runtime.Version(), runtime.NumCPU(), *rounds, loadAverage(), uploadSize>>20, median(rates[0]), median(rates[1]), ratio)
+		runtime.Version(), runtime.NumCPU(), *rounds, figure.LoadAverage(), uploadSize>>20, figure.Median(rates[0]), figure.Median(rates[1]), ratio)
 	if ratio < 0.9 {
 		t.Errorf("our uploads have %.2f of the bare client's rate, want at least 0.9", ratio)
 	}

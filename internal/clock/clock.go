@@ -3,12 +3,9 @@ package clock
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
-	"path/filepath"
 	"sync"
 	"time"
 )
@@ -25,20 +22,24 @@ const (
 	keepAtMost = 10 * time.Minute
 	// KeepEvery is how often a device that stays connected should call Keep.
 	KeepEvery = time.Hour
-	// formatVersion is that of the kept file.
-	formatVersion = 1
 )
 
 // Config says what is known of the time. System is required.
 type Config struct {
 	// Built is when the program was made; zero where that is unknown.
 	Built time.Time
-	// State is the file of the kept time; "" keeps none.
-	State string
+	// Kept is where the time is kept for the next start; nil keeps none.
+	Kept Keeper
 	// System is the system's wall clock: time.Now.
 	System func() time.Time
 	// Look is how often Watch compares the wall clock with the monotonic one; 0 means every 10 s.
 	Look time.Duration
+}
+
+// Keeper keeps a moment beyond the process. Load's error wraps fs.ErrNotExist where there is none.
+type Keeper interface {
+	Load() (time.Time, error)
+	Save(wall time.Time) error
 }
 
 // Clock is the wall clock. Make it with New.
@@ -56,35 +57,19 @@ type Clock struct {
 	heard, heardAt time.Time
 }
 
-// kept is the file's form.
-type kept struct {
-	Version int       `json:"version"`
-	Wall    time.Time `json:"wall"`
-}
-
-// New makes a clock. A kept file that cannot be read is as none, but for the error that is returned beside the clock.
+// New makes a clock. A kept time that cannot be read is as none, but for the error that is returned beside the clock.
 func New(cfg Config) (*Clock, error) {
 	c := &Clock{cfg: cfg, start: time.Now()}
 	c.offset = c.offsetNow()
-	if cfg.State == "" {
+	if cfg.Kept == nil {
 		return c, nil
 	}
-	text, err := os.ReadFile(cfg.State)
+	kept, err := cfg.Kept.Load()
 	if errors.Is(err, fs.ErrNotExist) {
 		return c, nil
 	}
-	var k kept
-	if err == nil {
-		err = json.Unmarshal(text, &k)
-	}
-	if err == nil && k.Version > formatVersion {
-		err = fmt.Errorf("its version %d is newer than this program, which knows %d", k.Version, formatVersion)
-	}
-	if err != nil {
-		return c, fmt.Errorf("read the kept time from %s: %w", cfg.State, err)
-	}
-	c.kept = k.Wall
-	return c, nil
+	c.kept = kept
+	return c, err
 }
 
 // Now returns the best guess of the time.
@@ -184,45 +169,23 @@ func (c *Clock) Doubt() string {
 	}
 }
 
-// Keep writes the time down for the next start; call it while a hub accepts the device, which vouches for the clock to a degree.
-// A clock that is wrong beyond doubt is not kept.
+// Keep writes the time down for the next start; call it while a hub accepts the device, which vouches for the clock to
+// a degree. A clock that is wrong beyond doubt is not kept.
 func (c *Clock) Keep() error {
 	now := c.cfg.System()
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if _, isHubs := c.hubs(now); isHubs || c.cfg.State == "" || c.isWrong(now) {
+	if _, isHubs := c.hubs(now); isHubs || c.cfg.Kept == nil || c.isWrong(now) {
 		return nil
 	}
 	if !c.keptAt.IsZero() && time.Since(c.keptAt) < keepAtMost {
 		return nil
 	}
-	text, err := json.Marshal(kept{Version: formatVersion, Wall: now.UTC().Round(0)})
-	if err == nil {
-		err = write(c.cfg.State, append(text, '\n'))
-	}
-	if err != nil {
-		return fmt.Errorf("keep the time in %s: %w", c.cfg.State, err)
+	if err := c.cfg.Kept.Save(now); err != nil {
+		return err
 	}
 	c.keptAt = time.Now()
 	return nil
-}
-
-// write replaces a file in one step that a power cut leaves whole.
-func write(name string, text []byte) (err error) {
-	f, err := os.CreateTemp(filepath.Dir(name), filepath.Base(name)+".*")
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if err != nil {
-			_ = os.Remove(f.Name())
-		}
-	}()
-	_, err = f.Write(text)
-	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return err
-	}
-	return os.Rename(f.Name(), name)
 }
 
 // offsetNow is how far the wall clock is from the monotonic one.

@@ -10,6 +10,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/fairlead-iot/fairlead/store"
 )
 
 // system is a wall clock that somebody sets; it stands still unless the bubble's time moves.
@@ -25,7 +27,11 @@ var built = time.Date(2026, 3, 1, 0, 0, 0, 0, time.UTC)
 
 func make1(t *testing.T, s *system, file string) *Clock {
 	t.Helper()
-	c, err := New(Config{Built: built, State: file, System: s.now})
+	cfg := Config{Built: built, System: s.now}
+	if file != "" {
+		cfg.Kept = store.Time{Path: file}
+	}
+	c, err := New(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -84,7 +90,7 @@ func TestAKeptTimeThatCannotBeReadIsAsNone(t *testing.T) {
 		}
 		s := &system{}
 		s.set(time.Unix(0, 0))
-		c, err := New(Config{Built: built, State: file, System: s.now})
+		c, err := New(Config{Built: built, Kept: store.Time{Path: file}, System: s.now})
 		if err == nil || !strings.Contains(err.Error(), file) || c.Now().Sub(built) > time.Minute {
 			t.Errorf("%s: %v, now %v", name, err, c.Now())
 		}

@@ -3,7 +3,7 @@
 //
 // # Usage
 //
-//	c := clock.New(clock.Config{Built: built, State: file, System: time.Now})
+//	c := clock.New(clock.Config{Built: built, Kept: store.Time{Path: file}, System: time.Now})
 //	source, err := credentials.NewSharedKey(id, key, ttl, c.Now)
 //	go c.Watch(ctx, func(by time.Duration) { … make credentials again … })
 //

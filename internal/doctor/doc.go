@@ -33,5 +33,6 @@
 // # Testing
 //
 // Config.DialContext (within the routes) and Config.Now take the place of network and clock. Every code has a test that
-// brings it about; TestMain says which has not. docs/doctor.md is written by `go test ./internal/doctor -run Document -rewrite`.
+// brings it about; TestMain says which has not. docs/doctor.md is written by `go test ./internal/doctor -run Document
+// -rewrite`.
 package doctor

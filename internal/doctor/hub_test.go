@@ -15,6 +15,7 @@ import (
 	"github.com/fairlead-iot/fairlead/hub/hubtest"
 	"github.com/fairlead-iot/fairlead/internal/clock"
 	"github.com/fairlead-iot/fairlead/internal/doctor"
+	"github.com/fairlead-iot/fairlead/store"
 )
 
 // signed lets the device sign its tokens with a key and a clock.
@@ -270,7 +271,7 @@ func TestAWrongClockIsFoundAndExplainsTheRest(t *testing.T) {
 		t.Helper()
 		began := time.Now()
 		system := func() time.Time { return begin.Add(time.Since(began)).Round(0) }
-		c, err := clock.New(clock.Config{Built: built, State: filepath.Join(t.TempDir(), "clock.json"), System: system})
+		c, err := clock.New(clock.Config{Built: built, Kept: store.Time{Path: filepath.Join(t.TempDir(), "clock.json")}, System: system})
 		if err != nil {
 			t.Fatal(err)
 		}

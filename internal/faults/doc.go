@@ -10,7 +10,8 @@
 //	go test -tags faults ./internal/faults
 //	go test -tags faults -v -run Kill ./internal/faults
 //
-// -race-programs builds what they run with the race detector. With -v they print what they measured: gaps, times to recovery, duplicates.
+// -race-programs builds what they run with the race detector. With -v they print what they measured: gaps, times to
+// recovery, duplicates.
 //
 // # Concurrency
 //

@@ -20,15 +20,7 @@ const (
 	// which sends all that have gathered as one. A call of SendAsync takes a few microseconds.
 	burst    = 8
 	burstGap = 50 * time.Microsecond
-	// lingerMessages and lingerBytes are enough to leave at once. A wait of which the second half brought nothing is not
-	// repeated for lingerPause: who sends so waits for the answers, and gains nothing.
-	lingerMessages = 64
-	lingerBytes    = 16 << 10
-	lingerPause    = time.Second
 )
-
-// DefaultLinger is how long a message of a stream waits for the next ones at most; see Device.SetLinger.
-const DefaultLinger = 5 * time.Millisecond
 
 // settler is told, once, what became of the message with that index.
 type settler interface{ settled(index int, err error) }
@@ -68,6 +60,7 @@ type writer struct {
 	hasty    time.Time   // until then nothing lingers
 	timer    *time.Timer // of a wait
 	waiting  bool        // the timer runs
+	due      bool        // what is queued does not linger: who set this pushes it
 	wake     chan struct{}
 
 	// sending is held, without mu, by whoever sends on the stream.
@@ -117,11 +110,11 @@ func (w *writer) push() {
 	}
 }
 
-// hasMore reports whether messages wait that may be sent: there were more than a frame holds.
+// hasMore reports whether messages are due that may be sent: there were more than a frame holds.
 func (w *writer) hasMore() bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return len(w.queue) > 0 && !w.starved
+	return w.due && !w.starved
 }
 
 // isAlone reports whether what is queued is one message or little more, and not one of a burst.
@@ -161,45 +154,6 @@ func (w *writer) offer(f *pluginv1.SessionResponse) {
 	w.signal()
 }
 
-// lingers reports whether a patient message that was just queued may wait for others: it came soon after the last
-// departure, and waiting has brought company. w.mu is held.
-func (w *writer) lingers(size int) bool {
-	now := time.Now()
-	w.arrived = now
-	since := now.Sub(w.left)
-	if since >= w.linger || now.Before(w.hasty) || len(w.queue) >= lingerMessages || len(w.queue)*size >= lingerBytes {
-		return false
-	}
-	if !w.waiting {
-		w.waiting = true
-		if w.timer == nil {
-			w.timer = time.AfterFunc(w.linger-since, w.lingered)
-		} else {
-			w.timer.Reset(w.linger - since)
-		}
-	}
-	return true
-}
-
-// lingered ends a wait.
-func (w *writer) lingered() {
-	w.mu.Lock()
-	w.waiting = false
-	if now := time.Now(); now.Sub(w.arrived) > w.linger/2 {
-		w.hasty = now.Add(lingerPause)
-	}
-	w.mu.Unlock()
-	w.push()
-}
-
-// setLinger sets how long patient messages wait.
-func (w *writer) setLinger(d time.Duration) {
-	w.mu.Lock()
-	w.linger = d
-	w.mu.Unlock()
-	w.push()
-}
-
 // enqueue queues tickets in order, waiting for room. It returns how many it took; with an error the rest was not taken.
 // Nobody waits for patient ones, so that they may linger.
 func (w *writer) enqueue(ctx context.Context, ts []*ticket, patient bool) (int, error) {
@@ -218,6 +172,7 @@ func (w *writer) enqueue(ctx context.Context, ts []*ticket, patient bool) (int, 
 		}
 		if taken == len(ts) {
 			lingers := patient && w.lingers(ts[0].size)
+			w.due = w.due || !lingers
 			w.mu.Unlock()
 			if !lingers {
 				w.push()
@@ -228,6 +183,7 @@ func (w *writer) enqueue(ctx context.Context, ts []*ticket, patient bool) (int, 
 			w.room = make(chan struct{})
 		}
 		room := w.room
+		w.due = true
 		w.mu.Unlock()
 		w.signal()
 		select {
@@ -264,6 +220,7 @@ func (w *writer) withdraw(ts []*ticket, cause error) {
 		}
 		clear(w.queue[len(kept):])
 		w.queue = kept
+		w.due = w.due && len(kept) > 0
 		w.made()
 		w.closed(len(gone))
 	}
@@ -405,11 +362,15 @@ func (w *writer) takeFrames() (frames []*pluginv1.SessionResponse) {
 	return frames
 }
 
-// takeBatch returns the messages to send now, nil for none. They share the authors' payloads and maps, which are theirs
-// again when a Send gives up; so they are taken last, when nothing stands between them and the stream.
-func (w *writer) takeBatch() *pluginv1.SessionResponse {
+// takeBatch returns the messages to send now, nil for none; those that linger go along where a frame leaves anyway. They
+// share the authors' payloads and maps, which are theirs again when a Send gives up; so they are taken last, when nothing
+// stands between them and the stream.
+func (w *writer) takeBatch(leaves bool) *pluginv1.SessionResponse {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if !w.due && !leaves {
+		return nil
+	}
 	n, size := 0, 0
 	for n < len(w.queue) && n < wire.FrameMessages {
 		t := w.queue[n]
@@ -426,6 +387,7 @@ func (w *writer) takeBatch() *pluginv1.SessionResponse {
 		n++
 	}
 	if n == 0 {
+		w.due = len(w.queue) > 0
 		return nil
 	}
 	ms := &pluginv1.Messages{First: w.next, Messages: make([]*pluginv1.Message, n)}
@@ -440,6 +402,7 @@ func (w *writer) takeBatch() *pluginv1.SessionResponse {
 	rest := copy(w.queue, w.queue[n:])
 	clear(w.queue[rest:])
 	w.queue = w.queue[:rest]
+	w.due = rest > 0
 	w.made()
 	return &pluginv1.SessionResponse{Frame: &pluginv1.SessionResponse_Messages{Messages: ms}}
 }
@@ -447,7 +410,7 @@ func (w *writer) takeBatch() *pluginv1.SessionResponse {
 // take returns all that may be sent now.
 func (w *writer) take() []*pluginv1.SessionResponse {
 	frames := w.takeFrames()
-	if batch := w.takeBatch(); batch != nil {
+	if batch := w.takeBatch(len(frames) > 0); batch != nil {
 		frames = append(frames, batch)
 	}
 	return frames
@@ -469,6 +432,7 @@ func (w *writer) run(ctx context.Context) error {
 			runtime.Gosched()
 		case <-ctx.Done():
 			last = true
+			w.hurry()
 		}
 	}
 }
@@ -494,7 +458,7 @@ func (w *writer) send() (bool, error) {
 		}
 		frames, sent = nil, true
 	}
-	if batch := w.takeBatch(); batch != nil {
+	if batch := w.takeBatch(sent || len(frames) > 0); batch != nil {
 		frames = append(frames, batch)
 	}
 	if len(frames) == 0 {

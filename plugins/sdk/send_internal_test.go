@@ -6,6 +6,8 @@ import (
 	"io"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/fairlead-iot/fairlead/plugins/pluginv1"
 )
@@ -61,4 +63,68 @@ func TestAMessageWaitsInTheQueueForTheFramesBeforeIt(t *testing.T) {
 	if err := <-ran; err != nil {
 		t.Error(err)
 	}
+}
+
+// What comes while the stream is busy with those before it waits for others as if it had come a moment later.
+func TestAMessageLingersThatComesWhileTheStreamIsBusy(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &busyStream{sending: make(chan []*pluginv1.SessionResponse), let: make(chan struct{})}
+		w := newWriter(s)
+		w.credit(10, 1000)
+		ctx, stop := context.WithCancel(t.Context())
+		ran := make(chan error, 1)
+		go func() { ran <- w.run(ctx) }()
+		began := time.Now()
+		for i, at := range []time.Duration{0, DefaultLinger} {
+			if _, err := w.enqueue(ctx, []*ticket{{m: &Message{}, to: make(fate, 1)}}, true); err != nil {
+				t.Fatal(err)
+			}
+			if frames := <-s.sending; len(frames) != 1 || time.Since(began) != at {
+				t.Errorf("departure %d: %v after %v, want %v", i, frames, time.Since(began), at)
+			}
+			if i == 0 {
+				if _, err := w.enqueue(ctx, []*ticket{{m: &Message{}, to: make(fate, 1)}}, true); err != nil {
+					t.Fatal(err)
+				}
+			}
+			s.let <- struct{}{}
+		}
+		stop()
+		if err := <-ran; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// A message that was due and taken back, for want of credit, leaves nothing behind that holds up the next.
+func TestAMessageLeavesAfterOneThatWasTakenBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &busyStream{sending: make(chan []*pluginv1.SessionResponse), let: make(chan struct{}, 1)}
+		s.let <- struct{}{}
+		w := newWriter(s)
+		ctx, stop := context.WithCancel(t.Context())
+		ran := make(chan error, 1)
+		go func() { ran <- w.run(ctx) }()
+		ts := []*ticket{{m: &Message{}, to: make(fate, 1)}}
+		for i := range 2 {
+			if _, err := w.enqueue(ctx, ts, true); err != nil {
+				t.Fatal(err)
+			}
+			synctest.Wait()
+			if i == 0 {
+				w.withdraw(ts, context.Canceled)
+				ts = []*ticket{{m: &Message{}, to: make(fate, 1)}}
+				w.credit(10, 1000)
+			}
+		}
+		select {
+		case <-s.sending:
+		case <-time.After(time.Second):
+			t.Error("it waits for ever")
+		}
+		stop()
+		if err := <-ran; err != nil {
+			t.Error(err)
+		}
+	})
 }

@@ -18,8 +18,8 @@
 // # Expected behaviour of the other side
 //
 // A hub answers 200 or 204, or an error status with a body in one of two forms and, in a header, the name of the error.
-// Answers are read up to 64 KiB (a method's to 512), a request ends after 30 s (a method when its caller says). Nothing is tried again here: package uploads decides that, by
-// the kind of the error (statusKinds) and Retry-After.
+// Answers are read up to 64 KiB (a method's to 512), a request ends after 30 s (a method when its caller says). Nothing
+// is tried again here: package uploads decides that, by the kind of the error (statusKinds) and Retry-After.
 //
 // A hub may ask for the client certificate only once it has seen the request: by a renegotiation, which exists up to
 // TLS 1.2. So a device with a certificate speaks TLS 1.2 to its hub over HTTPS, and allows one renegotiation; to nobody else.

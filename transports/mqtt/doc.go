@@ -26,7 +26,8 @@
 //
 // One goroutine, the publisher, publishes and makes every call of paho that writes; the session's methods only queue.
 // paho's router calls the handler for what arrives, and paho's reader, in the guard's Read, reports acknowledgements; a
-// mutex makes that one at a time. supervise ends the session after its connection: what had arrived by then is still delivered, for at most 250 ms.
+// mutex makes that one at a time. supervise ends the session after its connection: what had arrived by then is still
+// delivered, for at most 250 ms.
 //
 // # Expected behaviour of the other side
 //

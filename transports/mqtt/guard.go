@@ -491,8 +491,8 @@ func (g *guard) drain() {
 	}
 }
 
-// finish says goodbye: DISCONNECT after everything written before it, then that of TLS or of the WebSocket. The hub then knows that the client
-// meant it. Whoever calls it has to abort where it takes too long.
+// finish says goodbye: DISCONNECT after everything written before it, then that of TLS or of the WebSocket. The hub
+// then knows that the client meant it. Whoever calls it has to abort where it takes too long.
 func (g *guard) finish() {
 	g.finishing.Store(true)
 	if _, err := g.Write([]byte{packetDisconnect << 4, 0}); err != nil {

@@ -8,8 +8,8 @@ import (
 )
 
 // wire is the connection below gorilla's WebSocket. It bounds the answer to the upgrade, which net/http reads without a
-// limit, and ends it where its headers end; afterwards it counts the messages that have come whole. gorilla does not tell whether another message is there
-// already, and reading one to see would wait for it.
+// limit, and ends it where its headers end; afterwards it counts the messages that have come whole. gorilla does not
+// tell whether another message is there already, and reading one to see would wait for it.
 //
 // It is read by one goroutine.
 type wire struct {

@@ -12,11 +12,11 @@ import (
 	"github.com/fairlead-iot/fairlead/core"
 )
 
-// FakeHub is a scripted hub that speaks MQTT over any net.Conn. It models: CONNACK, SUBACK, PUBACK, PINGRESP, twin answers,
-// messages that are delivered again on the next connection until they are completed, one connection at a time, and a hub
-// that is slow, silent, or gone. It does not model: TLS, tokens, what a hub makes of a message, quotas, more than one device. It is written on
-// paho's packets for speed of writing; the embedded hub, which shares nothing with the client side, is the judge of
-// correctness.
+// FakeHub is a scripted hub that speaks MQTT over any net.Conn. It models: CONNACK, SUBACK, PUBACK, PINGRESP, twin
+// answers, messages that are delivered again on the next connection until they are completed, one connection at a time,
+// and a hub that is slow, silent, or gone. It does not model: TLS, tokens, what a hub makes of a message, quotas, more
+// than one device. It is written on paho's packets for speed of writing; the embedded hub, which shares nothing with
+// the client side, is the judge of correctness.
 //
 // Its methods may be called from any goroutine.
 type FakeHub struct {

@@ -7,10 +7,10 @@
 // {"hostmetrics": {"interval": "5s", "select": [...], "version": 7}}; a value that cannot be applied is left out of it and
 // stands in its list "refused" with the reason.
 //
-// Methods: ping answers; snapshot returns the figures of this moment; record with {"samples": 10, "interval": "1s", "name":
-// "figures.jsonl"}, all of them optional, answers 202 and uploads that many snapshots as a file while it takes them, and
-// reports {"hostmetrics": {"upload": {"name": "figures.jsonl", "state": "uploading", "percent": 40}}}. A cloud-to-device message with the property
-// command=snapshot has a telemetry message sent at once; others are logged.
+// Methods: ping answers; snapshot returns the figures of this moment; record with {"samples": 10, "interval": "1s",
+// "name": "figures.jsonl"}, all of them optional, answers 202 and uploads that many snapshots as a file while it takes
+// them, and reports {"hostmetrics": {"upload": {"name": "figures.jsonl", "state": "uploading", "percent": 40}}}. A
+// cloud-to-device message with the property command=snapshot has a telemetry message sent at once; others are logged.
 package plugin
 
 import (

@@ -4,7 +4,6 @@ package hubload
 
 import (
 	"fmt"
-	"os"
 	"runtime"
 	"slices"
 	"strings"
@@ -12,6 +11,7 @@ import (
 	"time"
 
 	"github.com/fairlead-iot/fairlead/hub/api"
+	"github.com/fairlead-iot/fairlead/internal/bench/figure"
 )
 
 // load is one kind of telemetry.
@@ -60,35 +60,6 @@ func (tb *table) add(name, unit string, more bool, server string, v float64) {
 	tb.rows[i].values[server] = append(tb.rows[i].values[server], v)
 }
 
-func median(values []float64) float64 {
-	sorted := slices.Sorted(slices.Values(values))
-	n := len(sorted)
-	return (sorted[(n-1)/2] + sorted[n/2]) / 2
-}
-
-// number writes a figure with three digits that count.
-func number(v float64) string {
-	switch {
-	case v >= 100:
-		return fmt.Sprintf("%.0f", v)
-	case v >= 10:
-		return fmt.Sprintf("%.1f", v)
-	default:
-		return fmt.Sprintf("%.2f", v)
-	}
-}
-
-func cell(values []float64) string {
-	switch len(values) {
-	case 0:
-		return "–"
-	case 1:
-		return number(values[0])
-	default:
-		return fmt.Sprintf("%s (%s–%s)", number(median(values)), number(slices.Min(values)), number(slices.Max(values)))
-	}
-}
-
 // The servers, as the table names them.
 const (
 	hubName  = "hub"
@@ -102,14 +73,14 @@ func (tb *table) String() string {
 	b.WriteString("| figure | unit | better | hub | mosquitto | ratio | sink |\n|---|---|---|---|---|---|---|\n")
 	for _, r := range tb.rows {
 		ratio, better := "–", "less"
-		if ours, peers := r.values[hubName], r.values[peerName]; len(ours) > 0 && len(peers) > 0 && median(peers) != 0 {
-			ratio = fmt.Sprintf("%.2f", median(ours)/median(peers))
+		if ours, peers := r.values[hubName], r.values[peerName]; len(ours) > 0 && len(peers) > 0 && figure.Median(peers) != 0 {
+			ratio = fmt.Sprintf("%.2f", figure.Median(ours)/figure.Median(peers))
 		}
 		if r.more {
 			better = "more"
 		}
 		fmt.Fprintf(&b, "| %s | %s | %s | %s | %s | %s | %s |\n", r.name, r.unit, better,
-			cell(r.values[hubName]), cell(r.values[peerName]), ratio, cell(r.values[sinkName]))
+			figure.Cell(r.values[hubName]), figure.Cell(r.values[peerName]), ratio, figure.Cell(r.values[sinkName]))
 	}
 	return b.String()
 }
@@ -183,7 +154,7 @@ func TestFigures(t *testing.T) {
 	}
 	const connections = 1000
 	w := newWorld(t, connections)
-	loadBefore := loadAverage()
+	loadBefore := figure.LoadAverage()
 	tb := &table{}
 	w.idle(tb, connections, 5*time.Second) // first: of servers that have done nothing yet
 	for round := range *rounds {
@@ -194,16 +165,7 @@ func TestFigures(t *testing.T) {
 	for _, name := range w.names {
 		tb.add("memory of the server after all this", "MiB", false, name, anonymous(t, w.servers[name].pid())/(1<<20))
 	}
-	t.Logf("%s, %d CPUs, load average %s before and %s after, %d rounds\n%s", runtime.Version(), runtime.NumCPU(), loadBefore, loadAverage(), *rounds, tb)
-}
-
-func loadAverage() string {
-	text, err := os.ReadFile("/proc/loadavg")
-	if err != nil {
-		return "unknown"
-	}
-	first, _, _ := strings.Cut(string(text), " ")
-	return first
+	t.Logf("%s, %d CPUs, load average %s before and %s after, %d rounds\n%s", runtime.Version(), runtime.NumCPU(), loadBefore, figure.LoadAverage(), *rounds, tb)
 }
 
 // The benchmark itself works, and what it counts is true.

@@ -12,48 +12,36 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/fairlead-iot/fairlead/hub"
 	"github.com/fairlead-iot/fairlead/hub/api"
 	"github.com/fairlead-iot/fairlead/hub/service"
+	"github.com/fairlead-iot/fairlead/internal/bench/figure"
 	"github.com/fairlead-iot/fairlead/transports/transporttest"
 )
 
-// cpu returns the CPU time that a process has used so far, threads that have ended included, to the nanosecond.
+// cpu is figure.CPU.
 func cpu(t *testing.T, pid int) time.Duration {
 	t.Helper()
-	// The CPU clock of another process: clock_getcpuclockid(3), CPUCLOCK_SCHED in <linux/posix-timers_types.h>.
-	var ts unix.Timespec
-	if err := unix.ClockGettime(int32(^pid)<<3|2, &ts); err != nil {
-		t.Fatalf("read the CPU clock of process %d: %v", pid, err)
+	used, err := figure.CPU(pid)
+	if err != nil {
+		t.Fatal(err)
 	}
-	return time.Duration(ts.Nano())
+	return used
 }
 
 // anonymous is the memory in bytes that a process has for itself, apart from the pages of files.
 func anonymous(t *testing.T, pid int) float64 {
 	t.Helper()
-	text, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/status")
+	r, err := figure.Memory(pid)
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, rest, found := strings.Cut(string(text), "\nRssAnon:")
-	fields := strings.Fields(rest)
-	if !found || len(fields) == 0 {
-		t.Fatalf("process %d: no memory in its status", pid)
-	}
-	kib, err := strconv.ParseFloat(fields[0], 64)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return kib * 1024
+	return r.Anonymous
 }
 
 // process is a program that is ended with the test, and its log printed if that failed.
