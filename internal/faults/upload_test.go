@@ -153,7 +153,9 @@ type uploadCase struct {
 	size   int64
 	limits string // of the uploads; a bandwidth of 3 MiB/s if ""
 	every  time.Duration
-	// most is how often it happens at most; 0 is until the upload has ended.
+	// most is how often it happens at most, without limit if 0. What breaks connections ends with three quarters of the file:
+	// at the very end it can strike between the hub and what the runtime keeps of its answer, and then services are told
+	// twice, as docs/uploads.md says.
 	most    int
 	disturb func(w *world, p *cuttingProxy)
 	// before, if set, comes in the place of disturb: something that happens by itself, at each refusal of the storage.
@@ -217,7 +219,11 @@ func (c uploadCase) run(t *testing.T) {
 			t.Fatalf("the upload is %q at %d %% after %d faults: %s", state, percent, len(faults), reason)
 		}
 		if c.disturb != nil && time.Now().After(next) && (c.most == 0 || len(faults) < c.most) {
-			faults = append(faults, len(w.staged()))
+			staged := w.staged()
+			if c.strikes == 0 && bytesTaken(staged) > c.size*3/4 {
+				continue
+			}
+			faults = append(faults, len(staged))
 			c.disturb(w, p)
 			next = time.Now().Add(c.every)
 		}
@@ -242,6 +248,15 @@ func (c uploadCase) run(t *testing.T) {
 	} else {
 		twicePerFault(t, staged, faults)
 	}
+}
+
+func bytesTaken(staged []stagedBlock) (n int64) {
+	for _, s := range staged {
+		if !s.isRefused {
+			n += s.size
+		}
+	}
+	return n
 }
 
 // refusedAlone wants nothing to be sent again but what the storage refused, and that to be no more than the faults.
