@@ -354,7 +354,11 @@ func (r *reader) size(f *field, n *node, key string) any {
 	}
 	switch {
 	case size < f.min:
-		r.add(n.pos, key, "%s is too small: at least %s", formatSize(size), formatSize(f.min))
+		without := ""
+		if f.defDoc != "" {
+			without = ", or leave it out (" + f.defDoc + ")"
+		}
+		r.add(n.pos, key, "%s is too small: at least %s%s", formatSize(size), formatSize(f.min), without)
 		return nil
 	case size > f.max:
 		r.add(n.pos, key, "%s is too large: at most %s", formatSize(size), formatSize(f.max))
