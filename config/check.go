@@ -54,11 +54,16 @@ func (c *Config) CheckFiles(v Verify) []Problem {
 }
 
 // Warnings lists what is right but unwise or without effect: a secret as text in a file that others may read, the life of
-// tokens where the device signs none.
+// tokens where the device signs none, the waits before attempts where none are made.
 func (c *Config) Warnings() []Problem {
 	var out []Problem
 	if d := &c.Device; c.IsSet("device.sastoken_ttl") && (!d.SASToken.IsZero() || d.X509 != nil) {
 		out = append(out, c.Problem("device.sastoken_ttl", "has no effect: with this identity the device signs no token of its own"))
+	}
+	for _, key := range []string{"connection.connection_retry_interval", "connection.connection_retry_max"} {
+		if !c.Connection.Retry && c.IsSet(key) {
+			out = append(out, c.Problem(key, "has no effect: connection_retry is false, so that a lost connection is not made again"))
+		}
 	}
 	for _, s := range c.sources() {
 		if s.Text == "" {

@@ -2,7 +2,10 @@ package config
 
 import (
 	"fmt"
+	"strings"
 	"time"
+
+	"github.com/fairlead-iot/fairlead/core"
 )
 
 // CurrentVersion is the version of the file's format that this package writes and the newest that it reads.
@@ -49,6 +52,7 @@ type Device struct {
 type SymmetricKey struct {
 	Hostname string `koanf:"hostname"`
 	DeviceID string `koanf:"device_id"`
+	ModuleID string `koanf:"module_id"`
 	Key      Source `koanf:"key"` // Base64
 }
 
@@ -73,7 +77,7 @@ type Provisioning struct {
 	SymmetricKey      Source           `koanf:"symmetric_key"`       // Base64
 	GroupSymmetricKey Source           `koanf:"group_symmetric_key"` // Base64
 	X509              *CertificateFile `koanf:"x509"`
-	Payload           Settings         `koanf:"payload"`
+	Payload           JSON             `koanf:"payload"`
 	Reprovision       string           `koanf:"reprovision"` // one of the constants
 }
 
@@ -193,6 +197,11 @@ type StringMap map[string]string
 // layer replaces them as a whole.
 type Settings map[string]any
 
+// JSON is a value of the user's, of whatever JSON can hold: see Settings. A later layer replaces it as a whole.
+type JSON struct {
+	Value any // nil means that there is none
+}
+
 // Files returns the files that were read, the main one first, then those of conf.d in order.
 func (c *Config) Files() []string { return append([]string(nil), c.files...) }
 
@@ -222,9 +231,11 @@ func (c *Config) IsSet(key string) bool {
 	return ok
 }
 
-// Problem makes a problem of a key, with its position.
+// Problem makes a problem of a key, with its position. The core.ErrInvalid that ends the text of an error is left out: a
+// problem is one of the input already.
 func (c *Config) Problem(key, format string, args ...any) Problem {
-	return Problem{Pos: c.Where(key), Key: key, Text: fmt.Sprintf(format, args...)}
+	text := strings.TrimSuffix(fmt.Sprintf(format, args...), ": "+core.ErrInvalid.Error())
+	return Problem{Pos: c.Where(key), Key: key, Text: text}
 }
 
 // parentKey cuts the last part of "a.b[0].c"; "" is the parent of the top keys and of itself.

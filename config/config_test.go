@@ -183,7 +183,7 @@ func TestFormatsReadTheSame(t *testing.T) {
 	files := map[string]string{
 		"c.yaml": `
 version: 1
-device: {symmetric_key: {hostname: hub.azure-devices.net, device_id: gw-1, key: {env: KEY}}}
+device: {symmetric_key: {hostname: hub.azure-devices.net, device_id: gw-1, module_id: m, key: {env: KEY}}}
 connection: {keep_alive: 90}
 transports: [{use: mqtt, port: 8884, address: 127.0.0.1}]
 plugins:
@@ -195,6 +195,7 @@ version = 1
 [device.symmetric_key]
 hostname = "hub.azure-devices.net"
 device_id = "gw-1"
+module_id = "m"
 key.env = "KEY"
 [connection]
 keep_alive = 90
@@ -211,7 +212,7 @@ methods = []
 `,
 		"c.json": `{
 	"version": 1,
-	"device": {"symmetric_key": {"hostname": "hub.azure-devices.net", "device_id": "gw-1", "key": {"env": "KEY"}}},
+	"device": {"symmetric_key": {"hostname": "hub.azure-devices.net", "device_id": "gw-1", "module_id": "m", "key": {"env": "KEY"}}},
 	"connection": {"keep_alive": 90},
 	"transports": [{"use": "mqtt", "port": 8884, "address": "127.0.0.1"}],
 	"plugins": {
@@ -223,6 +224,9 @@ methods = []
 	want, err := load(t, "c.yaml", files, config.Options{})
 	if err != nil {
 		t.Fatal(err)
+	}
+	if id := want.Device.SymmetricKey.ModuleID; id != "m" {
+		t.Errorf("module %q", id)
 	}
 	if names := want.Plugins[0].Name + want.Plugins[1].Name; names != "ba" {
 		t.Errorf("plugins are not in file order: %s", names)

@@ -123,6 +123,8 @@ func (f *field) typeWords() string {
 		return "section of texts"
 	case freeKind:
 		return "section of any keys"
+	case jsonKind:
+		return "anything that JSON can say"
 	case sourceKind:
 		return "secret: {file: NAME}, {credential: NAME}, {env: NAME} or text"
 	case pemKind:
@@ -211,6 +213,8 @@ func (f *field) jsonType() object {
 		return object{"type": []string{"object", "null"}, "additionalProperties": text}
 	case freeKind:
 		return object{"type": []string{"object", "null"}}
+	case jsonKind:
+		return object{}
 	case sourceKind:
 		one := func(key string) object {
 			return object{"type": "object", "properties": object{key: object{"type": "string", "minLength": 1}}, "required": []string{key}, "additionalProperties": false}

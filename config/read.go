@@ -119,12 +119,12 @@ func (r *reader) value(f *field, n *node, key string) any {
 		return nil
 	case namedKind:
 		return r.named(f, n, key)
-	case stringMapKind, freeKind, listKind, stringsKind, proxyKind, sourceKind, pemKind, cipherKind:
+	case stringMapKind, freeKind, jsonKind, listKind, stringsKind, proxyKind, sourceKind, pemKind, cipherKind:
 		r.replaced = append(r.replaced, key)
 	default:
 	}
 	if n.kind == nullNode {
-		if f.kind != stringMapKind && f.kind != freeKind && f.kind != listKind {
+		if f.kind != stringMapKind && f.kind != freeKind && f.kind != jsonKind && f.kind != listKind {
 			r.add(n.pos, key, "has no value: write one, or leave the key out")
 		}
 		return nil
@@ -156,6 +156,8 @@ func (r *reader) value(f *field, n *node, key string) any {
 		return r.stringMap(n, key)
 	case freeKind:
 		return r.free(n, key)
+	case jsonKind:
+		return JSON{Value: r.freeValue(n, key)}
 	case sourceKind:
 		return r.source(n, key)
 	case pemKind:
@@ -352,7 +354,11 @@ func (r *reader) size(f *field, n *node, key string) any {
 	}
 	switch {
 	case size < f.min:
-		r.add(n.pos, key, "%s is too small: at least %s", formatSize(size), formatSize(f.min))
+		without := ""
+		if f.defDoc != "" {
+			without = ", or leave it out (" + f.defDoc + ")"
+		}
+		r.add(n.pos, key, "%s is too small: at least %s%s", formatSize(size), formatSize(f.min), without)
 		return nil
 	case size > f.max:
 		r.add(n.pos, key, "%s is too large: at most %s", formatSize(size), formatSize(f.max))

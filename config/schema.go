@@ -19,7 +19,8 @@ const (
 	enumKind                  // enum
 	stringsKind               // a list of texts
 	stringMapKind             // a map of texts
-	freeKind                  // whatever JSON can hold
+	freeKind                  // a section of whatever JSON can hold
+	jsonKind                  // whatever JSON can hold
 	sourceKind                // a secret, by a detour
 	pemKind                   // certificates: {file: …} or the text
 	fileKind                  // a file's name, relative to the file that names it
@@ -160,7 +161,8 @@ func deviceSchema() field {
 		{name: "symmetric_key", kind: sectionKind, doc: "Identity with a key.", fields: []field{
 			{name: "hostname", kind: stringKind, required: true, check: checkHost, doc: "The hub's host name, as in myhub.azure-devices.net."},
 			{name: "device_id", kind: stringKind, required: true, check: checkDeviceID, doc: "The device's id at the hub."},
-			{name: "key", kind: sourceKind, required: true, doc: "The device's key in Base64; a secret, see device.connection_string for its forms."},
+			{name: "module_id", kind: stringKind, check: checkDeviceID, doc: "The module's id, for the identity of a module."},
+			{name: "key", kind: sourceKind, required: true, doc: "The device's key, or the module's, in Base64; a secret, see device.connection_string for its forms."},
 		}},
 		{name: "sastoken", kind: sourceKind, doc: "Identity by a ready SAS token. A file is watched: replace it to update the token. A secret, see device.connection_string for its forms."},
 		{name: "x509", kind: sectionKind, doc: "Identity with a certificate. Files that are replaced count from the next connection on. Beside a connection_string with x509=true it names the files alone.", fields: []field{
@@ -178,7 +180,7 @@ func deviceSchema() field {
 			{name: "symmetric_key", kind: sourceKind, doc: "Key of the enrollment in Base64, already derived for this device; a secret, see device.connection_string for its forms."},
 			{name: "group_symmetric_key", kind: sourceKind, doc: "Key of the enrollment group in Base64, from which the device's is derived. Who holds it can be any device of the group: for trials, better not for devices in the field. A secret, see device.connection_string for its forms."},
 			{name: "x509", kind: sectionKind, doc: "Certificate of the enrollment.", fields: []field{cert, key, pass}},
-			{name: "payload", kind: freeKind, doc: "Section that is handed to the service's custom allocation."},
+			{name: "payload", kind: jsonKind, doc: "What is handed to the service's custom allocation: a section, a list, a text, a number, true or false."},
 			{name: "reprovision", kind: enumKind, defDoc: ReprovisionRefused, enum: []string{ReprovisionRefused, ReprovisionAtStart, ReprovisionNever}, doc: "When a device that has a hub asks again where it belongs. when_refused: when the hub refuses it, or cannot be reached for 10 attempts. at_start: at each start too. never: not at all."},
 		}},
 		{name: "edge_environment", kind: boolKind, def: "false", doc: "Identity of an IoT Edge module, from the environment that the Edge runtime sets."},

@@ -91,7 +91,8 @@ type Upload struct {
 	Path     string // "" for what a plugin streamed
 	Owner    string // the plugin's name; "" for the operator, or the program
 	State    UploadState
-	// Size and Sent are bytes. Sent are those that the storage has confirmed.
+	// Size and Sent are bytes. Sent are those that the storage has confirmed, and those that were written to the network of
+	// parts that it has not; where such a part must be sent again Sent falls back.
 	Size, Sent int64
 	// Rate is the recent pace in bytes per second; Left what remains at this pace, 0 where that is not known.
 	Rate float64

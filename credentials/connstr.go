@@ -39,7 +39,7 @@ var fieldNames = []string{
 //
 //	HostName=<hub>;DeviceId=<device>[;ModuleId=<module>][;GatewayHostName=<gateway>];SharedAccessKey=<base64>
 //
-// or the same with x509=true in the key's place. White space around it (a file's last newline) and one trailing
+// or the same with x509=true in the key's place. White space and a byte order mark around it (a file's) and one trailing
 // semicolon are ignored; everything else that is not understood is an error that says what to do, wraps
 // core.ErrInvalid, and contains no value from the string, since any of them may be the key.
 //
@@ -103,14 +103,20 @@ func parseConnectionString(text string) (ConnectionString, error) {
 
 // splitFields takes "k=v;k=v" apart. Values may contain "=" (base64 ends with it), never ";".
 func splitFields(text string) (map[string]string, error) {
-	text = strings.TrimSuffix(strings.TrimSpace(text), ";")
+	text = strings.TrimSuffix(trim(text), ";")
 	if text == "" {
 		return nil, errors.New("it is empty")
 	}
+	if err := checkQuotes(text); err != nil {
+		return nil, err
+	}
 	fields := make(map[string]string, len(fieldNames))
 	for i, part := range strings.Split(text, ";") {
+		if part == "" {
+			return nil, fmt.Errorf("part %d of it is empty: a semicolon too many; remove it", i+1)
+		}
 		name, value, ok := strings.Cut(part, "=")
-		if !ok || part == "" {
+		if !ok {
 			return nil, fmt.Errorf("part %d of it is not of the form name=value; if a shell printed it, quote the whole string", i+1)
 		}
 		known, exact := findField(name)
@@ -132,6 +138,20 @@ func splitFields(text string) (map[string]string, error) {
 		fields[name] = value
 	}
 	return fields, nil
+}
+
+// trim takes off what files have around a text: white space, and the byte order mark that some editors write.
+func trim(text string) string {
+	return strings.TrimSpace(strings.TrimPrefix(strings.TrimSpace(text), "\ufeff"))
+}
+
+// checkQuotes finds the quotes of a shell or of a list of variables, which some programs keep as part of the text. They
+// begin neither a connection string nor a token, and " ends neither; ' may end an id.
+func checkQuotes(text string) error {
+	if strings.HasPrefix(text, `"`) || strings.HasPrefix(text, "'") || strings.HasSuffix(text, `"`) {
+		return errors.New("it stands in quotes; remove the quotes")
+	}
+	return nil
 }
 
 // findField returns the field of that name, or, with exact unset, the one that was probably meant.

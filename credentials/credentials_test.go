@@ -36,6 +36,10 @@ func TestParseConnectionString(t *testing.T) {
 			credentials.ConnectionString{Identity: device, Key: key},
 		},
 		{
+			"a byte order mark", "\ufeffHostName=h.net;DeviceId=d;SharedAccessKey=" + key + "\r\n",
+			credentials.ConnectionString{Identity: device, Key: key},
+		},
+		{
 			"a trailing semicolon", "HostName=h.net;DeviceId=d;SharedAccessKey=" + key + ";",
 			credentials.ConnectionString{Identity: device, Key: key},
 		},
@@ -67,7 +71,11 @@ func TestParseConnectionStringSaysWhatIsWrong(t *testing.T) {
 		{"empty", "", "it is empty"},
 		{"only a newline", "\n", "it is empty"},
 		{"no equals sign", "HostName=h;" + canary, "part 2 of it is not of the form name=value"},
-		{"two trailing semicolons", "HostName=h;DeviceId=d;SharedAccessKey=" + key + ";;", "part 4"},
+		{"two trailing semicolons", "HostName=h;DeviceId=d;SharedAccessKey=" + key + ";;", "part 4 of it is empty: a semicolon too many; remove it"},
+		{"two semicolons within", "HostName=h;;DeviceId=d;SharedAccessKey=" + canary, "part 2 of it is empty: a semicolon too many; remove it"},
+		{"quotes", `"HostName=h;DeviceId=d;SharedAccessKey=` + canary + `"`, "remove the quotes"},
+		{"a shell's quotes", "'HostName=h;DeviceId=d;SharedAccessKey=" + canary + ";'\n", "remove the quotes"},
+		{"a last quote", "HostName=h;DeviceId=d;SharedAccessKey=" + canary + `"`, "remove the quotes"},
 		{"unknown name", "HostName=h;DeviceId=d;" + canary + "=1", "unknown name; known are"},
 		{"wrong case", "hostname=h;DeviceId=d;SharedAccessKey=" + canary, "did you mean HostName?"},
 		{"twice", "HostName=h;HostName=" + canary, "HostName stands twice"},
@@ -216,8 +224,26 @@ func TestParseToken(t *testing.T) {
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
+	for name, text := range map[string]string{"a byte order mark": "\ufeff" + ok + "\n", "a trailing &": ok + "&\n"} {
+		if got, err := credentials.ParseToken(text, now); err != nil || got.Text != ok {
+			t.Errorf("%s: %q, %v", name, got.Text.Reveal(), err)
+		}
+	}
 	for _, c := range []struct{ name, text, want string }{
 		{"empty", "", "must begin"},
+		{"quotes", `"` + ok + `"`, "remove the quotes"},
+		{"two trailing &", ok + "&&", "field 4 of it is not of the form"},
+		{"sr twice", ok + "&sr=CANARY", "sr stands twice in it"},
+		{"se twice", ok + "&se=1700003600", "se stands twice in it"},
+		{"sig twice", ok + "&sig=CANARY", "sig stands twice in it"},
+		{"skn twice", ok + "&skn=&skn=CANARY", "skn stands twice in it"},
+		{"a signature cut short", strings.Replace(ok, "c2ln", "CANARY", 1), "sig is not base64: copy the token again, whole"},
+		{"a signature encoded twice", strings.Replace(ok, "c2ln", "c2k%253D", 1), "sig is not base64"},
+		{"a signature badly encoded", strings.Replace(ok, "c2ln", "c2k%3", 1), "sig is not base64"},
+		{"a signature with stray bits", strings.Replace(ok, "c2ln", "c2l%3D", 1), "sig is not base64"},
+		{"a line break in the signature", strings.Replace(ok, "c2ln", "c2%0Aln", 1), "sig is not base64"},
+		{"milliseconds", strings.Replace(ok, "1700003600", "1700003600000", 1), "se is too far in the future"},
+		{"a time before all", strings.Replace(ok, "1700003600", "-9223372036854775809", 1), "not a number"},
 		{"no prefix", strings.TrimPrefix(ok, "SharedAccessSignature "), "must begin"},
 		{"twice", ok + ok, "must begin"},
 		{"a hub's", "SharedAccessSignature sr=h.net&sig=CANARY&se=1700003600", "not a device's"},
@@ -226,7 +252,8 @@ func TestParseToken(t *testing.T) {
 		{"not a field", ok + "&CANARY", "not of the form"},
 		{"expired", strings.Replace(ok, "1700003600", "1699999999", 1), "it expired at 2023-11-14T22:13:19Z, and this device's clock says 2023-11-14T22:13:20Z"},
 		{"no number", strings.Replace(ok, "1700003600", "CANARY", 1), "not a number"},
-		{"overflow", strings.Replace(ok, "1700003600", "9223372036854775807", 1), "not a number"},
+		{"overflow", strings.Replace(ok, "1700003600", "9223372036854775807", 1), "se is too far in the future"},
+		{"beyond any number", strings.Replace(ok, "1700003600", strings.Repeat("9", 30), 1), "se is too far in the future"},
 		{"bad encoding", strings.Replace(ok, "%2F", "%zz", 1), "not percent-encoded"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -7,7 +7,6 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
-	"math"
 	"strconv"
 	"strings"
 	"time"
@@ -125,6 +124,10 @@ func (k *sharedKey) Credential(ctx context.Context) (core.Credential, error) {
 
 const tokenPrefix = "SharedAccessSignature "
 
+// maxExpiry is the last second of the year 9999, where the time of .NET, which the hub is written in, ends; and what a
+// date of RFC 3339 can say.
+const maxExpiry = 253402300799
+
 // Token is what a SAS token that somebody else signed says.
 type Token struct {
 	// Identity is the device or module that the token is for; Gateway is not known from a token.
@@ -148,9 +151,10 @@ func ParseToken(text string, now time.Time) (Token, error) {
 	return t, err
 }
 
-// ReadToken is ParseToken for a token that may have expired.
+// ReadToken is ParseToken for a token that may have expired. White space and a byte order mark around it, and one & at its
+// end, are left out.
 func ReadToken(text string) (Token, error) {
-	t, err := parseToken(strings.TrimSpace(text))
+	t, err := parseToken(trim(text))
 	if err != nil {
 		return Token{}, fmt.Errorf("parse SAS token: %w: %w", err, core.ErrInvalid)
 	}
@@ -158,6 +162,10 @@ func ReadToken(text string) (Token, error) {
 }
 
 func parseToken(text string) (Token, error) {
+	if err := checkQuotes(text); err != nil {
+		return Token{}, err
+	}
+	text = strings.TrimSuffix(text, "&")
 	t := Token{Text: core.Secret(text)}
 	if strings.Count(text, tokenPrefix) != 1 || !strings.HasPrefix(text, tokenPrefix) {
 		return t, errors.New("it must begin with SharedAccessSignature and a space")
@@ -171,7 +179,10 @@ func parseToken(text string) (Token, error) {
 		}
 		switch name {
 		case "sr", "sig", "se", "skn":
-			fields[name] = value // the last one counts, as in the seed client
+			if _, twice := fields[name]; twice {
+				return t, fmt.Errorf("%s stands twice in it", name)
+			}
+			fields[name] = value
 		default:
 			return t, fmt.Errorf("field %d of it has an unknown name; known are sr, sig, se, skn", i+1)
 		}
@@ -193,8 +204,14 @@ func parseToken(text string) (Token, error) {
 	if t.KeyName, ok = unescape(fields["skn"]); !ok {
 		return t, errors.New("skn is not percent-encoded text")
 	}
+	if !isSignature(fields["sig"]) {
+		return t, errors.New("sig is not base64: copy the token again, whole")
+	}
 	se, err := strconv.ParseInt(fields["se"], 10, 64)
-	if err != nil || se < 0 || se > math.MaxInt64/int64(time.Second) {
+	switch {
+	case errors.Is(err, strconv.ErrRange) && se > 0 || err == nil && se > maxExpiry:
+		return t, errors.New("se is too far in the future: it counts seconds since 1970, not milliseconds")
+	case err != nil || se < 0:
 		return t, errors.New("se is not a number of seconds since 1970")
 	}
 	t.Expiry = time.Unix(se, 0).UTC()
@@ -217,6 +234,14 @@ func parseResource(resource string) (core.Identity, error) {
 		return core.Identity{}, fmt.Errorf("sr: %w", err)
 	}
 	return id, nil
+}
+
+// isSignature takes only what Sign could have written: strict base64, encoded once. What lost a character, or was encoded
+// twice, the hub refuses without a word about why.
+func isSignature(field string) bool {
+	text, ok := unescape(field)
+	_, err := base64.StdEncoding.Strict().DecodeString(text)
+	return ok && err == nil && !strings.ContainsAny(text, "\r\n")
 }
 
 const upperHex = "0123456789ABCDEF"

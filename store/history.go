@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -74,8 +75,10 @@ type historyHeader struct {
 // outage does not push out what began it. Renewals belong to the session that they prolong.
 type History struct {
 	dir  string
-	file *os.File
+	file io.WriteCloser
 	size int64
+	// isCut says that the last line has no end: the disk was full.
+	isCut bool
 
 	failures map[failureKey]*failure
 	order    []failureKey
@@ -112,9 +115,8 @@ func OpenHistory(dir string) (*History, error) {
 	if err := h.open(); err != nil {
 		return nil, fmt.Errorf("open history: %w", err)
 	}
-	if n := len(text); n > 0 && text[n-1] != '\n' {
-		return h, h.write([]byte{'\n'}) // the last line was cut short: it ends here
-	}
+	n := len(text)
+	h.isCut = n > 0 && text[n-1] != '\n'
 	return h, nil
 }
 
@@ -145,6 +147,7 @@ func (h *History) open() error {
 	if h.size > 0 {
 		return nil
 	}
+	h.isCut = false
 	text, err := json.Marshal(historyHeader{historyVersion})
 	if err != nil {
 		return err
@@ -153,8 +156,14 @@ func (h *History) open() error {
 }
 
 func (h *History) write(line []byte) error {
+	if h.isCut {
+		line = append([]byte{'\n'}, line...) // that one is lost, this one is not
+	}
 	n, err := h.file.Write(line)
 	h.size += int64(n)
+	if n > 0 {
+		h.isCut = line[n-1] != '\n'
+	}
 	if err != nil {
 		return fmt.Errorf("write history: %w", err)
 	}

@@ -19,6 +19,8 @@ const uploadVersion = 1
 type Uploads struct {
 	// Dir is made where it is missing.
 	Dir string
+	// Report, if set, is told by Load of each file that it leaves out.
+	Report func(err error)
 }
 
 var _ core.UploadKeeper = Uploads{}
@@ -30,8 +32,8 @@ type uploadFile struct {
 
 func (s Uploads) path(id string) string { return filepath.Join(s.Dir, id+".json") }
 
-// Load returns all records. A file that cannot be read as one is set aside, as NAME.damaged. The error wraps ErrNewer where
-// the files must not be touched.
+// Load returns all records. One must not keep the others from going on: a file that holds none is set aside, as
+// NAME.damaged, and one that cannot be read stays where it is. The error wraps ErrNewer where the files must not be touched.
 func (s Uploads) Load() ([]core.UploadRecord, error) {
 	entries, err := os.ReadDir(s.Dir)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -47,8 +49,9 @@ func (s Uploads) Load() ([]core.UploadRecord, error) {
 			continue
 		}
 		text, err := os.ReadFile(s.path(id))
-		if err != nil {
-			return nil, fmt.Errorf("load uploads: %w", err)
+		if err != nil { // a sector is gone, or something else stands there
+			s.report(fmt.Errorf("the record of an upload cannot be read, and the upload does not go on: %w", err))
+			continue
 		}
 		var f uploadFile
 		err = json.Unmarshal(text, &f)
@@ -57,15 +60,22 @@ func (s Uploads) Load() ([]core.UploadRecord, error) {
 			return nil, fmt.Errorf("load uploads: %s has version %d, and this program knows %d: %w; run the newer program, or delete the file to forget the upload",
 				s.path(id), f.Version, uploadVersion, ErrNewer)
 		case err != nil, f.Version != uploadVersion, f.ID != id, f.Path == "", f.BlobName == "", f.Size < 0:
-			// Written whole or not at all: this is the disk's doing. The others must not suffer.
+			// Written whole or not at all: this is the disk's doing.
+			s.report(fmt.Errorf("the record of an upload is damaged, and the upload does not go on: %s is set aside", s.path(id)))
 			if err := os.Rename(s.path(id), s.path(id)+".damaged"); err != nil {
-				return nil, fmt.Errorf("load uploads: set a damaged file aside: %w", err)
+				s.report(fmt.Errorf("set a damaged record aside: %w", err))
 			}
 			continue
 		}
 		records = append(records, f.UploadRecord)
 	}
 	return records, nil
+}
+
+func (s Uploads) report(err error) {
+	if s.Report != nil {
+		s.Report(err)
+	}
 }
 
 // Save keeps a record. When it returns nil, the record outlives a crash of the system.

@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -66,5 +67,34 @@ func TestADamagedUploadIsSetAsideAndANewerOneRefused(t *testing.T) {
 	}
 	if _, err := s.Load(); !errors.Is(err, store.ErrNewer) {
 		t.Errorf("a newer one: %v", err)
+	}
+}
+
+// TestOneRecordThatCannotBeReadKeepsNoOtherBack: whatever stands there, and whatever the disk says of it.
+func TestOneRecordThatCannotBeReadKeepsNoOtherBack(t *testing.T) {
+	var reports []string
+	s := store.Uploads{Dir: t.TempDir(), Report: func(err error) { reports = append(reports, err.Error()) }}
+	if err := s.Save(core.UploadRecord{ID: "good", BlobName: "b", Path: "/x"}); err != nil {
+		t.Fatal(err)
+	}
+	err := errors.Join(
+		os.Mkdir(filepath.Join(s.Dir, "folder.json"), 0o700),
+		os.Symlink("loop.json", filepath.Join(s.Dir, "loop.json")),
+		// # set aside before, and something of that name is in the way
+		os.WriteFile(filepath.Join(s.Dir, "bad.json"), []byte("x"), 0o600),
+		os.MkdirAll(filepath.Join(s.Dir, "bad.json.damaged", "full"), 0o700),
+	)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 2 { // nothing goes with the first look
+		reports = nil
+		if got, err := s.Load(); err != nil || len(got) != 1 || got[0].ID != "good" {
+			t.Errorf("%v, %v; want the good one alone", got, err)
+		}
+		text := strings.Join(reports, "\n")
+		if len(reports) != 4 || !strings.Contains(text, "folder.json") || !strings.Contains(text, "loop.json") || !strings.Contains(text, "bad.json is set aside") || !strings.Contains(text, "set a damaged record aside") {
+			t.Errorf("reports:\n%s", text)
+		}
 	}
 }

@@ -24,9 +24,6 @@ const idBytes = 8
 // have passed.
 const maxRefusals = 8
 
-// samples is how many confirmed blocks the pace is computed from.
-const samples = 16
-
 // job is one upload. What is not said to be otherwise belongs to the goroutine of run.
 type job struct {
 	q *Queue
@@ -36,26 +33,16 @@ type job struct {
 	held      bool // it is not written down yet
 	stop      context.CancelFunc
 	interrupt context.CancelFunc // ends the attempt
-	sent      int64
-	pace      []sample
+	pace      pace
 	reason    string
 	next      time.Time
 
-	ctx       context.Context //nolint:containedctx // of the run
-	resumed   bool            // an earlier life may have sent some of it
-	plan      *plan
-	client    *blockblob.Client // nil without an address
-	confirmed int64             // bytes confirmed in the present attempt, by q.mu
-	refusals  int
-	wasEnded  bool // as the present attempt began: it only has to tell the hub
-}
-
-// longest bounds what is foretold, so that it can be written as a time.
-const longest = 1000 * 24 * time.Hour
-
-type sample struct {
-	at   time.Time
-	sent int64
+	ctx      context.Context //nolint:containedctx // of the run
+	resumed  bool            // an earlier life may have sent some of it
+	plan     *plan
+	client   *blockblob.Client // nil without an address
+	refusals int
+	wasEnded bool // as the present attempt began: it only has to tell the hub
 }
 
 // giveUpError is an error that no further attempt mends.
@@ -106,7 +93,7 @@ func (j *job) run() {
 			continue
 		}
 		j.q.mu.Lock()
-		if j.confirmed > 0 {
+		if j.pace.confirmed > 0 {
 			n = 1
 		}
 		j.q.mu.Unlock()
@@ -154,8 +141,7 @@ func (j *job) attempt() (err error) {
 	j.set(func() {
 		ended, committed = j.rec.State.Ended(), j.rec.Committed
 		j.wasEnded = ended
-		j.confirmed = 0
-		j.pace = []sample{{time.Now(), j.sent}}
+		j.pace.begin(time.Now())
 		if !ended {
 			j.rec.State, j.interrupt = core.UploadRunning, interrupt
 		}
@@ -231,7 +217,7 @@ func (j *job) openSource() error {
 		_ = f.Close()
 		return &giveUpError{reason: text}
 	}
-	j.plan = newPlan(f, j.rec.ID, j.rec.Size, j.q.cfg.Blocks, j.q.cfg.MaxBlock, j.resumed)
+	j.plan = newPlan(f, j.rec.ID, j.rec.Size, j.q.cfg.Blocks, j.q.cfg.MaxBlock, j.q.cfg.Bandwidth, j.resumed)
 	return nil
 }
 
@@ -277,7 +263,7 @@ func (j *job) address(ctx context.Context) error {
 func (j *job) addressRefused(r *refusedError) error {
 	j.client = nil
 	j.q.mu.Lock()
-	made := j.confirmed > 0
+	made := j.pace.confirmed > 0
 	j.q.mu.Unlock()
 	if made {
 		j.refusals = 0
@@ -427,25 +413,10 @@ func (j *job) close() {
 	j.client, j.resumed = nil, true
 }
 
-// confirm notes bytes that the storage has.
-func (j *job) confirm(n int64, isNew bool) {
-	j.set(func() {
-		j.sent += n
-		if !isNew {
-			return
-		}
-		j.confirmed += n
-		if len(j.pace) == samples {
-			j.pace = j.pace[1:]
-		}
-		j.pace = append(j.pace, sample{time.Now(), j.sent})
-	})
-}
-
 // view returns the upload as others see it; q.mu is held.
 func (j *job) view(now time.Time) core.Upload {
 	u := core.Upload{
-		ID: j.rec.ID, BlobName: j.rec.BlobName, Path: j.rec.Path, Owner: j.rec.Owner, State: j.rec.State, Size: j.rec.Size, Sent: j.sent, Reason: j.rec.Reason,
+		ID: j.rec.ID, BlobName: j.rec.BlobName, Path: j.rec.Path, Owner: j.rec.Owner, State: j.rec.State, Size: j.rec.Size, Sent: j.pace.done(), Reason: j.rec.Reason,
 	}
 	if j.rec.Spooled {
 		u.Path = ""
@@ -462,13 +433,9 @@ func (j *job) view(now time.Time) core.Upload {
 	if !j.next.IsZero() {
 		u.NextAttempt = max(0, j.next.Sub(now))
 	}
-	if n := len(j.pace); n > 1 && u.State == core.UploadRunning {
-		if d := now.Sub(j.pace[0].at).Seconds(); d > 0 {
-			u.Rate = float64(j.pace[n-1].sent-j.pace[0].sent) / d
-		}
-		if u.Rate > 0 {
-			u.Left = time.Duration(min(float64(u.Size-u.Sent)/u.Rate, longest.Seconds()) * float64(time.Second))
-		}
+	if u.State == core.UploadRunning {
+		u.Rate = j.pace.rate(now)
+		u.Left = j.pace.left(u.Size, u.Rate)
 	}
 	return u
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -38,6 +39,76 @@ func TestQueueKeepsOrderAndLimits(t *testing.T) {
 			t.Errorf("%d notifications, want 12", len(notes))
 		}
 	})
+}
+
+// counted counts what the hub is asked for, and has under way at most.
+type counted struct {
+	core.FileService
+	open          func() int
+	mu            sync.Mutex
+	peak, tooMany int
+}
+
+func (c *counted) StorageInfo(ctx context.Context, blob string) (core.StorageInfo, error) {
+	info, err := c.FileService.StorageInfo(ctx, blob)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.peak = max(c.peak, c.open())
+	if err != nil {
+		c.tooMany++
+	}
+	return info, err
+}
+
+// TestNoMoreAreUnderWayThanTheHubAllows: ten at once and the rest in turn; where others of the device took some of the
+// hub's places, those that get none wait for one.
+func TestNoMoreAreUnderWayThanTheHubAllows(t *testing.T) {
+	for _, others := range []int{0, 3, uploads.MaxParallel} {
+		t.Run(fmt.Sprint(others, " by others"), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var files counted
+				r := newRig(t, func(c *uploads.Config) {
+					files.FileService, c.Files, c.Parallel = c.Files, &files, uploads.MaxParallel
+				})
+				files.open = func() int {
+					c := r.h.WaitCounters(device, func(api.Counters) bool { return true })
+					return int(c.UploadsStarted - c.UploadsSucceeded - c.UploadsFailed)
+				}
+				r.h.Fault(api.Fault{Name: api.FaultStorageDelay, Delay: api.Duration(20 * time.Second)})
+				var places []string
+				for i := range others {
+					info, err := files.FileService.StorageInfo(t.Context(), fmt.Sprint("other", i))
+					if err != nil {
+						t.Fatal(err)
+					}
+					places = append(places, info.CorrelationID)
+				}
+				content := contentOf(100)
+				var all []core.Upload
+				for i := range 2*uploads.MaxParallel + 3 {
+					all = append(all, r.add(r.file(fmt.Sprint(i), content), fmt.Sprint("b", i)))
+				}
+				time.Sleep(10 * time.Minute) // longer than any wait between two attempts
+				for _, id := range places {
+					if err := files.NotifyUpload(t.Context(), core.UploadOutcome{CorrelationID: id}); err != nil {
+						t.Fatal(err)
+					}
+				}
+				for _, u := range all {
+					r.done(u, content)
+				}
+				r.none()
+				files.mu.Lock()
+				defer files.mu.Unlock()
+				if files.peak != uploads.MaxParallel {
+					t.Errorf("the hub had %d under way at most, want %d", files.peak, uploads.MaxParallel)
+				}
+				if (files.tooMany > 0) != (others > 0) {
+					t.Errorf("the hub refused %d for being too many, with %d by others", files.tooMany, others)
+				}
+			})
+		})
+	}
 }
 
 func TestTwoUploadsToOneBlobFollowOneAnother(t *testing.T) {

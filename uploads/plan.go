@@ -20,13 +20,15 @@ const (
 	// blockMax is what a good link is given unless Config.MaxBlock says otherwise; blockMin what a bad one is given. A
 	// block that breaks off is sent again from its beginning. blockMost is what older versions of the service take.
 	blockMax  = 4 << 20
-	blockMin  = 256 << 10
+	blockMin  = 16 << 10
 	blockMost = 100 << 20
 	// maxBlocks is how many a blob may have: 50,000, with some room for those that were cut smaller.
 	// https://learn.microsoft.com/rest/api/storageservices/understanding-block-blobs--append-blobs--and-page-blobs
 	maxBlocks = 45_000
-	// quickBlock: after one that took no longer the blocks grow.
+	// quickBlock: after one that took no longer the blocks grow. It is also what a block may take of a limit of bandwidth, and
+	// what takes slowBlock is too much for the link.
 	quickBlock = 2 * time.Second
+	slowBlock  = 4 * quickBlock
 )
 
 // crcTable is of the polynomial that the storage uses.
@@ -62,21 +64,25 @@ type plan struct {
 	widest int
 }
 
-// newPlan takes f over.
-func newPlan(f *os.File, id string, size int64, widest int, maxBlock int64, resumed bool) *plan {
+// newPlan takes f over. bandwidth is the limit, or 0.
+func newPlan(f *os.File, id string, size int64, widest int, maxBlock, bandwidth int64, resumed bool) *plan {
 	least := int64(blockMin)
 	if n := (size + maxBlocks - 1) / maxBlocks; n > least {
 		least = (n + blockMin - 1) / blockMin * blockMin
 	}
 	most := max(least, maxBlock)
-	first := most
+	if perBlock := bandwidth * int64(quickBlock/time.Second); bandwidth > 0 {
+		most = max(least, min(most, perBlock))
+	}
+	first, width := most, widest
 	if resumed {
-		// The life before was cut short. Where that happens again and again, on a slow link, large blocks would never be there.
-		first = least
+		// The life before was cut short. Where that happens again and again, on a slow link, large blocks would never be there,
+		// and neither would those that share the link with others.
+		first, width = least, 1
 	}
 	return &plan{
 		file: f, id: id, size: size, least: least, most: most, block: first, listed: !resumed, there: map[int64][]block{},
-		whole: md5.New(), buffer: make([]byte, readSize), width: widest, widest: widest, //nolint:gosec // see the import
+		whole: md5.New(), buffer: make([]byte, readSize), width: width, widest: widest, //nolint:gosec // see the import
 	}
 }
 
@@ -105,7 +111,7 @@ func (p *plan) found(name string) {
 	if _, err := fmt.Sscanf(string(raw[len(p.id):]), "%12x%8x%16x", &b.off, &b.size, &b.crc); err != nil {
 		return
 	}
-	if b.size <= 0 || b.size > p.most || b.off+b.size > p.size {
+	if b.size <= 0 || b.size > blockMost || b.off+b.size > p.size { // it may have been sent under another limit
 		return
 	}
 	p.there[b.off] = append(p.there[b.off], b)
@@ -207,22 +213,29 @@ func (p *plan) again(b block) {
 	p.redo = append(p.redo, b)
 }
 
-// ended notes what became of a block. After an obstacle of the network further blocks are smaller and fewer at once; as
-// long as all goes well and quickly they grow again.
+// ended notes what became of a block. After an obstacle of the network further blocks are smaller and fewer at once. As
+// long as all goes well they become larger, and where that is the limit, or the link's pace is, more at once: in this
+// order, so that on a slow link the first blocks are there soon.
 func (p *plan) ended(b block, err error, took time.Duration) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if err == nil {
 		p.done = append(p.done, b)
-		p.width = min(p.width+1, p.widest)
-		if took <= quickBlock {
+		switch {
+		case took > slowBlock && p.block > p.least:
+			p.block = max(p.block/2/blockMin*blockMin, p.least)
+		case took > slowBlock:
+			p.width = max(1, p.width/2)
+		case took <= quickBlock && p.block < p.most:
 			p.block = min(p.block*2, p.most)
+		default:
+			p.width = min(p.width+1, p.widest)
 		}
 		return
 	}
 	p.redo = append(p.redo, b)
 	if e := asError(err); e.Status == 0 && !isGiveUp(err) {
-		p.block = max(p.block/2/4096*4096, p.least)
+		p.block = max(p.block/2/blockMin*blockMin, p.least)
 		p.width = max(1, p.width/2)
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 )
 
 const testID = "0123456789abcdef"
@@ -20,7 +21,7 @@ func planOf(t *testing.T, size int64, resumed bool) *plan {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := newPlan(f, testID, size, 4, blockMax, resumed)
+	p := newPlan(f, testID, size, 4, blockMax, 0, resumed)
 	t.Cleanup(p.close)
 	return p
 }
@@ -65,8 +66,47 @@ func TestAResumedUploadBeginsSmall(t *testing.T) {
 	if b, _, err := p.next(); err != nil || b.size != blockMin {
 		t.Errorf("the first block has %d bytes (%v), want %d", b.size, err, blockMin)
 	}
+	if n := p.workers(); n != 1 {
+		t.Errorf("%d blocks at once, want 1: several would share the link, and none would be there in time", n)
+	}
 	p.ended(block{}, nil, 0)
 	if p.block != 2*blockMin {
 		t.Errorf("after a quick block the next has %d bytes, want %d", p.block, 2*blockMin)
+	}
+}
+
+// TestAPlanLearnsTheLink: after a restart blocks grow before they become more, and those of a slow link shrink again.
+func TestAPlanLearnsTheLink(t *testing.T) {
+	p := planOf(t, 16<<20, true)
+	quick := 0
+	for ; p.block < p.most; quick++ {
+		if n := p.workers(); n != 1 {
+			t.Fatalf("%d blocks of %d at once, want 1 until they are of full size", n, p.block)
+		}
+		p.ended(block{}, nil, time.Second)
+	}
+	p.ended(block{}, nil, time.Second)
+	if n := p.workers(); quick > 10 || n != 2 {
+		t.Errorf("%d quick blocks to full size, then %d at once; want at most 10, and 2", quick, n)
+	}
+	p.ended(block{}, nil, time.Minute)
+	if p.block != p.most/2 || p.workers() != 2 {
+		t.Errorf("after a minute for a block, %d of %d at once; want 2 of %d", p.workers(), p.block, p.most/2)
+	}
+	// # a link so slow that blocks of the least size take long: fewer of them
+	p.block = p.least
+	p.ended(block{}, nil, time.Minute)
+	if p.block != p.least || p.workers() != 1 {
+		t.Errorf("%d of %d at once, want 1 of %d", p.workers(), p.block, p.least)
+	}
+}
+
+// TestALimitOfBandwidthBoundsTheBlocks: one takes two seconds of it, so that what is cut costs little.
+func TestALimitOfBandwidthBoundsTheBlocks(t *testing.T) {
+	for limit, want := range map[int64]int64{0: blockMax, 1 << 10: blockMin, 256 << 10: 512 << 10, 100 << 20: blockMax} {
+		p := newPlan(nil, testID, 16<<20, 4, blockMax, limit, false)
+		if p.block != want {
+			t.Errorf("at %d bytes/s the first block has %d, want %d", limit, p.block, want)
+		}
 	}
 }

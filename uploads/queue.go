@@ -34,6 +34,8 @@ const (
 	MaxQueued = 1000
 	// MinBandwidth is the least limit of bandwidth, in bytes per second.
 	MinBandwidth = 1 << 10
+	// leastMaxBlock is the least for Config.MaxBlock: smaller ones would be more round trips than bytes.
+	leastMaxBlock = 256 << 10
 	// keptEnded is how many that have ended are remembered.
 	keptEnded = 50
 	// maxBlobName is how long a blob's name may be, in characters, the device's id included.
@@ -100,8 +102,8 @@ func New(cfg Config) (*Queue, error) {
 		return nil, fmt.Errorf("make upload queue: %d blocks at once: %w: 1 to %d", cfg.Blocks, core.ErrInvalid, MaxBlocks)
 	case cfg.Parallel < 1 || cfg.Parallel > MaxParallel:
 		return nil, fmt.Errorf("make upload queue: %d uploads at once: %w: 1 to %d", cfg.Parallel, core.ErrInvalid, MaxParallel)
-	case cfg.MaxBlock < blockMin || cfg.MaxBlock > blockMost:
-		return nil, fmt.Errorf("make upload queue: blocks of %d bytes: %w: %d to %d", cfg.MaxBlock, core.ErrInvalid, blockMin, blockMost)
+	case cfg.MaxBlock < leastMaxBlock || cfg.MaxBlock > blockMost:
+		return nil, fmt.Errorf("make upload queue: blocks of %d bytes: %w: %d to %d", cfg.MaxBlock, core.ErrInvalid, leastMaxBlock, blockMost)
 	case cfg.Bandwidth != 0 && cfg.Bandwidth < MinBandwidth:
 		return nil, fmt.Errorf("make upload queue: a bandwidth of %d bytes per second: %w: at least %d", cfg.Bandwidth, core.ErrInvalid, MinBandwidth)
 	}

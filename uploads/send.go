@@ -37,9 +37,7 @@ func (j *job) send(ctx context.Context) error {
 			p.ended(b, err, time.Since(began))
 			if err != nil {
 				fail(err)
-				continue
 			}
-			j.confirm(b.size, true)
 		}
 	}
 loop:
@@ -52,7 +50,7 @@ loop:
 			break
 		}
 		if isThere {
-			j.confirm(b.size, false)
+			j.found(b.size)
 			continue
 		}
 		if running < p.workers() {
@@ -107,9 +105,10 @@ func (j *job) list(ctx context.Context) error {
 }
 
 // stage sends a block.
-func (j *job) stage(ctx context.Context, b block) error {
-	body := &body{SectionReader: io.NewSectionReader(j.plan.file, b.off, b.size), q: j.q, ctx: ctx}
-	_, err := j.client.StageBlock(ctx, j.plan.name(b), body, &blockblob.StageBlockOptions{TransactionalValidation: blob.TransferValidationTypeCRC64(b.crc)})
+func (j *job) stage(ctx context.Context, b block) (err error) {
+	body := &body{SectionReader: io.NewSectionReader(j.plan.file, b.off, b.size), j: j, ctx: ctx}
+	defer func() { j.over(body, err == nil) }()
+	_, err = j.client.StageBlock(ctx, j.plan.name(b), body, &blockblob.StageBlockOptions{TransactionalValidation: blob.TransferValidationTypeCRC64(b.crc)})
 	if body.err != nil {
 		return readAllError(body.err)
 	}
@@ -136,7 +135,7 @@ func (j *job) commit(ctx context.Context) error {
 	if bloberror.HasCode(err, bloberror.InvalidBlockList) {
 		// It has forgotten some. Read the file anew, and ask what is there.
 		p.restart()
-		j.set(func() { j.sent, j.confirmed, j.pace = 0, 0, nil })
+		j.set(func() { j.pace.restart() })
 		return storageError("commit the blocks", err)
 	}
 	if err != nil {
@@ -164,14 +163,21 @@ const readSize = 256 << 10
 // body is a block on its way. Its reads are held up by the limit of bandwidth.
 type body struct {
 	*io.SectionReader
-	q   *Queue
+	j   *job
 	ctx context.Context //nolint:containedctx // a Reader has no other way
 	err error           // of the file
+
+	// Guarded by q.mu.
+	taken  int64 // how many of its bytes were read
+	told   int64 // how many of them the progress has as written
+	isOver bool  // they do not count any more, though a transport may still read
 }
 
 func (b *body) Read(p []byte) (int, error) {
-	if l := b.q.limit; l != nil {
-		p = p[:min(len(p), l.Burst())]
+	at, _ := b.Seek(0, io.SeekCurrent) // never fails, by its contract
+	b.j.took(b, at)
+	if l := b.j.q.limit; l != nil {
+		p = p[:min(int64(len(p)), int64(l.Burst()), b.Size()-at)] // not more than there is: it is paid for
 		if err := l.WaitN(b.ctx, len(p)); err != nil {
 			return 0, err
 		}

@@ -28,6 +28,7 @@ type running struct {
 	cfg    *config.Config
 	log    *slog.Logger
 	client *device.Client
+	// unlock gives the state directory and the identity up.
 	unlock func()
 	// metrics are those of the plugins.
 	metrics *metrics
@@ -110,7 +111,14 @@ func assembleWith(c *config.Config, log *slog.Logger, from timeSource) (_ *runni
 	if err := rt.identify(&cfg); err != nil {
 		return nil, err
 	}
-	log.Info("starting", "version", readVersion().Version, "device", whoStarts(c, &cfg), "plugins", len(plugins), "outbox", c.Outbox.Mode)
+	who := whoStarts(c, &cfg)
+	release, err := lockIdentity(identityLock(c, cfg.Identity), who, log)
+	if err != nil {
+		return nil, err
+	}
+	unlock := rt.unlock
+	rt.unlock = func() { release(); unlock() }
+	log.Info("starting", "version", readVersion().Version, "device", who, "plugins", len(plugins), "outbox", c.Outbox.Mode)
 	if rt.client, err = device.New(cfg); err != nil {
 		return nil, err
 	}
@@ -131,7 +139,7 @@ func credential(c *config.Config, now func() time.Time, log *slog.Logger) (core.
 	var position string
 	if sk := c.Device.SymmetricKey; sk != nil {
 		position = "device.symmetric_key.key"
-		identity = core.Identity{Hostname: sk.Hostname, DeviceID: sk.DeviceID}
+		identity = core.Identity{Hostname: sk.Hostname, DeviceID: sk.DeviceID, ModuleID: sk.ModuleID}
 		read = sk.Key.Resolve
 	} else {
 		position = "device.connection_string"

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"os"
 	"strings"
 	"time"
 
@@ -35,7 +36,7 @@ Run it as the user that runs fairlead: what may be read depends on it.`,
 			if problems := checkFiles(c); len(problems) > 0 {
 				return usageError(&config.Error{Problems: problems})
 			}
-			for _, p := range append(cautions(c), doubts(c, time.Now())...) {
+			for _, p := range append(cautions(c), doubts(c, time.Now(), os.Getenv)...) {
 				cmd.PrintErrf("warning: %s\n", p)
 			}
 			for _, p := range c.Unsupported() {

@@ -112,12 +112,33 @@ func (d *demo) showDesired(ctx context.Context) {
 func (d *demo) showUpload(ctx context.Context) {
 	const name, samples = "figures.jsonl", 20
 	began := time.Now()
+	// The storage is away until the plugin has reported that its upload goes on: progress that nobody can overlook.
+	away, err := d.hub.AddFault(api.Fault{Name: api.FaultStorageStatus, Code: http.StatusServiceUnavailable})
+	if err != nil {
+		d.miss("a storage that is away", err)
+		return
+	}
 	r, err := d.hub.InvokeMethod(ctx, demoDevice, "record", map[string]any{"name": name, "samples": samples, "interval": "50ms"})
 	if err != nil || r.Status != http.StatusAccepted {
 		d.miss("a file to upload", fmt.Errorf("status %d: %w", r.Status, err))
 		return
 	}
-	d.say("hub", "method record answered %d: the plugin uploads %s while it measures", r.Status, name)
+	d.say("hub", "method record answered %d: the plugin uploads %s while it measures, and the storage is away", r.Status, name)
+	const progress = "the reported progress of the upload"
+	state := ""
+	if d.await(ctx, progress, func() bool {
+		state = d.reportedUpload(name)
+		return state != ""
+	}) != nil {
+		return
+	}
+	if state == core.UploadDone.String() {
+		d.miss(progress, errors.New("it is done, though the storage is away"))
+	}
+	if err := d.hub.RemoveFault(away.ID); err != nil {
+		d.miss("a storage that is there again", err)
+	}
+	d.say("hub", "reported: the plugin's upload is %s; the storage is there again", state)
 	var n api.FileNotification
 	if d.await(ctx, "the notification of an uploaded file", func() bool {
 		all := d.hub.FileNotifications(demoDevice)
@@ -144,19 +165,24 @@ func (d *demo) showUpload(ctx context.Context) {
 	if lines != samples {
 		d.miss("the content of the uploaded file", fmt.Errorf("%d lines of figures, want %d", lines, samples))
 	}
-	if d.await(ctx, "the reported end of the upload", func() bool {
-		twin, err := d.hub.Twin(demoDevice)
-		if err != nil {
-			return false
-		}
-		var reported map[string]struct {
-			Upload struct{ State string }
-		}
-		b, err := json.Marshal(map[string]any{demoPlugin: twin.Properties.Reported[demoPlugin]})
-		return err == nil && json.Unmarshal(b, &reported) == nil && reported[demoPlugin].Upload.State == "done"
-	}) == nil {
+	if d.await(ctx, "the reported end of the upload", func() bool { return d.reportedUpload(name) == core.UploadDone.String() }) == nil {
 		d.say("hub", "reported: the plugin knows that its upload is done")
 	}
+}
+
+// reportedUpload is what the twin says of the state of the plugin's upload, "" if it tells of none of that name.
+func (d *demo) reportedUpload(name string) string {
+	twin, err := d.hub.Twin(demoDevice)
+	if err != nil {
+		return ""
+	}
+	var reported struct {
+		Upload struct{ Name, State string }
+	}
+	if b, err := json.Marshal(twin.Properties.Reported[demoPlugin]); err != nil || json.Unmarshal(b, &reported) != nil || reported.Upload.Name != name {
+		return ""
+	}
+	return reported.Upload.State
 }
 
 // showCut cuts the link as a bad network does, and changes the desired properties meanwhile.

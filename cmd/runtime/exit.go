@@ -10,7 +10,7 @@ const (
 	exitOK     = 0
 	exitFailed = 1 // it failed; trying again may help
 	exitUsage  = 2 // the user's input is wrong: a flag, a file, a name
-	exitInUse  = 3 // another process has the identity or the state directory
+	exitInUse  = 3 // another process has the identity (see lockIdentity) or the state directory
 )
 
 // exitError is an error that decides the exit code. A nil err says nothing more on stderr: the command has said it.

@@ -79,6 +79,9 @@ Those below /fairlead, this command's own, are spared by throttle and http-statu
 				}
 				f.Code = code
 			}
+			if f.Code == 0 && (len(args) == 2 || cmd.Flags().Changed("code")) {
+				return usagef("code 0 is none: leave it out for the usual one")
+			}
 			return target.withHub(cmd, func(c *service.Client) error {
 				added, err := c.AddFault(cmd.Context(), f)
 				if err != nil {

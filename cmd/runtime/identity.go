@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/fairlead-iot/fairlead/config"
@@ -83,24 +84,35 @@ func throughGateway(c *config.Config, identity core.Identity) core.Identity {
 }
 
 // doubts lists what is right and will probably be refused: a certificate or a token that is out of date by this
-// machine's clock.
-func doubts(c *config.Config, now time.Time) []config.Problem {
+// machine's clock, a certificate of another name than the registration's, an IoT Edge module outside of its environment,
+// which getenv (os.Getenv) knows.
+func doubts(c *config.Config, now time.Time, getenv func(string) string) []config.Problem {
 	var out []config.Problem
-	certificate := func(key, certFile, keyFile string, pass config.Source) {
+	certificate := func(key, certFile, keyFile string, pass config.Source) (commonName string, ok bool) {
 		cert, err := certificateOf(certFile, keyFile, pass)(context.Background())
 		if err != nil {
-			return // a problem, and said as one
+			return "", false // a problem, and said as one
 		}
 		if doubt := cert.Doubt(now); doubt != "" {
 			out = append(out, c.Problem(key, "%s", doubt))
 		}
+		return cert.Leaf.Subject.CommonName, true
 	}
 	d := &c.Device
 	if d.X509 != nil {
 		certificate("device.x509.cert_file", d.X509.CertFile, d.X509.KeyFile, d.X509.PassPhrase)
 	}
 	if p := d.Provisioning; p != nil && p.X509 != nil {
-		certificate("device.provisioning.x509.cert_file", p.X509.CertFile, p.X509.KeyFile, p.X509.PassPhrase)
+		// https://learn.microsoft.com/azure/iot-dps/concepts-service#registration-id
+		cn, ok := certificate("device.provisioning.x509.cert_file", p.X509.CertFile, p.X509.KeyFile, p.X509.PassPhrase)
+		if ok && !strings.EqualFold(cn, p.RegistrationID) {
+			out = append(out, c.Problem("device.provisioning.registration_id", "%q is not the certificate's common name (%q): the provisioning service takes a certificate for the registration of its name only", p.RegistrationID, cn))
+		}
+	}
+	if d.EdgeEnvironment {
+		if _, err := credentials.ReadEdgeEnvironment(getenv); err != nil {
+			out = append(out, c.Problem("device.edge_environment", "%v", err))
+		}
 	}
 	if !d.SASToken.IsZero() {
 		if text, err := d.SASToken.Resolve(); err == nil {

@@ -9,11 +9,13 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
 
 	"github.com/fairlead-iot/fairlead/config"
+	"github.com/fairlead-iot/fairlead/core"
 )
 
 func main() {
@@ -48,7 +50,11 @@ func printError(stderr io.Writer, err error) {
 	if _, ok := errors.AsType[*config.Error](err); ok {
 		prefix = ""
 	}
-	_, _ = fmt.Fprintf(stderr, "%s%v\n", prefix, err) // nowhere to say that stderr is gone
+	text := err.Error()
+	if errors.Is(err, core.ErrInvalid) { // the exit code says so
+		text = strings.TrimSuffix(text, ": "+core.ErrInvalid.Error())
+	}
+	_, _ = fmt.Fprintf(stderr, "%s%s\n", prefix, text) // nowhere to say that stderr is gone
 }
 
 // newRootCommand returns the command with all its subcommands. A new one is a line here and a file of its own.

@@ -13,11 +13,14 @@ import (
 	"os/exec"
 	"runtime"
 	"strconv"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/fairlead-iot/fairlead/core"
 )
 
 func TestMain(m *testing.M) {
@@ -140,5 +143,24 @@ func TestExitCodes(t *testing.T) {
 				t.Errorf("exitCode = %d, want %d", got, tt.want)
 			}
 		})
+	}
+}
+
+// The sentinel by which programs know wrong input is noise to people.
+func TestPrintErrorLeavesTheSentinelOut(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		err  error
+		want string
+	}{
+		{fmt.Errorf("parse it: %w", core.ErrInvalid), "fairlead: parse it\n"},
+		{usagef("use it: %w: there is none", core.ErrInvalid), "fairlead: use it: invalid: there is none\n"},
+		{errors.New("another's word: invalid"), "fairlead: another's word: invalid\n"},
+	} {
+		var out strings.Builder
+		printError(&out, tt.err)
+		if out.String() != tt.want {
+			t.Errorf("printed %q, want %q", out.String(), tt.want)
+		}
 	}
 }

@@ -145,7 +145,11 @@ func printStatus(out io.Writer, s control.Status) error {
 	if s.ModuleID != "" {
 		id += "/" + s.ModuleID
 	}
-	row("device", "%s at %s", id, s.Hostname)
+	if p := s.Provisioning; p != nil && p.AssignedHub == "" {
+		row("device", "registration %s of %s, not assigned yet", p.RegistrationID, p.IDScope)
+	} else {
+		row("device", "%s at %s", id, s.Hostname)
+	}
 	row("connection", "%s for %s by %s: %s", s.Connection.State, ago(s.Connection.Since), s.Connection.Transport, s.Connection.Reason)
 	if s.Connection.NextAttempt > 0 {
 		row("next attempt", "in %s", ago(s.Connection.NextAttempt))

@@ -92,8 +92,8 @@ func (rt *running) provisioning() (*device.Provisioning, error) {
 	cfg := mqtt.RegistrarConfig{
 		Host: p.Host, Port: p.Port, Address: p.Address, IDScope: p.IDScope, RegistrationID: p.RegistrationID, UserAgent: userAgent(), Now: now, Logger: log,
 	}
-	if p.Payload != nil {
-		if cfg.Payload, err = json.Marshal(p.Payload); err != nil {
+	if v := p.Payload.Value; v != nil {
+		if cfg.Payload, err = json.Marshal(v); err != nil {
 			return nil, configProblem(c, key+".payload", err)
 		}
 	}

@@ -33,6 +33,10 @@ func newRunCommand() *cobra.Command {
 SIGTERM or SIGINT drains what waits within 10 s and exits 0, or 1 if something
 had to be left; a second one exits at once.
 
+A hub lets one client of an identity in at a time. A second runtime with the same
+identity on this host (on Linux), or with the same state directory, exits 3 and
+names the process that has it, as far as it can be seen.
+
 The runtime and each plugin written in Go use one CPU at a time, which is more
 than a hub takes from a device, and the cheapest. The environment variable
 GOMAXPROCS changes it for the runtime, plugins.NAME.env for a plugin.`,

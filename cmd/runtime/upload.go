@@ -48,8 +48,12 @@ waits for.`,
 			if (len(args) == 1) == (cancelID != "") {
 				return usagef("name either a file, or with --cancel the id of an upload (see %s --help)", cmd.CommandPath())
 			}
-			if cancelID != "" && (name != "" || wait) {
+			hasName := cmd.Flags().Changed("name")
+			if cancelID != "" && (hasName || wait) {
 				return usagef("--cancel stands alone")
+			}
+			if hasName && name == "" {
+				return usagef("--name is empty: give the blob a name, or leave --name out for the file's own")
 			}
 			c, ctx, cancel, err := flags.dial(cmd)
 			if err != nil {
@@ -60,6 +64,13 @@ waits for.`,
 			if cancelID != "" {
 				if err := c.CancelUpload(ctx, cancelID); err != nil {
 					return inputError(err)
+				}
+				if asJSON {
+					u, err := c.FollowUpload(ctx, cancelID, func(control.Upload) error { return nil })
+					if err != nil {
+						return err
+					}
+					return printJSON(out, u)
 				}
 				_, err := fmt.Fprintln(out, "cancelled")
 				return err

@@ -50,8 +50,11 @@ func (rt *running) uploads(cfg *device.Config, trust netdial.TLSConfig) error {
 		}
 		return client, nil
 	}
+	keep := store.Uploads{
+		Dir: filepath.Join(c.StateDir, uploadDir), Report: func(err error) { rt.log.Error("an upload is left out", "error", err) },
+	}
 	cfg.Uploads = &uploads.Config{
-		Storage: storage, Keep: store.Uploads{Dir: filepath.Join(c.StateDir, uploadDir)}, Spool: spool, SpoolMax: c.Uploads.MaxStreams,
+		Storage: storage, Keep: keep, Spool: spool, SpoolMax: c.Uploads.MaxStreams,
 		Blocks: c.Uploads.Blocks, Parallel: c.Uploads.Files, Bandwidth: c.Uploads.Bandwidth,
 	}
 	return nil

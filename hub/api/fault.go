@@ -18,7 +18,8 @@ const (
 	FaultRefuseSuback = "refuse-suback"
 	// FaultDropTwinResponse leaves a twin request without an answer.
 	FaultDropTwinResponse = "drop-twin-response"
-	// FaultTwinStatus answers a twin request with the status Code (default 429).
+	// FaultTwinStatus answers a twin request with the status Code (400 to
+	// 599, default 429).
 	FaultTwinStatus = "twin-status"
 	// FaultDuplicateC2D delivers a cloud-to-device message twice.
 	FaultDuplicateC2D = "duplicate-c2d"

@@ -26,7 +26,8 @@ type Upload struct {
 	Owner string `json:"owner,omitempty"`
 	State string `json:"state"`
 	Size  int64  `json:"size"` // bytes
-	// Sent are bytes that the storage has confirmed, Rate bytes per second, Left seconds at this pace.
+	// Sent are bytes that the storage has confirmed, or that are on their way there; Rate bytes per second, Left seconds at
+	// this pace.
 	Sent   int64   `json:"sent"`
 	Rate   float64 `json:"rate,omitempty"`
 	Left   float64 `json:"left_s,omitempty"`

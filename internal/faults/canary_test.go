@@ -113,7 +113,17 @@ func (w *world) places() map[string][]byte {
 	}
 	config := w.path("fairlead.yaml")
 	for _, args := range [][]string{
-		{"status"}, {"status", "--json"}, {"events"}, {"events", "--json"}, {"twin", "get"}, {"check"}, {"send", "x", "--timeout", "5s"},
+		{"status"},
+		{"status", "--json"},
+		{"events"},
+		{"events", "--json"},
+		{"why"},
+		{"why", "--json"},
+		{"doctor"},
+		{"doctor", "--json"},
+		{"twin", "get"},
+		{"check"},
+		{"send", "x", "--timeout", "5s"},
 	} {
 		stdout, stderr, _ := w.cli(append(args, "-c", config)...)
 		places["the answer of "+strings.Join(args, " ")] = []byte(stdout + stderr)
@@ -131,8 +141,24 @@ func (w *world) places() map[string][]byte {
 			}
 			places[name+"'s "+file] = text
 		}
+		places[name+"'s fds"] = fdLinks(pid)
 	}
 	return places
+}
+
+// fdLinks returns what /proc says that the descriptors of a process are, a line each; nil where it says nothing.
+func fdLinks(pid int) (text []byte) {
+	dir := filepath.Join("/proc", strconv.Itoa(pid), "fd")
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil
+	}
+	for _, e := range entries {
+		if to, err := os.Readlink(filepath.Join(dir, e.Name())); err == nil { // else it has just been closed
+			text = append(text, e.Name()+" "+to+"\n"...)
+		}
+	}
+	return text
 }
 
 // The secrets of a device that is in all kinds of trouble, and says at level debug what it does, are seen nowhere.
@@ -168,7 +194,10 @@ func (w *world) seeNothing(secrets canaries) {
 	t := w.t
 	t.Helper()
 	places := w.places()
-	for _, want := range []string{"file runtime.log", "the answer of status --json", "the runtime's cmdline", "plugin numbers's environ", "plugin hostmetrics's cmdline"} {
+	for _, want := range []string{
+		"file runtime.log", "the answer of status --json", "the answer of why", "the answer of why --json", "the answer of doctor", "the answer of doctor --json",
+		"the runtime's cmdline", "the runtime's fds", "plugin numbers's environ", "plugin numbers's fds", "plugin hostmetrics's cmdline",
+	} {
 		if len(places[want]) == 0 && (strings.HasPrefix(want, "file") || strings.HasPrefix(want, "the answer") || isLinux()) {
 			t.Errorf("%s was not looked at", want)
 		}

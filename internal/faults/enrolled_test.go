@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -22,12 +23,17 @@ type enrollment struct {
 	Key   string `json:"key"`
 }
 
-// enroll lets the device provision itself. The hub does not know it yet.
+// enroll lets the device provision itself, by an enrollment of its own, or with --group one of a group's. The hub does not
+// know it yet.
 func (w *world) enroll(flags ...string) enrollment {
 	w.t.Helper()
 	w.hubDo("device", "delete", device)
 	e := enrollment{w: w}
-	text := w.hubDo(append([]string{"enrollment", "add", "plant"}, flags...)...)
+	name := device
+	if slices.Contains(flags, "--group") {
+		name = "plant"
+	}
+	text := w.hubDo(append([]string{"enrollment", "add", name}, flags...)...)
 	if err := json.Unmarshal([]byte(text), &e); err != nil {
 		w.t.Fatalf("enrollment %q: %v", text, err)
 	}
@@ -38,6 +44,19 @@ func (w *world) enroll(flags ...string) enrollment {
 func (e enrollment) configuration(proof string) string {
 	port, _ := e.w.ports()
 	return "device: {sastoken_ttl: 20s, provisioning: {address: 127.0.0.1, port: " + port + ", id_scope: " + e.Scope + ", registration_id: " + device + ", " + proof + "}}"
+}
+
+// addModule makes the world's device a module, with a connection string in that file, and returns its key.
+func (w *world) addModule(file string) (key string) {
+	w.t.Helper()
+	w.id = device + "/" + edgeModule
+	w.hubDo("device", "add", w.id, "--out", w.path(file))
+	text, err := os.ReadFile(w.path(file))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	_, key, _ = strings.Cut(strings.TrimSpace(string(text)), "SharedAccessKey=")
+	return key
 }
 
 // workload is an IoT Edge runtime's workload API, on a socket.
@@ -60,14 +79,9 @@ const (
 // for it.
 func (w *world) startWorkload() *workload {
 	w.t.Helper()
-	w.id = device + "/" + edgeModule
-	w.hubDo("device", "add", w.id, "--out", w.path("module.cs"))
-	text, err := os.ReadFile(w.path("module.cs"))
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	_, key, _ := strings.Cut(strings.TrimSpace(string(text)), "SharedAccessKey=")
+	key := w.addModule("module.cs")
 	e := &workload{}
+	var err error
 	if e.key, err = base64.StdEncoding.DecodeString(key); err != nil {
 		w.t.Fatal(err)
 	}

@@ -44,6 +44,21 @@ func TestThreeRenewalsOfEachIdentityLoseNothingAndNobodyNotices(t *testing.T) {
 		w.configure(numbers("{rate: 200}"), p.configuration("group_symmetric_key: {file: enrollment.key}"))
 		w.renewThrice(nil)
 	})
+	t.Run("a key of its own, by provisioning", func(t *testing.T) {
+		t.Parallel()
+		w := newWorld(t)
+		p := w.enroll()
+		w.replace("enrollment.key", p.Key)
+		w.configure(numbers("{rate: 200}"), p.configuration("symmetric_key: {file: enrollment.key}"))
+		w.renewThrice(nil)
+	})
+	t.Run("a module's key", func(t *testing.T) {
+		t.Parallel()
+		w := newWorld(t)
+		w.replace("module.key", w.addModule("module.cs"))
+		w.configure(numbers("{rate: 200}"), "device: {sastoken_ttl: 20s, symmetric_key: {hostname: "+hostname+", device_id: "+device+", module_id: "+edgeModule+", key: {file: module.key}}}")
+		w.renewThrice(nil)
+	})
 	t.Run("a certificate, by provisioning", func(t *testing.T) {
 		t.Parallel()
 		w := newWorld(t)

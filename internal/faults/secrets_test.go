@@ -10,7 +10,9 @@ import (
 	"encoding/base64"
 	"encoding/pem"
 	"os"
+	"strconv"
 	"strings"
+	"testing"
 	"time"
 
 	"github.com/youmark/pkcs8"
@@ -25,7 +27,10 @@ var secretKinds = []struct {
 	{"a key", prepareKey},
 	{"a ready token", prepareToken},
 	{"a certificate with a pass phrase", prepareCertificate},
+	{"a certificate that is provisioned", prepareProvisionedCertificate},
 	{"a group's key", prepareGroupKey},
+	{"an enrollment's own key", prepareEnrollmentKey},
+	{"a proxy's password", prepareProxy},
 	{"a module of IoT Edge", prepareEdge},
 }
 
@@ -77,17 +82,7 @@ func prepareCertificate(w *world) (string, func() canaries, func()) {
 		if err != nil {
 			w.t.Fatal(err)
 		}
-		block, _ := pem.Decode(text)
-		key, err := x509.ParsePKCS8PrivateKey(block.Bytes)
-		if err != nil {
-			w.t.Fatal(err)
-		}
-		private, err := key.(*ecdsa.PrivateKey).Bytes()
-		if err != nil {
-			w.t.Fatal(err)
-		}
-		secrets.add("the private number", private)
-		secrets.add("the private key", block.Bytes)
+		key := secrets.addPrivateKey(w.t, text)
 		encrypted, err := pkcs8.MarshalPrivateKey(key, []byte(phrase), nil)
 		if err != nil {
 			w.t.Fatal(err)
@@ -104,6 +99,95 @@ func prepareCertificate(w *world) (string, func() canaries, func()) {
 			w.replace("phrase", phrase)
 			eventually(w.t, 30*time.Second, "a session", func() bool { return w.mustStatus().Connection.State == "connected" })
 			issue(40 * time.Second) // it is renewed with
+		}
+}
+
+// addPrivateKey adds a private key that stands in PEM, and returns it.
+func (c canaries) addPrivateKey(t *testing.T, text []byte) any {
+	t.Helper()
+	block, _ := pem.Decode(text)
+	key, err := x509.ParsePKCS8PrivateKey(block.Bytes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	private, err := key.(*ecdsa.PrivateKey).Bytes()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.add("the private number", private)
+	c.add("the private key", block.Bytes)
+	return key
+}
+
+// prepareProvisionedCertificate makes a certificate that is shown to the provisioning service, and then to the hub.
+func prepareProvisionedCertificate(w *world) (string, func() canaries, func()) {
+	w.secrets = append(w.secrets, "key.pem")
+	secrets := canaries{}
+	ca := w.newAuthority()
+	p := w.enroll("--group", "--ca", w.path("ca.pem"))
+	issue := func(life time.Duration) {
+		ca.issue(life)
+		text, err := os.ReadFile(w.path("key.pem"))
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		secrets.addPrivateKey(w.t, text)
+	}
+	issue(90 * time.Second)
+	return p.configuration("x509: {cert_file: cert.pem, key_file: key.pem}"), func() canaries { return secrets }, func() {
+		losses := w.mustStatus().Counters.Losses
+		w.hubDo("fault", "add", "cut", "--device", device, "--count", "1")
+		eventually(w.t, 40*time.Second, "a session after a loss", func() bool {
+			s := w.mustStatus()
+			return s.Counters.Losses > losses && s.Connection.State == "connected"
+		})
+		issue(5 * time.Minute) // it is registered, and renewed with
+	}
+}
+
+// prepareEnrollmentKey makes a key of an enrollment that is the device's alone.
+func prepareEnrollmentKey(w *world) (string, func() canaries, func()) {
+	w.secrets = append(w.secrets, "enrollment.key")
+	p := w.enroll()
+	w.replace("enrollment.key", p.Key)
+	secrets := tokens()
+	secrets.addKey(w.t, "the enrollment's key", p.Key)
+	return p.configuration("symmetric_key: {file: enrollment.key}"), func() canaries { return secrets }, func() {
+		w.hubDo("fault", "add", "provisioning-status", "500", "--device", device, "--count", "1")
+		w.hubDo("fault", "add", "cut", "--device", device, "--count", "1")
+		// Neither the damaged key nor what came of it may be said.
+		w.replace("enrollment.key", p.Key[:len(p.Key)-3])
+		eventually(w.t, 30*time.Second, "a key that is of no use", func() bool { return w.runtime.logged(w.t, "the key is not base64") })
+		w.replace("enrollment.key", p.Key)
+	}
+}
+
+// prepareProxy puts a proxy that wants a password between the device and its hub.
+func prepareProxy(w *world) (string, func() canaries, func()) {
+	const user, password = "gateway", "pw-7f3a9d+e1/c0&b2=5"
+	text, err := os.ReadFile(w.path("device.cs"))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	secrets := canariesOf(w.t, string(text))
+	secrets.add("the proxy's password", []byte(password))
+	basic := base64.StdEncoding.EncodeToString([]byte(user + ":" + password))
+	secrets.add("the proxy's credentials", []byte(basic))
+	wants := "Basic " + basic
+	p := newCuttingProxy(w.t)
+	p.wants.Store(&wants)
+	w.secrets = append(w.secrets, "proxy.pw")
+	w.replace("proxy.pw", password)
+	port, _ := w.ports()
+	return "device: {connection_string: {file: device.cs}, sastoken_ttl: 10s}\n" +
+			"transports: [{use: mqtt, port: " + port + ", proxy_options: {proxy_type: HTTP, proxy_addr: 127.0.0.1, proxy_port: " + strconv.Itoa(p.port) +
+			", proxy_username: " + user + ", proxy_password: {file: proxy.pw}}}]",
+		func() canaries { return secrets }, func() {
+			another := "Basic bm9ib2R5OnB3"
+			p.wants.Store(&another)
+			p.cut()
+			eventually(w.t, 30*time.Second, "a proxy that refuses the password", func() bool { return w.runtime.logged(w.t, "it refuses the user name or the password") })
+			p.wants.Store(&wants)
 		}
 }
 

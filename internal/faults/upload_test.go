@@ -5,7 +5,9 @@ package faults
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"crypto/sha256"
+	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -28,7 +30,10 @@ const anonymousMax = 48 << 20
 // newUploadWorld starts a hub, and configures a runtime that goes by proxy for its uploads.
 func newUploadWorld(t *testing.T, more string) (*world, *cuttingProxy) {
 	t.Helper()
-	w := newWorld(t)
+	w := emptyWorld(t)
+	w.hubFlags = append(w.hubFlags, "--verbose") // it tells of each block
+	w.startHub("0", "0")
+	w.must("hub", "device", "add", device, "--out", w.path("device.cs"), "--dir", w.path("hub"))
 	p := newCuttingProxy(t)
 	_, https := w.ports()
 	w.configure("", fmt.Sprintf("uploads: {port: %s, address: 127.0.0.1, proxy_options: {proxy_type: HTTP, proxy_addr: 127.0.0.1, proxy_port: %d}%s}", https, p.port, more))
@@ -142,63 +147,194 @@ func anonymous(t *testing.T, pid int) int64 {
 	return kib << 10
 }
 
+// uploadCase is something that happens again and again while a file is uploaded.
+type uploadCase struct {
+	name   string
+	size   int64
+	limits string // of the uploads; a bandwidth of 3 MiB/s if ""
+	every  time.Duration
+	// most is how often it happens at most, without limit if 0. What breaks connections ends with three quarters of the file:
+	// at the very end it can strike between the hub and what the runtime keeps of its answer, and then services are told
+	// twice, as docs/uploads.md says.
+	most    int
+	disturb func(w *world, p *cuttingProxy)
+	// before, if set, comes in the place of disturb: something that happens by itself, at each refusal of the storage.
+	before func(w *world)
+	// strikes is how many requests the storage refuses for it; 0 where it breaks connections.
+	strikes int
+	extra   int64 // how many bytes it may cost, fourBlocks if 0
+}
+
+// Four blocks of 4 MiB at most are under way when something happens, and each is sent once more.
+const fourBlocks = 4 * (4 << 20)
+
 func TestUploadsEndRightWhateverHappens(t *testing.T) {
-	const size = 24 << 20
-	for _, c := range []struct {
-		name    string
-		every   time.Duration
-		disturb func(w *world, p *cuttingProxy)
-	}{
-		{"the runtime is killed every second", time.Second, func(w *world, _ *cuttingProxy) {
-			w.runtime.kill(w.t)
-			w.runtime = start(w.t, w.dir, "runtime", "run", "-c", w.path("fairlead.yaml"))
-		}},
-		{"connections are cut every 3 s", 3 * time.Second, func(_ *world, p *cuttingProxy) { p.cut() }},
-		{"the proxy restarts", 4 * time.Second, func(_ *world, p *cuttingProxy) { p.restart(time.Second) }},
-		{"addresses end in the middle", 2 * time.Second, func(w *world, _ *cuttingProxy) {
-			w.hubDo("fault", "add", "short-sas", "--delay", "1s", "--count", "1")
-			w.hubDo("fault", "add", "storage-status", "--code", "403", "--count", "1")
-		}},
-		{"the storage answers 500", time.Second, func(w *world, _ *cuttingProxy) {
-			w.hubDo("fault", "add", "storage-status", "--code", "500", "--count", "2")
-		}},
-		{"the storage answers 503", time.Second, func(w *world, _ *cuttingProxy) {
-			w.hubDo("fault", "add", "storage-status", "--code", "503", "--count", "2")
-		}},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			w, p := newUploadWorld(t, ", bandwidth: 3MiB")
-			w.run()
-			path, sum := w.giant(size)
-			w.must("upload", path, "--name", "b", "-c", w.path("fairlead.yaml"))
-			faults := 0
-			next := time.Now().Add(c.every)
-			for limit := time.Now().Add(4 * time.Minute); ; time.Sleep(50 * time.Millisecond) { // between two looks
-				state, reason, percent := w.uploadState()
-				if state == "done" {
-					break
-				}
-				if state == "failed" || time.Now().After(limit) {
-					t.Fatalf("the upload is %q at %d %% after %d faults: %s", state, percent, faults, reason)
-				}
-				if time.Now().After(next) && faults < 6 {
-					faults++
-					c.disturb(w, p)
-					next = time.Now().Add(c.every)
-				}
-			}
-			if faults < 2 {
-				t.Fatalf("%d faults: the upload was over before", faults)
-			}
-			w.arrived("b", size, sum)
-			// Four blocks of 4 MiB at most are under way when something happens, and each is sent once more.
-			most := size + size/20 + int64(faults)*4*(4<<20)
-			t.Logf("%d faults, %d MiB were sent for %d", faults, p.sent.Load()>>20, size>>20)
-			if sent := p.sent.Load(); sent > most || sent < size {
-				t.Errorf("%d bytes were sent for %d with %d faults, want at most %d", sent, int64(size), faults, most)
-			}
-		})
+	kill := func(w *world, _ *cuttingProxy) {
+		w.runtime.kill(w.t)
+		w.runtime = start(w.t, w.dir, "runtime", "run", "-c", w.path("fairlead.yaml"))
 	}
+	storage := func(code, count string) func(*world, *cuttingProxy) {
+		return func(w *world, _ *cuttingProxy) {
+			w.hubDo("fault", "add", "storage-status", "--code", code, "--count", count)
+		}
+	}
+	const size = 24 << 20
+	for _, c := range []uploadCase{
+		{name: "the runtime is killed every second", size: size, every: time.Second, most: 6, disturb: kill},
+		{
+			// As much as the limit lets through in two seconds is what a life may lose.
+			name: "the runtime is killed every second on a slow link", size: 2 << 20, limits: "bandwidth: 256KiB", every: time.Second, disturb: kill, extra: 512 << 10,
+		},
+		{name: "connections are cut every 3 s", size: size, every: 3 * time.Second, most: 6, disturb: func(_ *world, p *cuttingProxy) { p.cut() }},
+		{name: "the proxy restarts", size: size, every: 4 * time.Second, most: 6, disturb: func(_ *world, p *cuttingProxy) { p.restart(time.Second) }},
+		{
+			// Two blocks take 4 s, and those that follow come too late: each of the first three addresses ends in the middle.
+			name: "addresses end in the middle", size: 32 << 20, limits: "bandwidth: 2MiB, blocks: 2", strikes: 2,
+			before: func(w *world) { w.hubDo("fault", "add", "short-sas", "--delay", "2s", "--count", "3") },
+		},
+		{name: "the storage answers 403", size: size, every: 2 * time.Second, most: 6, disturb: storage("403", "1"), strikes: 1},
+		{name: "the storage answers 500", size: size, every: time.Second, most: 6, disturb: storage("500", "2"), strikes: 2},
+		{name: "the storage answers 503", size: size, every: time.Second, most: 6, disturb: storage("503", "2"), strikes: 2},
+	} {
+		t.Run(c.name, func(t *testing.T) { c.run(t) })
+	}
+}
+
+func (c uploadCase) run(t *testing.T) {
+	w, p := newUploadWorld(t, ", "+cmp.Or(c.limits, "bandwidth: 3MiB"))
+	w.run()
+	path, sum := w.giant(c.size)
+	if c.before != nil {
+		c.before(w)
+	}
+	w.must("upload", path, "--name", "b", "-c", w.path("fairlead.yaml"))
+	var faults []int // how many blocks the hub had seen at each
+	next := time.Now().Add(c.every)
+	for limit := time.Now().Add(4 * time.Minute); ; time.Sleep(50 * time.Millisecond) { // between two looks
+		state, reason, percent := w.uploadState()
+		if state == "done" {
+			break
+		}
+		if state == "failed" || time.Now().After(limit) {
+			t.Fatalf("the upload is %q at %d %% after %d faults: %s", state, percent, len(faults), reason)
+		}
+		if c.disturb != nil && time.Now().After(next) && (c.most == 0 || len(faults) < c.most) {
+			staged := w.staged()
+			if c.strikes == 0 && bytesTaken(staged) > c.size*3/4 {
+				continue
+			}
+			faults = append(faults, len(staged))
+			c.disturb(w, p)
+			next = time.Now().Add(c.every)
+		}
+	}
+	staged := w.staged()
+	for i, s := range staged {
+		if c.before != nil && s.isRefused && i > 0 && !staged[i-1].isRefused {
+			faults = append(faults, i)
+		}
+	}
+	if len(faults) < 2 {
+		t.Fatalf("%d faults: the upload was over before", len(faults))
+	}
+	w.arrived("b", c.size, sum)
+	most := c.size + c.size/20 + int64(len(faults))*cmp.Or(c.extra, fourBlocks)
+	t.Logf("%d faults, %d blocks, %d KiB were sent for %d", len(faults), len(staged), p.sent.Load()>>10, c.size>>10)
+	if sent := p.sent.Load(); sent > most || sent < c.size {
+		t.Errorf("%d bytes were sent for %d with %d faults, want at most %d", sent, c.size, len(faults), most)
+	}
+	if c.strikes > 0 {
+		c.refusedAlone(t, staged, len(faults))
+	} else {
+		twicePerFault(t, staged, faults)
+	}
+}
+
+func bytesTaken(staged []stagedBlock) (n int64) {
+	for _, s := range staged {
+		if !s.isRefused {
+			n += s.size
+		}
+	}
+	return n
+}
+
+// refusedAlone wants nothing to be sent again but what the storage refused, and that to be no more than the faults.
+func (c uploadCase) refusedAlone(t *testing.T, staged []stagedBlock, faults int) {
+	t.Helper()
+	var taken, refused []stagedBlock
+	for _, s := range staged {
+		if s.isRefused {
+			refused = append(refused, s)
+		} else {
+			taken = append(taken, s)
+		}
+	}
+	if times, at := oftenest(taken); times != 1 {
+		t.Errorf("byte %d was sent %d times to a storage that took it: %v", at, times, staged)
+	}
+	if n := len(refused); n == 0 || n > faults*c.strikes {
+		t.Errorf("%d blocks were refused with %d faults, want 1 to %d: %v", n, faults, faults*c.strikes, staged)
+	}
+}
+
+// twicePerFault wants each byte to be sent once, and after a fault at most twice: what was under way, and again.
+func twicePerFault(t *testing.T, staged []stagedBlock, faults []int) {
+	t.Helper()
+	for i, from := range append([]int{0}, faults...) {
+		to, allowed := len(staged), min(i+1, 2)
+		if i < len(faults) {
+			to = faults[i]
+		}
+		if times, at := oftenest(staged[from:to]); times > allowed {
+			t.Errorf("after fault %d byte %d was sent %d times, want at most %d: %v", i, at, times, allowed, staged[from:to])
+		}
+	}
+}
+
+// stagedBlock is a Put Block that the hub has seen.
+type stagedBlock struct {
+	off, size int64
+	isRefused bool // for whatever reason, its connection's end among them
+}
+
+var stagedLine = regexp.MustCompile(`msg="blob request( refused)?" method=PUT .* comp=block block="?([0-9A-Za-z+/=]+)`)
+
+// staged returns the blocks that were sent to the hub so far, as often as they were, in the order in which they ended.
+func (w *world) staged() (out []stagedBlock) {
+	w.t.Helper()
+	text, err := os.ReadFile(w.hub.log)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	for _, m := range stagedLine.FindAllSubmatch(text, -1) {
+		name, err := base64.StdEncoding.DecodeString(string(m[2]))
+		b := stagedBlock{isRefused: len(m[1]) > 0}
+		if err == nil {
+			_, err = fmt.Sscanf(string(name[16:]), "%12x%8x", &b.off, &b.size) // after the upload's id: see package uploads
+		}
+		if err != nil {
+			w.t.Fatalf("block %q: %v", name, err)
+		}
+		out = append(out, b)
+	}
+	return out
+}
+
+// oftenest returns how often the byte was sent that was sent oftenest.
+func oftenest(blocks []stagedBlock) (times int, at int64) {
+	for _, b := range blocks {
+		n := 0
+		for _, other := range blocks {
+			if other.off <= b.off && b.off < other.off+other.size {
+				n++
+			}
+		}
+		if n > times {
+			times, at = n, b.off
+		}
+	}
+	return times, at
 }
 
 func TestAnUploadThatIsRefusedForGoodIsReported(t *testing.T) {
@@ -218,6 +354,8 @@ type cuttingProxy struct {
 	t    *testing.T
 	port int
 	sent atomic.Int64 // bytes from the clients
+	// wants is the Proxy-Authorization that it asks for, if set.
+	wants atomic.Pointer[string]
 
 	mu    sync.Mutex
 	l     net.Listener
@@ -296,6 +434,10 @@ func (p *cuttingProxy) serve(c net.Conn) {
 	in := bufio.NewReader(c)
 	r, err := http.ReadRequest(in)
 	if err != nil || r.Method != http.MethodConnect {
+		return
+	}
+	if wants := p.wants.Load(); wants != nil && r.Header.Get("Proxy-Authorization") != *wants {
+		_, _ = io.WriteString(c, "HTTP/1.1 407 Proxy Authentication Required\r\nProxy-Authenticate: Basic realm=\"plant\"\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
 		return
 	}
 	host := r.Host

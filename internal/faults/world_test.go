@@ -153,8 +153,10 @@ func (w *world) configure(plugins, more string) {
 	}
 	text := `version: 1
 tls: {` + trust + `}
-transports: [{use: mqtt, port: ` + port + `, address: ` + host + `}]
 state_dir: ` + strconv.Quote(w.path("state")) + "\n"
+	if !strings.Contains(more, "transports:") {
+		text += "transports: [{use: mqtt, port: " + port + ", address: " + host + "}]\n"
+	}
 	if !strings.Contains(more, "device:") {
 		text += "device: {connection_string: {file: device.cs}}\n"
 	}
@@ -200,7 +202,7 @@ func (w *world) cli(args ...string) (stdout, stderr string, code int) {
 	var out, errs bytes.Buffer
 	argv := w.argv(args)
 	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
-	cmd.Stdout, cmd.Stderr, cmd.Dir, cmd.Env = &out, &errs, w.dir, environ(w.dir)
+	cmd.Stdout, cmd.Stderr, cmd.Dir, cmd.Env = &out, &errs, w.dir, append(environ(w.dir), w.env...)
 	err := cmd.Run()
 	if _, ok := errors.AsType[*exec.ExitError](err); err != nil && !ok {
 		w.t.Errorf("run %q: %v", args, err)

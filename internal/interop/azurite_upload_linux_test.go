@@ -10,7 +10,10 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"regexp"
+	"strconv"
 	"testing"
 	"time"
 
@@ -52,10 +55,15 @@ func TestOurUploadsToAzurite(t *testing.T) {
 	}
 }
 
-// A gibibyte arrives as it was. It is compared by its sum, since two of them in memory are many for a test.
+// anonymousMax is how much anonymous memory the runtime may have resident, however large the file is.
+const anonymousMax = 48 << 20
+
+// A gibibyte arrives as it was, in little memory: by the program as a user has it. It is compared by its sum, since two of
+// them in memory are many for a test.
 func TestAGibibyteToAzurite(t *testing.T) {
-	h, c := azuriteDevice(t)
-	path := filepath.Join(t.TempDir(), "f")
+	h, ca := azuriteHub(t)
+	dir := t.TempDir()
+	path := filepath.Join(dir, "f")
 	f, err := os.Create(path)
 	if err != nil {
 		t.Fatal(err)
@@ -70,13 +78,63 @@ func TestAGibibyteToAzurite(t *testing.T) {
 	if err := f.Close(); err != nil {
 		t.Fatal(err)
 	}
+	for name, text := range map[string]string{
+		"device.cs": h.AddDevice("dev1"),
+		"ca.pem":    string(append(h.CAPEM(), ca...)),
+		"fairlead.yaml": fmt.Sprintf(`version: 1
+device: {connection_string: {file: device.cs}}
+tls: {extra_ca: {file: ca.pem}}
+transports: [{use: mqtt, port: %d, address: 127.0.0.1}]
+uploads: {port: %d, address: 127.0.0.1}
+state_dir: %q
+`, h.MQTTPort(), h.HTTPSPort(), filepath.Join(dir, "state")),
+	} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	program, config := build(t, "../../cmd/runtime"), filepath.Join(dir, "fairlead.yaml")
+	run := exec.CommandContext(t.Context(), program, "run", "-c", config)
+	var log bytes.Buffer
+	run.Stderr = &log
+	if err := run.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		_ = run.Process.Kill()
+		if _ = run.Wait(); t.Failed() { // it was killed
+			t.Logf("%s", log.String())
+		}
+	}()
+	until(t, "the runtime answers", func() bool { return exec.CommandContext(t.Context(), program, "status", "-c", config).Run() == nil })
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	began := time.Now()
-	if err := c.UploadFile(ctx, "large", path, nil); err != nil {
+	uploaded := make(chan error, 1)
+	go func() {
+		out, err := exec.CommandContext(ctx, program, "upload", path, "--name", "large", "--wait", "-c", config).CombinedOutput()
+		if err != nil {
+			err = fmt.Errorf("%w: %s", err, out)
+		}
+		uploaded <- err
+	}()
+	most, looks := int64(0), 0
+	for tick := time.Tick(100 * time.Millisecond); ; looks++ {
+		select {
+		case <-tick:
+			most = max(most, anonymous(t, run.Process.Pid))
+			continue
+		case err = <-uploaded:
+		}
+		break
+	}
+	if err != nil {
 		t.Fatal(err)
 	}
-	t.Logf("uploaded in %v", time.Since(began).Round(time.Second))
+	t.Logf("uploaded in %v, at most %d MiB anonymous resident in %d looks", time.Since(began).Round(time.Second), most>>20, looks)
+	if most >= anonymousMax || looks == 0 {
+		t.Errorf("%d MiB anonymous resident in %d looks, want less than %d", most>>20, looks, anonymousMax>>20)
+	}
 	blob, _, err := h.OpenFile(ctx, "dev1", "large")
 	if err != nil {
 		t.Fatal(err)
@@ -88,16 +146,42 @@ func TestAGibibyteToAzurite(t *testing.T) {
 	}
 }
 
-// azuriteDevice starts Azurite, a hub that has devices upload there, and a device.
-func azuriteDevice(t *testing.T) (*hubtest.Hub, *device.Client) {
+var rssAnon = regexp.MustCompile(`RssAnon:\s+(\d+) kB`)
+
+// anonymous is the anonymous resident memory of a process, in bytes.
+func anonymous(t *testing.T, pid int) int64 {
+	t.Helper()
+	text, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/status")
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := rssAnon.FindSubmatch(text)
+	if m == nil {
+		t.Skip("this kernel does not tell RssAnon")
+	}
+	kib, err := strconv.ParseInt(string(m[1]), 10, 64)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return kib << 10
+}
+
+// azuriteHub starts Azurite, and a hub that has devices upload there; ca is Azurite's.
+func azuriteHub(t *testing.T) (_ *hubtest.Hub, ca []byte) {
 	t.Helper()
 	at, ca := startAzurite(t)
-	h := hubtest.Start(t, hubtest.WithConfig(func(c *hub.Config) {
+	return hubtest.Start(t, hubtest.WithConfig(func(c *hub.Config) {
 		c.Uploads = hub.Uploads{
 			StorageConnectionString: fmt.Sprintf("AccountName=%s;AccountKey=%s;BlobEndpoint=https://%s/%[1]s;", azuriteName, azuriteKey, at),
 			StorageCAPEM:            ca,
 		}
-	}))
+	})), ca
+}
+
+// azuriteDevice is azuriteHub and a device.
+func azuriteDevice(t *testing.T) (*hubtest.Hub, *device.Client) {
+	t.Helper()
+	h, ca := azuriteHub(t)
 	c, err := device.FromConnectionString(h.AddDevice("dev1"), func(o *device.Options) {
 		o.ExtraCA, o.HTTPSPort = append(h.CAPEM(), ca...), h.HTTPSPort()
 	})

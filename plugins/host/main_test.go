@@ -161,6 +161,26 @@ func testPlugin() *sdk.Plugin {
 		}
 		return nil, dev.Send(ctx, &sdk.Message{Payload: body})
 	})
+	// A file, whose progress it sends as telemetry, and then the same content as a stream.
+	p.HandleMethod("upload", func(ctx context.Context, req *sdk.MethodRequest) (any, error) {
+		<-ready
+		var path string
+		if err := json.Unmarshal(req.Payload, &path); err != nil {
+			return nil, err
+		}
+		err := dev.Upload(ctx, "file", path, func(u sdk.UploadProgress) {
+			_ = dev.SendAsync(ctx, &sdk.Message{Payload: fmt.Appendf(nil, "%s %d of %d", u.State, u.Sent, u.Size)}, nil)
+		})
+		if err != nil {
+			return nil, err
+		}
+		f, err := os.Open(path)
+		if err != nil {
+			return nil, err
+		}
+		defer f.Close()
+		return nil, dev.UploadFrom(ctx, "stream", f, nil)
+	})
 	p.HandleMethod("teapot", func(context.Context, *sdk.MethodRequest) (any, error) {
 		return nil, sdk.Errorf(http.StatusTeapot, "short and stout")
 	})

@@ -60,8 +60,8 @@ type UploadProgress = core.Upload
 
 // Upload has the host upload the file at path (absolute), which must lie in a directory that the configuration allows
 // this plugin (plugins.NAME.uploads), and returns when the hub has been told of it. A bad link only makes it take longer.
-// progress, which may be nil, is told how it stands, one call at a time; it must not block, nor end by waiting for Upload. When ctx ends the upload is
-// called off. The end of the plugin does not end it.
+// progress, which may be nil, is told how it stands, one call at a time; it must not block, nor end by waiting for Upload.
+// When ctx ends the upload is called off. The end of the plugin does not end it.
 func (d *Device) Upload(ctx context.Context, blobName, path string, progress func(UploadProgress)) error {
 	_, err := d.upload(ctx, &pluginv1.UploadRequest{BlobName: blobName, Path: path}, progress, nil)
 	return err

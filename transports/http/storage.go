@@ -3,10 +3,12 @@ package http //nolint:revive // see doc.go
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"syscall"
 	"time"
 
 	"github.com/fairlead-iot/fairlead/core"
@@ -82,10 +84,28 @@ func (s *Storage) RoundTrip(r *http.Request) (*http.Response, error) {
 	resp, err := s.t.RoundTrip(r.WithContext(ctx))
 	if err != nil {
 		cancel(nil)
-		return nil, err
+		return nil, broken(err)
 	}
 	resp.Body = &timedBody{resp.Body, cancel, time.AfterFunc(answerTimeout, func() { cancel(errAnswerStalled) })}
 	return resp, nil
+}
+
+// brokenError is an error whose own text tells a reader what the program does with a connection that is no more.
+type brokenError struct{ err error }
+
+func (*brokenError) Error() string   { return "the connection broke off" }
+func (e *brokenError) Unwrap() error { return e.err }
+
+func broken(err error) error {
+	if _, ok := errors.AsType[*core.Error](err); ok {
+		return err // of connecting, with a text of its own
+	}
+	for _, end := range []error{net.ErrClosed, io.EOF, io.ErrUnexpectedEOF, io.ErrClosedPipe, syscall.EPIPE} {
+		if errors.Is(err, end) {
+			return &brokenError{err}
+		}
+	}
+	return err
 }
 
 var errAnswerStalled = fmt.Errorf("the rest of the answer did not come within %v: %w", answerTimeout, core.ErrTimeout)

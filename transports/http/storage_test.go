@@ -2,6 +2,7 @@ package http_test
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"crypto/tls"
 	"encoding/pem"
@@ -10,6 +11,7 @@ import (
 	"net"
 	nethttp "net/http"
 	"net/http/httptest"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -66,4 +68,71 @@ func TestAnAnswerThatStopsInTheMiddleEnds(t *testing.T) {
 		_ = resp.Body.Close()
 		<-ended
 	})
+}
+
+// endingConn is a connection that this side can close beneath a write.
+type endingConn struct {
+	net.Conn
+	isDown atomic.Bool
+}
+
+func (c *endingConn) SetWriteDeadline(at time.Time) error {
+	if c.isDown.Load() {
+		return &net.OpError{Op: "set", Net: "tcp", Err: net.ErrClosed}
+	}
+	return c.Conn.SetWriteDeadline(at)
+}
+
+// TestAConnectionThatBreaksOffIsCalledThat: not by what the program was doing with it just then.
+func TestAConnectionThatBreaksOffIsCalledThat(t *testing.T) {
+	server := httptest.NewTLSServer(nil)
+	config := server.TLS.Clone()
+	ca := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw})
+	server.Close()
+	for name, end := range map[string]func(near *endingConn, far net.Conn, body io.Reader){
+		"closed by this side within the body": func(near *endingConn, _ net.Conn, body io.Reader) {
+			near.isDown.Store(true)
+			_, _ = io.Copy(io.Discard, body)
+		},
+		"closed by the other side within the body": func(_ *endingConn, far net.Conn, _ io.Reader) { _ = far.Close() },
+		"closed by the other side after the body": func(_ *endingConn, far net.Conn, body io.Reader) {
+			_, _ = io.Copy(io.Discard, body)
+			_ = far.Close()
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				dial := func(context.Context, string, string) (net.Conn, error) {
+					conn, far := net.Pipe()
+					near := &endingConn{Conn: conn}
+					go func() {
+						defer far.Close()
+						conn := tls.Server(far, config)
+						request, err := nethttp.ReadRequest(bufio.NewReader(conn))
+						if err != nil {
+							t.Error(err)
+							return
+						}
+						end(near, far, request.Body)
+					}()
+					return near, nil
+				}
+				s, err := http.NewStorage(http.StorageConfig{TLS: netdial.TLSConfig{ExtraCA: ca}, DialContext: dial})
+				if err != nil {
+					t.Fatal(err)
+				}
+				r, err := nethttp.NewRequestWithContext(t.Context(), nethttp.MethodPut, "https://example.com/", bytes.NewReader(make([]byte, 1<<20)))
+				if err != nil {
+					t.Fatal(err)
+				}
+				resp, err := s.RoundTrip(r)
+				if err == nil {
+					_ = resp.Body.Close()
+				}
+				if err == nil || err.Error() != "the connection broke off" {
+					t.Errorf("%v, want that the connection broke off", err)
+				}
+			})
+		})
+	}
 }

@@ -63,7 +63,7 @@ func ParseCiphers(list string) (Ciphers, error) {
 		case plain == noTLS13:
 			c.NoTLS13 = true
 		default:
-			return Ciphers{}, fmt.Errorf("cipher %q is not known here: known are %s; of TLS 1.3 TLS_AES_128_GCM_SHA256, TLS_AES_256_GCM_SHA384, TLS_CHACHA20_POLY1305_SHA256; and !TLSv1.3 to exclude that version: %w",
+			return Ciphers{}, fmt.Errorf("cipher %q is not known here: known are %s; of TLS 1.3 TLS_AES_128_GCM_SHA256, TLS_AES_256_GCM_SHA384, TLS_CHACHA20_POLY1305_SHA256; and !TLSv1.3 to exclude that version; words for classes of suites (HIGH, !aNULL) are not taken, name each suite: %w",
 				name, strings.Join(slices.Sorted(maps.Keys(opensslNames)), ", "), core.ErrInvalid)
 		}
 	}

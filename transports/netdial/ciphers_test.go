@@ -33,6 +33,7 @@ func TestParseCiphers(t *testing.T) {
 	for list, want := range map[string]string{
 		"RC4-MD5":                         `cipher "RC4-MD5" is not known here: known are ECDHE-ECDSA-AES128-GCM-SHA256, `,
 		"HIGH:!aNULL":                     `cipher "HIGH" is not known here`,
+		"!aNULL":                          "words for classes of suites (HIGH, !aNULL) are not taken, name each suite",
 		"TLS_AES_256_GCM_SHA384:!TLSv1.3": "a suite of TLS 1.3 is named, and !TLSv1.3 excludes it",
 	} {
 		if _, err := netdial.ParseCiphers(list); !errors.Is(err, core.ErrInvalid) || !strings.Contains(err.Error(), want) {

@@ -142,11 +142,11 @@ func (e *Endpoint) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	err := c.serve()
 	if err == nil {
 		c.drain()
-		e.cfg.Logger.Debug("blob request", "method", r.Method, "blob", c.resource.Blob, "comp", r.URL.Query().Get("comp"), "id", c.id)
+		e.cfg.Logger.Debug("blob request", "method", r.Method, "blob", c.resource.Blob, "comp", r.URL.Query().Get("comp"), "block", r.URL.Query().Get("blockid"), "id", c.id)
 		return
 	}
 	refusal := c.asRefusal(err)
-	e.cfg.Logger.Debug("blob request refused", "method", r.Method, "blob", c.resource.Blob, "comp", r.URL.Query().Get("comp"), "id", c.id, "err", refusal)
+	e.cfg.Logger.Debug("blob request refused", "method", r.Method, "blob", c.resource.Blob, "comp", r.URL.Query().Get("comp"), "block", r.URL.Query().Get("blockid"), "id", c.id, "err", refusal)
 	if refusal.Code != codeTimedOut { // nothing is coming
 		c.drain()
 	}

@@ -2,6 +2,7 @@ package iot
 
 import (
 	"fmt"
+	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -129,9 +130,19 @@ func (s *Service) jumpVersion(ident *identity, by int64) error {
 	return s.setTwin(ident, next)
 }
 
-// codedFaults are those that take a code.
-func codedFaults() []string {
-	return []string{api.FaultConnack, api.FaultTwinStatus, api.FaultHTTPStatus, api.FaultJumpVersion, api.FaultProvisioningStatus, api.FaultStorageStatus}
+// codes are the codes that a fault takes.
+type codes struct{ usual, least, most int }
+
+// codedFaults are those that take a code, which stands for what it is in the
+// protocol: a refusal, and no success. Return codes of MQTT 3.1.1 end with 5.
+// https://docs.oasis-open.org/mqtt/mqtt/v3.1.1/os/mqtt-v3.1.1-os.html#_Toc398718035
+var codedFaults = map[string]codes{
+	api.FaultConnack:            {3, 1, 5},
+	api.FaultTwinStatus:         {429, 400, 599},
+	api.FaultHTTPStatus:         {503, 400, 599},
+	api.FaultStorageStatus:      {503, 400, 599},
+	api.FaultProvisioningStatus: {429, 400, 599},
+	api.FaultJumpVersion:        {100, math.MinInt32, math.MaxInt32},
 }
 
 // delayedFaults are those that take a delay.
@@ -146,8 +157,14 @@ func checkFault(f *api.Fault) error {
 	if f.Count < 0 || f.Duration < 0 || f.Delay < 0 {
 		return bad("count, duration and delay must not be negative")
 	}
-	if f.Code != 0 && !slices.Contains(codedFaults(), f.Name) {
+	c, isCoded := codedFaults[f.Name]
+	switch {
+	case f.Code == 0:
+		f.Code = c.usual
+	case !isCoded:
 		return bad("it takes no code")
+	case f.Code < c.least || f.Code > c.most:
+		return bad("code must be %d to %d, not %d", c.least, c.most, f.Code)
 	}
 	if f.Delay != 0 && !slices.Contains(delayedFaults(), f.Name) {
 		return bad("it takes no delay")
@@ -163,34 +180,7 @@ func checkFault(f *api.Fault) error {
 		if f.Mode != "close" && f.Mode != "black-hole" {
 			return bad("mode must be close or black-hole, not %q", f.Mode)
 		}
-	case api.FaultConnack:
-		if f.Code == 0 {
-			f.Code = 3
-		}
-		if f.Code < 1 || f.Code > 255 {
-			return bad("code must be 1 to 255, not %d", f.Code)
-		}
-	case api.FaultTwinStatus:
-		if f.Code == 0 {
-			f.Code = 429
-		}
-		if f.Code < 100 || f.Code > 599 {
-			return bad("code must be 100 to 599, not %d", f.Code)
-		}
-	case api.FaultHTTPStatus, api.FaultStorageStatus, api.FaultProvisioningStatus:
-		if f.Code == 0 {
-			f.Code = 503
-			if f.Name == api.FaultProvisioningStatus {
-				f.Code = 429
-			}
-		}
-		if f.Code < 400 || f.Code > 599 {
-			return bad("code must be 400 to 599, not %d", f.Code)
-		}
 	case api.FaultJumpVersion:
-		if f.Code == 0 {
-			f.Code = 100
-		}
 		if f.Count != 0 || f.Duration != 0 {
 			return bad("it happens at once, and has neither count nor duration")
 		}
