@@ -57,11 +57,7 @@ T ?= 10s
 P ?= ./...
 F ?= Fuzz
 fuzz: ## each fuzz target for T (10s); P=./package F=FuzzName for one
-	@for pkg in $$($(GO) list $(P)); do \
-	  for f in $$($(GO) test -list '^$(F)' $$pkg 2>/dev/null | grep '^Fuzz'); do \
-	    echo "fuzzing $$pkg $$f for $(T)"; $(GO) test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(T) -fuzzminimizetime 100x $$pkg || exit 1; \
-	  done; \
-	done
+	@GO=$(GO) .ci/fuzz $(T) $(P) $(F)
 
 R ?= 7
 bench: ## the figures of docs/benchmarks.md beside a peer's, R rounds (7; five minutes), ONLY some
