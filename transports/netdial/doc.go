@@ -25,7 +25,7 @@
 // much each time, since such names are often accounts that too many tries lock: the next route is tried at once, this one
 // no sooner. All dialers of the process that name one user to one proxy share that: until the proxy took the password one
 // asks at a time, and while it must be spared the others get its last answer without asking. A busy one (429, 503) is
-// spared for the Retry-After that it asks for, a day at most. A password is sent only after the proxy asked for it, in the best scheme that it offers: Digest, NTLM, Basic; later at once in
+// spared for the Retry-After that it asks for, an hour at most. A password is sent only after the proxy asked for it, in the best scheme that it offers: Digest, NTLM, Basic; later at once in
 // the one that served. What other clients do (Negotiate with Kerberos, PAC) is not done here.
 //
 // # Concurrency

@@ -45,7 +45,7 @@ func TestEachRefusalOfAnHTTPProxySaysWhatToDo(t *testing.T) {
 		{"no CONNECT", "HTTP/1.1 405 Method Not Allowed\r\n\r\n", "", 405, 0, "it knows no CONNECT"},
 		{"too often", "HTTP/1.1 429 Too Many Requests\r\nRetry-After: 120\r\n\r\n", "", 429, 2 * time.Minute, "429 Too Many Requests: it asks for less"},
 		{"too often, and no word of when", "HTTP/1.1 429 Too Many Requests\r\n\r\n", "", 429, 0, "it asks for less"},
-		{"too often, for a year", "HTTP/1.1 429 Too Many Requests\r\nRetry-After: 31536000\r\n\r\n", "", 429, 24 * time.Hour, "it asks for less"},
+		{"too often, for a year", "HTTP/1.1 429 Too Many Requests\r\nRetry-After: 31536000\r\n\r\n", "", 429, time.Hour, "it asks for less"},
 		{"it is busy", "HTTP/1.1 503 Service Unavailable\r\nretry-after: 30\r\n\r\n", "gw", 503, 30 * time.Second, "it does not reach hub.example.net:8883"},
 		{"a wait that is none", "HTTP/1.1 503 Service Unavailable\r\nRetry-After: soon\r\n\r\n", "", 503, 0, "it does not reach hub.example.net:8883"},
 		{"a wait that nobody meant", "HTTP/1.1 502 Bad Gateway\r\nRetry-After: 30\r\n\r\n", "", 502, 0, "it does not reach hub.example.net:8883"},

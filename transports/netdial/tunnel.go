@@ -28,7 +28,7 @@ const (
 	refusedUserWait = time.Minute
 	refusedUserMax  = 10 * time.Minute
 	// maxRetryAfter bounds what a proxy that is busy may ask for.
-	maxRetryAfter = 24 * time.Hour
+	maxRetryAfter = time.Hour
 )
 
 const statusProxyAuth = 407
