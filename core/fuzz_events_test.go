@@ -268,9 +268,18 @@ func (c *chaos) feed(ev Event) {
 		}
 	}
 	c.log = append(c.log, time.Duration(c.now).String()+" "+ev.String())
+	told := false
 	for _, e := range slices.Clone(c.m.Step(c.now, ev)) {
 		c.log = append(c.log, "  → "+e.String())
 		c.check(e)
+		switch e.(type) {
+		case Finish, GiveUp:
+			told = true
+		case Announce:
+			if told {
+				c.failf("a caller is told before the state is: %v", e)
+			}
+		}
 		if c.orders = append(c.orders, e); len(c.orders) > 6 {
 			c.orders = c.orders[1:]
 		}

@@ -1,5 +1,7 @@
 package core
 
+import "slices"
+
 // announce computes the state from the facts, in this one place, and makes a change known.
 func (m *Machine) announce(now Instant) {
 	state, reason := m.computeState()
@@ -18,7 +20,23 @@ func (m *Machine) announce(now Instant) {
 		m.since = now
 	}
 	m.state, m.reason = state, reason
-	m.emit(Announce{state, reason, route})
+	// Who is told that an operation is over finds the state by which it is: Connect returns, and the device is connected.
+	a := Announce{state, reason, route}
+	if i := slices.IndexFunc(m.out, tellsCallers); i >= 0 {
+		m.out = slices.Insert(m.out, i, Effect(a))
+		return
+	}
+	m.emit(a)
+}
+
+// tellsCallers reports whether an effect ends what somebody waits for.
+func tellsCallers(e Effect) bool {
+	switch e.(type) {
+	case Finish, GiveUp:
+		return true
+	default:
+		return false
+	}
 }
 
 func (m *Machine) computeState() (State, string) {
