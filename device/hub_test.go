@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -18,6 +17,7 @@ import (
 	"github.com/fairlead-iot/fairlead/device"
 	"github.com/fairlead-iot/fairlead/hub/api"
 	"github.com/fairlead-iot/fairlead/hub/hubtest"
+	"github.com/fairlead-iot/fairlead/internal/bubble"
 	"github.com/fairlead-iot/fairlead/transports/mqtt"
 	"github.com/fairlead-iot/fairlead/transports/netdial"
 )
@@ -184,10 +184,10 @@ func TestAHundredCutsOfARealSessionLeakNothing(t *testing.T) {
 		if err := c.Send(t.Context(), text("0")); err != nil {
 			t.Fatal(err)
 		}
-		settled := func() int {
+		settled := func() []string {
 			time.Sleep(2 * time.Minute) // whatever still waits for a limit, and the back-off
 			synctest.Wait()
-			return runtime.NumGoroutine()
+			return bubble.Goroutines()
 		}
 		before := settled()
 		for i := range 100 {
@@ -196,8 +196,8 @@ func TestAHundredCutsOfARealSessionLeakNothing(t *testing.T) {
 				t.Fatalf("send after cut %d: %v", i+1, err)
 			}
 		}
-		if after := settled(); after > before {
-			t.Errorf("%d goroutines after a hundred cuts, %d before", after, before)
+		if after := settled(); len(before) == 0 || len(after) > len(before) {
+			t.Errorf("%d goroutines after a hundred cuts, %d before:\n%s", len(after), len(before), strings.Join(after, "\n\n"))
 		}
 		s, err := c.Engine().Status(t.Context())
 		if err != nil {

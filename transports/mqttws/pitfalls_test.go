@@ -12,7 +12,6 @@ import (
 	"net/http"
 	"net/url"
 	"os"
-	"runtime"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -21,6 +20,7 @@ import (
 	"github.com/gorilla/websocket"
 
 	"github.com/fairlead-iot/fairlead/core"
+	"github.com/fairlead-iot/fairlead/internal/bubble"
 	"github.com/fairlead-iot/fairlead/transports/mqtt"
 )
 
@@ -390,7 +390,7 @@ func TestAStuckHubIsNoticedInTime(t *testing.T) {
 		time.Sleep(time.Hour)
 	})
 	synctest.Test(t, func(t *testing.T) {
-		before := runtime.NumGoroutine()
+		before := len(bubble.Goroutines())
 		link, err := newTestTransport(t, stuck).Open(t.Context(), core.Credential{})
 		if err != nil {
 			t.Fatal(err)
@@ -411,8 +411,8 @@ func TestAStuckHubIsNoticedInTime(t *testing.T) {
 		_ = s.Close(t.Context())
 		time.Sleep(time.Hour)
 		synctest.Wait()
-		if n := runtime.NumGoroutine(); n > before {
-			t.Errorf("%d goroutines, %d before", n, before)
+		if now := bubble.Goroutines(); len(now) > before {
+			t.Errorf("%d goroutines, %d before:\n%s", len(now), before, strings.Join(now, "\n\n"))
 		}
 	})
 }
