@@ -102,8 +102,9 @@ type Session struct {
 	once    sync.Once
 	err     error
 
-	mu   sync.Mutex
-	subs map[core.Feature]bool
+	mu      sync.Mutex
+	subs    map[core.Feature]bool
+	waiting []func() // messages until they are subscribed to, as the hub keeps them
 }
 
 var _ core.Session = (*Session)(nil)
@@ -142,6 +143,12 @@ func (s *Session) Subscribe(_ context.Context, f core.Feature) error {
 		s.subs = map[core.Feature]bool{}
 	}
 	s.subs[f] = true
+	if f == core.FeatureMessages {
+		for _, deliver := range s.waiting {
+			s.inbox <- deliver
+		}
+		s.waiting = nil
+	}
 	return nil
 }
 
@@ -254,14 +261,22 @@ func (h *Hub) Lose(err error) bool {
 	return true
 }
 
-// Push sends something to the device over the present session.
+// Push sends something to the device over the present session; a message when it has subscribed to them.
 func (h *Hub) Push(in core.Inbound) {
 	h.mu.Lock()
 	s := h.session
 	h.mu.Unlock()
-	if s != nil {
-		s.inbox <- func() { s.handler.Receive(in) }
+	if s == nil {
+		return
 	}
+	deliver := func() { s.handler.Receive(in) }
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if in.Kind == core.InboundMessage && !s.subs[core.FeatureMessages] {
+		s.waiting = append(s.waiting, deliver)
+		return
+	}
+	s.inbox <- deliver
 }
 
 // SetDesired sets desired properties and, with push, tells the device.

@@ -3,6 +3,7 @@
 package faults
 
 import (
+	"fmt"
 	"os"
 	"os/exec"
 	"regexp"
@@ -179,6 +180,12 @@ func TestAStateDirectoryThatTheUserMayNotWriteIsRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	edit(t, w.path("fairlead.yaml"), func(s string) string { return strings.Replace(s, w.ready.CAFile, w.path("ca.pem"), 1) })
+	text, err := os.ReadFile(w.path("fairlead.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	before, _, _ := strings.Cut(string(text), "state_dir: ")
+	line := 1 + strings.Count(before, "\n")
 	for _, command := range []string{"check", "run"} {
 		cmd := exec.Command(programs.fairlead, command, "-c", w.path("fairlead.yaml"))
 		cmd.Env = environ(w.dir)
@@ -188,7 +195,7 @@ func TestAStateDirectoryThatTheUserMayNotWriteIsRefused(t *testing.T) {
 		var stderr strings.Builder
 		cmd.Stderr = &stderr
 		_ = cmd.Run() // the code tells
-		want := w.path("fairlead.yaml") + ":4:12: state_dir: this user may not write to " + w.path("state") + ": chown it, or name another directory\n"
+		want := fmt.Sprintf("%s:%d:12: state_dir: this user may not write to %s: chown it, or name another directory\n", w.path("fairlead.yaml"), line, w.path("state"))
 		if code := cmd.ProcessState.ExitCode(); code != 2 || stderr.String() != want {
 			t.Errorf("%s exited %d with %q, want 2 with %q", command, code, stderr.String(), want)
 		}

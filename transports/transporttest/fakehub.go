@@ -37,6 +37,7 @@ type FakeHub struct {
 	goodbyes int
 	version  int64
 	connects []packets.ConnectPacket
+	closed   bool
 	wg       sync.WaitGroup
 }
 
@@ -95,8 +96,12 @@ func (h *FakeHub) Open(ctx context.Context, _ core.Credential) (net.Conn, error)
 func (h *FakeHub) Serve(conn net.Conn) {
 	c := &hubConn{Conn: conn, wake: make(chan struct{}, 1), done: make(chan struct{})}
 	h.mu.Lock()
+	defer h.mu.Unlock() // until Close can see what it has to wait for
+	if h.closed {
+		_ = conn.Close() // it came too late, as a dial that was given up
+		return
+	}
 	h.conns[c] = struct{}{}
-	h.mu.Unlock()
 	h.wg.Go(func() {
 		defer c.cut()
 		for {
@@ -306,6 +311,9 @@ func (h *FakeHub) Drop() {
 
 // Close drops everything and waits until the hub's goroutines have ended.
 func (h *FakeHub) Close() {
+	h.mu.Lock()
+	h.closed = true
+	h.mu.Unlock()
 	h.Stall(false)
 	h.Drop()
 	h.wg.Wait()
