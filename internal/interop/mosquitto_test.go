@@ -216,8 +216,18 @@ func workWithMosquitto(t *testing.T, newTransport func(mqtt.Config) (*mqtt.Trans
 		return slices.Contains(telemetry, strconv.Itoa(count-1))
 	})
 	mu.Lock()
-	if got := slices.Compact(slices.Clone(telemetry)); len(got) != count {
-		t.Errorf("the back end has %d different messages of %d", len(got), count)
+	// At its restart the broker, too, hands out again what the back end had not acknowledged, a few in a row.
+	next := 0
+	for _, text := range telemetry {
+		switch n, err := strconv.Atoi(text); {
+		case err != nil || n > next:
+			t.Errorf("the back end was given %q where %d was next", text, next)
+		case n == next:
+			next++
+		}
+	}
+	if next != count {
+		t.Errorf("the back end has %d messages of %d", next, count)
 	}
 	if want := "&%24.cid=a%26b%3Dc%2Fd&%24.ct=application%2Fjson&%C3%A4%20b=1%2B1"; !strings.HasSuffix(topics[0], want) {
 		t.Errorf("topic %s does not end in %s", topics[0], want)
