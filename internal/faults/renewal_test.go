@@ -5,6 +5,7 @@ package faults
 import (
 	"encoding/json"
 	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -36,22 +37,19 @@ func TestThreeRenewalsOfEachIdentityLoseNothingAndNobodyNotices(t *testing.T) {
 		w.configure(numbers("{rate: 200}"), "device: {x509: {hostname: localhost, device_id: "+device+", cert_file: cert.pem, key_file: key.pem}}")
 		w.renewThrice(func() { ca.issue(20 * time.Second) })
 	})
-	t.Run("a key, by provisioning", func(t *testing.T) {
-		t.Parallel()
-		w := newWorld(t)
-		p := w.enroll("--group")
-		w.replace("enrollment.key", p.Key)
-		w.configure(numbers("{rate: 200}"), p.configuration("group_symmetric_key: {file: enrollment.key}"))
-		w.renewThrice(nil)
-	})
-	t.Run("a key of its own, by provisioning", func(t *testing.T) {
-		t.Parallel()
-		w := newWorld(t)
-		p := w.enroll()
-		w.replace("enrollment.key", p.Key)
-		w.configure(numbers("{rate: 200}"), p.configuration("symmetric_key: {file: enrollment.key}"))
-		w.renewThrice(nil)
-	})
+	for name, how := range map[string]struct{ flags, key string }{
+		"a key, by provisioning":            {"--group", "group_symmetric_key"},
+		"a key of its own, by provisioning": {"", "symmetric_key"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			p := w.enroll(strings.Fields(how.flags)...)
+			w.replace("enrollment.key", p.Key)
+			w.configure(numbers("{rate: 200}"), p.configuration(how.key+": {file: enrollment.key}"))
+			w.renewThrice(nil)
+		})
+	}
 	t.Run("a module's key", func(t *testing.T) {
 		t.Parallel()
 		w := newWorld(t)

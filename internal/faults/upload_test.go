@@ -130,23 +130,6 @@ func TestAFileOfAGibibyteArrivesInLittleMemory(t *testing.T) {
 	w.arrived("dir/giant ü", size, sum)
 }
 
-var rssAnon = regexp.MustCompile(`RssAnon:\s+(\d+) kB`)
-
-// anonymous is the anonymous resident memory of a process, in bytes.
-func anonymous(t *testing.T, pid int) int64 {
-	t.Helper()
-	text, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/status")
-	if err != nil {
-		t.Skipf("no /proc here: %v", err)
-	}
-	m := rssAnon.FindSubmatch(text)
-	if m == nil {
-		t.Skip("this kernel does not tell RssAnon")
-	}
-	kib, _ := strconv.ParseInt(string(m[1]), 10, 64)
-	return kib << 10
-}
-
 // uploadCase is something that happens again and again while a file is uploaded.
 type uploadCase struct {
 	name   string

@@ -12,14 +12,13 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
-	"strconv"
 	"testing"
 	"time"
 
 	"github.com/fairlead-iot/fairlead/device"
 	"github.com/fairlead-iot/fairlead/hub"
 	"github.com/fairlead-iot/fairlead/hub/hubtest"
+	"github.com/fairlead-iot/fairlead/internal/bench/figure"
 )
 
 // The queue of uploads against Azure's own emulator of storage.
@@ -122,7 +121,11 @@ state_dir: %q
 	for tick := time.Tick(100 * time.Millisecond); ; looks++ {
 		select {
 		case <-tick:
-			most = max(most, anonymous(t, run.Process.Pid))
+			m, err := figure.Memory(run.Process.Pid)
+			if err != nil {
+				t.Fatal(err)
+			}
+			most = max(most, int64(m.Anonymous))
 			continue
 		case err = <-uploaded:
 		}
@@ -144,26 +147,6 @@ state_dir: %q
 	if n, err := io.Copy(got, blob); err != nil || n != 1<<30 || !bytes.Equal(got.Sum(nil), want.Sum(nil)) {
 		t.Errorf("Azurite has %d bytes (%v), and not those that were uploaded", n, err)
 	}
-}
-
-var rssAnon = regexp.MustCompile(`RssAnon:\s+(\d+) kB`)
-
-// anonymous is the anonymous resident memory of a process, in bytes.
-func anonymous(t *testing.T, pid int) int64 {
-	t.Helper()
-	text, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/status")
-	if err != nil {
-		t.Fatal(err)
-	}
-	m := rssAnon.FindSubmatch(text)
-	if m == nil {
-		t.Skip("this kernel does not tell RssAnon")
-	}
-	kib, err := strconv.ParseInt(string(m[1]), 10, 64)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return kib << 10
 }
 
 // azuriteHub starts Azurite, and a hub that has devices upload there; ca is Azurite's.

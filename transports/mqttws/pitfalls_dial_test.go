@@ -71,18 +71,10 @@ func TestHTTP2IsNotAgreedOn(t *testing.T) {
 	if _, _, err = d.DialContext(t.Context(), wsURL, nil); err == nil || !strings.Contains(err.Error(), `protocol "h2" was given but is not supported`) {
 		t.Errorf("gorilla alone, offering h2: %v; the defect is gone", err)
 	}
-	up, err := opener(mqtt.Config{
+	opens(t, mqtt.Config{
 		Identity: testIdentity, Address: "127.0.0.1", Port: port,
 		TLS: netdial.TLSConfig{ServerVerificationCert: authority.PEM, NextProtos: []string{"h2", "http/1.1"}},
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	c, err := up(t.Context(), core.Credential{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	_ = c.Close()
 }
 
 func TestAProxyMayBeSpokenToInTLS(t *testing.T) {
@@ -94,10 +86,16 @@ func TestAProxyMayBeSpokenToInTLS(t *testing.T) {
 	if _, _, err := d.DialContext(t.Context(), wsURL, nil); err == nil || !strings.Contains(err.Error(), "unknown scheme") {
 		t.Errorf("gorilla alone, through https://: %v; the defect is gone", err)
 	}
-	up, err := opener(mqtt.Config{
+	opens(t, mqtt.Config{
 		Identity: testIdentity, Proxy: netdial.Proxy{Type: netdial.ProxyHTTPS, Addr: "127.0.0.1", Port: proxy},
 		TLS: netdial.TLSConfig{ServerVerificationCert: authority.PEM, ExtraCA: authority.PEM},
 	})
+}
+
+// opens opens a WebSocket as our transport does, and closes it.
+func opens(t *testing.T, cfg mqtt.Config) {
+	t.Helper()
+	up, err := opener(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -41,7 +41,7 @@ func Memory(pid int) (r Resident, err error) {
 			r.Total = kib * 1024
 		}
 	}
-	if r.Total == 0 {
+	if r.Total == 0 || r.Anonymous == 0 {
 		return r, fmt.Errorf("process %d: no memory in its status", pid)
 	}
 	return r, nil
