@@ -137,17 +137,11 @@ func (c *Client) post(ctx context.Context, op, path, contentType string, body, a
 	if err != nil {
 		return fmt.Errorf("%s: %w: %w", op, core.ErrInvalid, err)
 	}
-	content, err := c.exchange(ctx, request{
+	_, err = c.exchange(ctx, request{
 		op: op, path: func(id core.Identity) string { return "/devices/" + nameOf(id) + path + "?api-version=" + apiVersion },
-		contentType: contentType, body: text, limit: requestTimeout, most: maxAnswer,
+		contentType: contentType, body: text, limit: requestTimeout, most: maxAnswer, answer: answer,
 	})
-	if err != nil || answer == nil {
-		return err
-	}
-	if err := json.Unmarshal(content, answer); err != nil {
-		return &core.Error{Op: op, Kind: core.Transient, Phase: PhaseHTTP, Err: errors.New("the hub's answer is not the JSON that was expected")}
-	}
-	return nil
+	return err
 }
 
 // request is a POST.
@@ -159,6 +153,7 @@ type request struct {
 	body        []byte
 	limit       time.Duration // for all of it, the connection included
 	most        int           // bytes of the answer that are read, and one more if there is one
+	answer      any           // what the JSON of the answer is read into; nil leaves it to the caller
 	isOfOthers  bool          // an error is about somebody else than the device
 }
 
@@ -213,9 +208,18 @@ func (c *Client) exchange(ctx context.Context, r request) ([]byte, error) {
 	content, err := io.ReadAll(io.LimitReader(resp.Body, int64(r.most)+1))
 	switch {
 	case resp.StatusCode/100 != 2:
-		return nil, refusal(op, resp, content, c.now(), r.isOfOthers)
+		err = refusal(op, resp, content, c.now(), r.isOfOthers)
 	case err != nil:
-		return nil, failure(ctx, op, err)
+		err = failure(ctx, op, err)
+	case r.answer != nil && json.Unmarshal(content, r.answer) != nil:
+		err = &core.Error{Op: op, Kind: core.Transient, Phase: PhaseHTTP, Err: errors.New("the hub's answer is not the JSON that was expected")}
+	}
+	// A server, or a proxy, that sees the client go may still answer, and be read before the connection is closed.
+	if cause := context.Cause(ctx); err != nil && cause != nil {
+		err = failure(ctx, op, cause)
+	}
+	if err != nil {
+		return nil, err
 	}
 	return content, nil
 }

@@ -1,6 +1,7 @@
 package http_test
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"crypto"
@@ -14,7 +15,9 @@ import (
 	"net/http/httptest"
 	"net/url"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/fairlead-iot/fairlead/core"
@@ -304,6 +307,65 @@ func TestARequestEndsWithItsContext(t *testing.T) {
 	go func() { <-begun; cancel() }()
 	if _, err := c.StorageInfo(ctx, "b"); !errors.Is(err, context.Canceled) {
 		t.Errorf("error %v, want the caller's end", err)
+	}
+}
+
+// leaving calls left once with what is read after it was armed, before the reader has it.
+type leaving struct {
+	net.Conn
+	armed atomic.Bool
+	left  func()
+}
+
+func (l *leaving) Read(p []byte) (int, error) {
+	n, err := l.Conn.Read(p)
+	if l.armed.CompareAndSwap(true, false) {
+		l.left()
+	}
+	return n, err
+}
+
+// TestWhatIsSaidToACallerWhoLeftIsNotItsError: a server, or a proxy, that sees the client go may answer, and be read before
+// the connection is closed. Here the caller leaves while the end of the answer is on its way to it.
+func TestWhatIsSaidToACallerWhoLeftIsNotItsError(t *testing.T) {
+	s := httptest.NewTLSServer(nil)
+	s.Close()
+	ca := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.Certificate().Raw})
+	for _, status := range []string{"200 OK", "401 Unauthorized", "502 Bad Gateway"} {
+		synctest.Test(t, func(t *testing.T) {
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			near, far := net.Pipe()
+			conn := &leaving{Conn: near, left: cancel}
+			go func() {
+				defer far.Close() //nolint:errcheck // it is the end
+				server := tls.Server(far, &tls.Config{Certificates: s.TLS.Certificates})
+				if req, err := nethttp.ReadRequest(bufio.NewReader(server)); err != nil {
+					t.Error(err)
+				} else if _, err := io.ReadAll(req.Body); err != nil {
+					t.Error(err)
+				}
+				if _, err := io.WriteString(server, "HTTP/1.1 "+status+"\r\nContent-Length: 6\r\n\r\n"); err != nil {
+					t.Error(err)
+				}
+				synctest.Wait() // until the client reads on
+				conn.armed.Store(true)
+				if _, err := io.WriteString(server, "<html>"); err != nil {
+					t.Error(err)
+				}
+				_, _ = io.Copy(io.Discard, far)
+			}()
+			c, err := http.New(http.Config{
+				Identity: core.Identity{Hostname: "example.com", DeviceID: "dev1"}, Credentials: &given{credential: core.Credential{Token: "secret"}},
+				TLS: netdial.TLSConfig{ServerVerificationCert: ca}, DialContext: func(context.Context, string, string) (net.Conn, error) { return conn, nil },
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := c.StorageInfo(ctx, "b"); !errors.Is(err, context.Canceled) || core.KindOf(err) != core.Transient {
+				t.Errorf("%s is told to the caller as %v, want the caller's end", status, err)
+			}
+		})
 	}
 }
 
