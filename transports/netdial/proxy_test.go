@@ -49,7 +49,7 @@ func startProxy(t *testing.T, secure *tls.Config, serve func(n int, conn net.Con
 			n := int(p.conns.Add(1))
 			wg.Go(func() {
 				defer conn.Close()
-				_ = conn.SetDeadline(time.Now().Add(10 * time.Second))
+				_ = conn.SetDeadline(time.Now().Add(time.Minute))
 				if secure != nil {
 					conn = tls.Server(conn, secure)
 				}
