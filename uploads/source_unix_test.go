@@ -30,7 +30,7 @@ func TestAPipeInAFilesPlaceHoldsNobodyUp(t *testing.T) {
 		if err == nil {
 			t.Error("a pipe was taken for a file")
 		}
-	case <-time.After(10 * time.Second):
+	case <-time.After(30 * time.Second):
 		t.Fatal("the opening of a pipe waits for its other end")
 	}
 }

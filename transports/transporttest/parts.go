@@ -283,13 +283,11 @@ func stuckHub(h Harness) {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
-	start := time.Now()
-	if err := s.Close(ctx); err != nil {
-		t.Error("close: ", err)
-	}
-	if took := time.Since(start); took > 5*time.Second {
-		t.Errorf("close took %v with a stuck hub", took)
-	}
+	quickly(t, "close", func() {
+		if err := s.Close(ctx); err != nil {
+			t.Error("close: ", err)
+		}
+	})
 	select {
 	case <-s.Done():
 	default:
@@ -415,7 +413,13 @@ func noLeaks(h Harness) {
 		closeSession(t, s)
 	}
 	h.Hub.Drop()
-	if err := goleak.Find(before); err != nil {
+	var err error
+	for late := time.Now().Add(patience); ; { // goleak itself waits for less than half a second
+		if err = goleak.Find(before); err == nil || time.Now().After(late) {
+			break
+		}
+	}
+	if err != nil {
 		t.Error(err)
 	}
 }

@@ -41,10 +41,11 @@ type Harness struct {
 	t *testing.T // of the part
 }
 
-// patience is how long a condition may take to come true; quick is how long a call may take that must not wait.
+// patience is how long a condition may take to come true; quick is how long a call may take that must not wait. A call that
+// did would wait until the hub is given up, which transports/mqtt does after 10 s.
 const (
-	patience = 10 * time.Second
-	quick    = 2 * time.Second
+	patience = 30 * time.Second
+	quick    = 8 * time.Second
 )
 
 // Run holds the sessions of a transport to the contract of core.Transport, Link, Session and Handler. harness is called
