@@ -79,7 +79,7 @@ func TestAModuleOfIoTEdgeInvokesMethods(t *testing.T) {
 	c := edgeClient(t, h)
 
 	for _, target := range []struct{ device, module string }{{"gw", "press"}, {"leaf", ""}} {
-		got, err := c.InvokeMethod(t.Context(), target.device, target.module, device.MethodCall{Name: "double", Payload: 21, ConnectTimeout: 5 * time.Second})
+		got, err := c.InvokeMethod(t.Context(), target.device, target.module, device.MethodCall{Name: "double", Payload: 21, ConnectTimeout: 30 * time.Second})
 		by := device.Identity{DeviceID: target.device, ModuleID: target.module}.ClientID()
 		if err != nil || got.Status != 201 || string(got.Payload) != `{"by":"`+by+`","twice":42}` {
 			t.Errorf("%s answered %d %s, %v", by, got.Status, got.Payload, err)

@@ -22,6 +22,9 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
+// patience is how long what must come is waited for.
+const patience = time.Minute
+
 // device is a real MQTT client, which shares no code with the hub.
 type device struct {
 	mqtt.Client
@@ -115,12 +118,12 @@ func tryConnect(t *testing.T, h *hubtest.Hub, o options) (*device, error) {
 	}
 	opts := mqtt.NewClientOptions().SetClientID(o.id).SetUsername(o.username).SetPassword(o.password).
 		SetProtocolVersion(4).SetCleanSession(o.clean).SetAutoReconnect(false).SetConnectRetry(false).
-		SetConnectTimeout(20 * time.Second).SetKeepAlive(o.keepAlive).SetAutoAckDisabled(o.manualAck).
+		SetConnectTimeout(patience).SetKeepAlive(o.keepAlive).SetAutoAckDisabled(o.manualAck).
 		SetDefaultPublishHandler(func(_ mqtt.Client, m mqtt.Message) { d.got <- m }).
 		SetConnectionLostHandler(func(_ mqtt.Client, err error) { d.lost <- err }).
 		AddBroker("tls://hub")
 	opts.SetCustomOpenConnectionFn(func(*url.URL, mqtt.ClientOptions) (net.Conn, error) {
-		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
 		defer cancel()
 		if o.ws {
 			return dialWebSocket(ctx, h, tlsConfig)
@@ -136,7 +139,7 @@ func tryConnect(t *testing.T, h *hubtest.Hub, o options) (*device, error) {
 	}
 	d.Client = mqtt.NewClient(opts)
 	tok := d.Connect()
-	if !tok.WaitTimeout(20 * time.Second) {
+	if !tok.WaitTimeout(patience) {
 		t.Fatalf("connect %s: no answer", o.id)
 	}
 	if tok.Error() != nil {
@@ -190,7 +193,7 @@ func (s *wsStream) SetDeadline(t time.Time) error {
 
 func (d *device) wait(tok mqtt.Token, what string) {
 	d.t.Helper()
-	if !tok.WaitTimeout(20 * time.Second) {
+	if !tok.WaitTimeout(patience) {
 		d.t.Fatalf("%s: no answer", what)
 	}
 	if tok.Error() != nil {
@@ -223,7 +226,7 @@ func (d *device) receive() mqtt.Message {
 		return m
 	case err := <-d.lost:
 		d.t.Fatalf("the connection was lost while waiting for a message: %v", err)
-	case <-time.After(20 * time.Second):
+	case <-time.After(patience):
 		d.t.Fatal("no message came")
 	}
 	return nil
@@ -257,7 +260,7 @@ func (d *device) wantLost() {
 		if err == nil {
 			d.t.Error("the connection was lost without an error")
 		}
-	case <-time.After(20 * time.Second):
+	case <-time.After(patience):
 		d.t.Fatal("the hub did not close the connection")
 	}
 }

@@ -111,7 +111,7 @@ func TestUploadToTheHubsOwnEndpoint(t *testing.T) {
 			if got != want {
 				t.Errorf("watched %s, want %s", got, want)
 			}
-		case <-time.After(10 * time.Second):
+		case <-time.After(patience):
 			t.Fatalf("%s is not seen", want)
 		}
 	}

@@ -77,12 +77,12 @@ func (n newcomer) connect(t *testing.T, h *hubtest.Hub) (*device, error) {
 	}
 	opts := mqtt.NewClientOptions().SetClientID(n.clientID).SetUsername(n.username).SetPassword(n.token(t, h)).
 		SetProtocolVersion(4).SetCleanSession(true).SetAutoReconnect(false).SetConnectRetry(false).
-		SetConnectTimeout(20 * time.Second).SetKeepAlive(0).
+		SetConnectTimeout(patience).SetKeepAlive(0).
 		SetDefaultPublishHandler(func(_ mqtt.Client, m mqtt.Message) { d.got <- m }).
 		SetConnectionLostHandler(func(_ mqtt.Client, err error) { d.lost <- err }).
 		AddBroker("tls://dps")
 	opts.SetCustomOpenConnectionFn(func(*url.URL, mqtt.ClientOptions) (net.Conn, error) {
-		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
 		defer cancel()
 		if n.ws {
 			return dialWebSocket(ctx, h, n.tlsConfig(h))
@@ -95,7 +95,7 @@ func (n newcomer) connect(t *testing.T, h *hubtest.Hub) (*device, error) {
 	})
 	d.Client = mqtt.NewClient(opts)
 	tok := d.Connect()
-	if !tok.WaitTimeout(20 * time.Second) {
+	if !tok.WaitTimeout(patience) {
 		t.Fatal("connect: no answer")
 	}
 	if tok.Error() != nil {

@@ -184,14 +184,14 @@ func TestWhatCameByRESTSurvivesKill(t *testing.T) {
 	must(err)
 	must(c.SendC2D(t.Context(), "dev1", api.C2D{MessageID: "short", Ack: "full", TTL: "1ms"}))
 	must(c.SendC2D(t.Context(), "dev1", api.C2D{MessageID: "long", Body: []byte("long")}))
-	for deadline := time.Now().Add(10 * time.Second); ; {
+	for deadline := time.Now().Add(patience); ; {
 		batch, err := c.ReceiveFeedback(t.Context())
 		must(err)
 		if batch != nil {
 			break
 		}
 		if time.Now().After(deadline) {
-			t.Fatal("no feedback after 10 s")
+			t.Fatalf("no feedback after %v", patience)
 		}
 		time.Sleep(2 * time.Millisecond) // between two looks
 	}

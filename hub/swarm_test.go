@@ -91,7 +91,7 @@ func TestOneOfManyConnectionsRemains(t *testing.T) {
 	})
 	alive := 0
 	for _, r := range conns {
-		if err := r.SetReadDeadline(time.Now().Add(10 * time.Second)); err != nil {
+		if err := r.SetReadDeadline(time.Now().Add(patience)); err != nil {
 			t.Fatal(err)
 		}
 		_, _ = io.WriteString(r, packet(0xc0, "")) // thrown out: the read says so
@@ -158,7 +158,8 @@ func TestCloseWithSilentClients(t *testing.T) {
 	if err := h.Close(context.Background()); err != nil {
 		t.Error(err)
 	}
-	if took := time.Since(start); took > 2*time.Second {
+	// Requests under way have a second. Who is waited for has five, or thirty.
+	if took := time.Since(start); took > 4*time.Second {
 		t.Errorf("closing took %v", took)
 	}
 	close(hold)

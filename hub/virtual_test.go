@@ -82,7 +82,7 @@ func (r *raw) send(text string) {
 // want reads exactly these bytes.
 func (r *raw) want(text string) {
 	r.t.Helper()
-	if err := r.SetReadDeadline(time.Now().Add(10 * time.Second)); err != nil {
+	if err := r.SetReadDeadline(time.Now().Add(patience)); err != nil {
 		r.t.Fatal(err)
 	}
 	got := make([]byte, len(text))

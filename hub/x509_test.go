@@ -2,7 +2,6 @@ package hub_test
 
 import (
 	"crypto/tls"
-	"fmt"
 	"strings"
 	"testing"
 
@@ -201,8 +200,8 @@ func TestCAsAndThumbprintsAreChecked(t *testing.T) {
 func TestOldTLSIsRefused(t *testing.T) {
 	h := hubtest.Start(t)
 	for version, ok := range map[uint16]bool{tls.VersionTLS11: false, tls.VersionTLS12: true, tls.VersionTLS13: true} {
-		d := tls.Dialer{Config: &tls.Config{RootCAs: h.CAPool(), MinVersion: version, MaxVersion: version}} //nolint:gosec // what is refused
-		nc, err := d.DialContext(t.Context(), "tcp", fmt.Sprintf("localhost:%d", h.MQTTPort()))
+		d := tls.Dialer{Config: &tls.Config{RootCAs: h.CAPool(), ServerName: "localhost", MinVersion: version, MaxVersion: version}} //nolint:gosec // what is refused
+		nc, err := d.DialContext(t.Context(), "tcp", h.MQTTAddr().String())
 		if (err == nil) != ok {
 			t.Errorf("TLS %#x: %v", version, err)
 		}
@@ -211,8 +210,8 @@ func TestOldTLSIsRefused(t *testing.T) {
 		}
 	}
 	limited := hubtest.Start(t, hubtest.WithConfig(func(c *hub.Config) { c.Unsettled.MaxTLS = tls.VersionTLS12 }))
-	d := tls.Dialer{Config: &tls.Config{RootCAs: limited.CAPool(), MinVersion: tls.VersionTLS12}}
-	nc, err := d.DialContext(t.Context(), "tcp", fmt.Sprintf("localhost:%d", limited.MQTTPort()))
+	d := tls.Dialer{Config: &tls.Config{RootCAs: limited.CAPool(), ServerName: "localhost", MinVersion: tls.VersionTLS12}}
+	nc, err := d.DialContext(t.Context(), "tcp", limited.MQTTAddr().String())
 	if err != nil {
 		t.Fatal(err)
 	}

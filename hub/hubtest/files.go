@@ -10,7 +10,7 @@ import (
 
 // WaitUpload returns the first file notification of the device, of those that
 // wait at the hub, that ok accepts; nil accepts every one. The test fails if there
-// is none within 10 seconds.
+// is none within 30 seconds.
 func (h *Hub) WaitUpload(device string, ok func(api.FileNotification) bool) api.FileNotification {
 	h.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), patience)

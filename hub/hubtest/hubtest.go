@@ -14,7 +14,7 @@ import (
 )
 
 // patience is how long a wait may take before the test fails.
-const patience = 10 * time.Second
+const patience = 30 * time.Second
 
 // Hub is a hub that ends with its test.
 type Hub struct {
@@ -160,7 +160,7 @@ func (h *Hub) AddEnrollmentGroup(g api.EnrollmentGroup) api.EnrollmentGroup {
 }
 
 // WaitTelemetry returns the first message of the device, of all that the hub has
-// kept, that ok accepts. The test fails if there is none within 10 seconds.
+// kept, that ok accepts. The test fails if there is none within 30 seconds.
 func (h *Hub) WaitTelemetry(device string, ok func(api.Message) bool) api.Message {
 	h.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
@@ -181,7 +181,7 @@ func (h *Hub) WaitTelemetry(device string, ok func(api.Message) bool) api.Messag
 }
 
 // WaitCount returns the first n messages of the device. The test fails if they
-// are not there within 10 seconds.
+// are not there within 30 seconds.
 func (h *Hub) WaitCount(device string, n int) []api.Message {
 	h.t.Helper()
 	all := make([]api.Message, 0, n)

@@ -64,7 +64,7 @@ func (r *Recorder) Reset() {
 
 // Wait returns the first sighting of the identity, of all that are recorded, that
 // is of the kind what: api.SawConnected and its kin. The test fails if there is
-// none within 10 seconds.
+// none within 30 seconds.
 func (r *Recorder) Wait(id, what string) api.Sighting {
 	r.h.t.Helper()
 	return r.WaitFor(func(s api.Sighting) bool { return s.ID == id && s.What == what })
