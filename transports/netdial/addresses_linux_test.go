@@ -56,7 +56,8 @@ func deaf(t *testing.T, address [4]byte, port int) {
 		t.Fatal(os.NewSyscallError("listen", err))
 	}
 	to := netip.AddrPortFrom(netip.AddrFrom4(address), uint16(port)).String() //nolint:gosec // a port
-	for _, limit := range []time.Duration{time.Minute, time.Second, time.Second, time.Second} { // one has room in any case
+	// The first one has room in any case. A dial whose time is over before it begins would fill nothing.
+	for _, limit := range []time.Duration{time.Minute, time.Second, time.Second, time.Second} {
 		conn, err := net.DialTimeout("tcp", to, limit)
 		if err != nil && limit == time.Second {
 			return
