@@ -32,11 +32,12 @@ type traffic struct {
 
 	mu      sync.Mutex
 	calls   []methodCall
-	patched int // desired changes that the hub acknowledged
+	open    map[int]time.Time // calls that are not over, by number, and when they began
+	patched int               // desired changes that the hub acknowledged
 }
 
 func (w *linkWorld) startTraffic() *traffic {
-	tr := &traffic{c: w.service, stop: make(chan struct{})}
+	tr := &traffic{c: w.service, stop: make(chan struct{}), open: map[int]time.Time{}}
 	tr.done.Go(func() { tr.every(callEvery, func(n int) { tr.done.Go(func() { tr.call(n) }) }) })
 	tr.done.Go(func() { tr.every(desiredEvery, tr.patch) })
 	return tr
@@ -57,7 +58,10 @@ func (tr *traffic) every(d time.Duration, f func(n int)) {
 
 func (tr *traffic) call(n int) {
 	var answer struct{ Status, Payload int }
+	tr.mu.Lock()
 	began := time.Now()
+	tr.open[n] = began
+	tr.mu.Unlock()
 	err := tr.c.do(http.MethodPost, "/twins/"+device+"/methods",
 		map[string]any{"methodName": "echo", "payload": n, "responseTimeoutInSeconds": int(callLimit.Seconds())}, &answer)
 	if err == nil && (answer.Status != 200 || answer.Payload != n) {
@@ -66,6 +70,19 @@ func (tr *traffic) call(n int) {
 	tr.mu.Lock()
 	defer tr.mu.Unlock()
 	tr.calls = append(tr.calls, methodCall{began, time.Now(), err})
+	delete(tr.open, n)
+}
+
+// isOpen reports whether a call that began before a moment is not over.
+func (tr *traffic) isOpen(before time.Time) bool {
+	tr.mu.Lock()
+	defer tr.mu.Unlock()
+	for _, began := range tr.open {
+		if !began.After(before) {
+			return true
+		}
+	}
+	return false
 }
 
 func (tr *traffic) patch(n int) {
