@@ -132,7 +132,7 @@ func (w *world) renewThrice(replace func()) {
 		return s.Counters.Renewals >= wanted
 	})
 	took := time.Since(began)
-	w.awaitAccepted(200, 10*time.Second)
+	w.awaitAccepted(200, 30*time.Second)
 	close(stop)
 	callers.Wait()
 
