@@ -48,6 +48,7 @@ func TestASiteThatLetsOutByItsProxyAlone(t *testing.T) {
 	for _, tool := range []string{"ip", "nsenter", "nft", "squid"} {
 		findProgram(t, tool, "iproute2 util-linux nftables squid")
 	}
+	t.Parallel() // beside the proxies
 	runInNamespace(t, "TestInsideTheSite", builtProgram+"="+build(t, "../../cmd/runtime"), numbersProgram+"="+build(t, "../faults/numbers"))
 }
 
