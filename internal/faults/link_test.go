@@ -23,8 +23,8 @@ const (
 	// silenceLimit is keep-alive, paho's tick, and the answer to a ping.
 	silenceLimit = linkKeepAlive + 5*time.Second + 15*time.Second
 	// linkRate is how many numbers the plugin sends in a second, linkWindow how many it leaves unsettled: so many may come
-	// again after a loss. The ones of floods are more than a slow link takes; but the answer to a call, which stands in line
-	// behind the window, must come within callLimit: 1000 numbers take 64 kbit/s some 13 s.
+	// again after a loss. The ones of floods are more than a slow link takes: 64 kbit/s take 1000 numbers in 20 to 25 s, and
+	// the answer to a call stands in line behind them.
 	linkRate, linkWindow   = 100, 100
 	floodRate, floodWindow = 500, 1000
 	// linkOutage is how long a fault lasts that is told of, silentOutage one that has to be found out: beyond silenceLimit,
@@ -189,7 +189,11 @@ func (f linkFault) start(t *testing.T) (w *linkWorld, window int) {
 
 func (f linkFault) run(t *testing.T) *linkResult {
 	w, window := f.start(t)
-	tr := w.startTraffic()
+	limit := callLimit
+	if f.flood {
+		limit = floodCallLimit
+	}
+	tr := w.startTraffic(limit)
 	healthy := time.Now()
 	w.awaitAccepted(200, 30*time.Second)
 	poll(t, 100*time.Millisecond, 30*time.Second, "answered calls", func() bool { n, _, _ := tr.answered(healthy, time.Now()); return n >= 3 })

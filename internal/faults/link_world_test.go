@@ -15,7 +15,6 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -66,7 +65,6 @@ func newLinkWorld(t *testing.T) *linkWorld {
 		t.Fatal(err)
 	}
 	w.service = service
-	w.service.http.Timeout = callLimit + 10*time.Second
 	w.service.http.Transport.(*http.Transport).DialContext = func(ctx context.Context, network, _ string) (conn net.Conn, err error) {
 		inside := within(w.netns.hub, func() error {
 			conn, err = (&net.Dialer{}).DialContext(ctx, network, w.ready.HTTPS)
