@@ -33,8 +33,8 @@ race: ## the tests with the race detector, shuffled
 sim: ## one world of the simulator again, with its transcript (SEED=n)
 	$(GO) test ./internal/sim -run TestSeeds -sim.seed=$(SEED)
 
-faults: ## the built program killed, stopped and cut off (two minutes)
-	$(GO) test -tags faults -timeout 25m ./internal/faults
+faults: ## the built program killed, stopped and cut off (ten minutes)
+	$(GO) test -tags faults -timeout 25m -parallel 3 ./internal/faults
 
 interop: ## against others' programs: mosquitto, Microsoft's SDKs, proxies (minutes)
 	$(GO) test -tags interop -timeout 20m ./internal/interop

@@ -33,7 +33,16 @@ func TestEachFlowReachesThePluginThatItIsForAndOnlyThat(t *testing.T) {
 
 func (w *world) telemetryOfBoth(t *testing.T) {
 	sawNumber, sawMetrics := false, false
-	for line := range strings.Lines(w.hubDo("monitor", "--json", "--device", device, "--count", "15")) {
+	eventually(t, 30*time.Second, "a number and metrics", func() bool {
+		w.telemetry(t, &sawNumber, &sawMetrics)
+		return sawNumber && sawMetrics
+	})
+}
+
+// telemetry looks at all that the hub has.
+func (w *world) telemetry(t *testing.T, sawNumber, sawMetrics *bool) {
+	t.Helper()
+	for line := range strings.Lines(w.hubDo("monitor", "--follow=false", "--json", "--device", device)) {
 		var m struct {
 			DeviceID string            `json:"deviceId"`
 			System   map[string]string `json:"system"`
@@ -46,11 +55,8 @@ func (w *world) telemetryOfBoth(t *testing.T) {
 			t.Errorf("device or message id: %s", line)
 		}
 		_, err := strconv.Atoi(m.Body)
-		sawNumber = sawNumber || err == nil
-		sawMetrics = sawMetrics || strings.Contains(m.Body, `"cpu"`)
-	}
-	if !sawNumber || !sawMetrics {
-		t.Errorf("saw numbers: %v, metrics: %v, want both", sawNumber, sawMetrics)
+		*sawNumber = *sawNumber || err == nil
+		*sawMetrics = *sawMetrics || strings.Contains(m.Body, `"cpu"`)
 	}
 }
 
@@ -80,9 +86,9 @@ func (w *world) messagesOfBoth(t *testing.T) {
 	w.hubDo("c2d", device, "for numbers", "--property", "target=numbers", "--message-id", "m-numbers")
 	w.hubDo("c2d", device, "for metrics", "--property", "target=metrics", "--message-id", "m-metrics")
 	w.hubDo("c2d", device, "for nobody", "--property", "target=nobody", "--message-id", "m-nobody")
-	eventually(t, 10*time.Second, "the message of numbers", func() bool { return len(w.pluginFile("numbers", "messages")) > 0 })
-	eventually(t, 10*time.Second, "the message of metrics", func() bool { return len(w.metricsLog(t, "m-metrics")) > 0 })
-	eventually(t, 10*time.Second, "the dead letter", func() bool { return w.mustStatus().Counters.DeadLetters > 0 })
+	eventually(t, 30*time.Second, "the message of numbers", func() bool { return len(w.pluginFile("numbers", "messages")) > 0 })
+	eventually(t, 30*time.Second, "the message of metrics", func() bool { return len(w.metricsLog(t, "m-metrics")) > 0 })
+	eventually(t, 30*time.Second, "the dead letter", func() bool { return w.mustStatus().Counters.DeadLetters > 0 })
 	if got := w.pluginFile("numbers", "messages"); len(got) != 1 || got[0] != "m-numbers for numbers" {
 		t.Errorf("numbers got %q", got)
 	}
@@ -128,13 +134,13 @@ func (w *world) desiredOfBoth(t *testing.T) {
 		}
 		return twin.Properties.Reported.Hostmetrics.Interval
 	}
-	eventually(t, 10*time.Second, "the first desired state", func() bool { return len(w.pluginFile("numbers", "desired")) > 0 })
+	eventually(t, 30*time.Second, "the first desired state", func() bool { return len(w.pluginFile("numbers", "desired")) > 0 })
 	before := len(w.pluginFile("numbers", "desired"))
 	w.hubDo("twin", "patch", device, `{"properties":{"desired":{"hostmetrics":{"interval":"3s"}}}}`)
-	eventually(t, 10*time.Second, "the interval in force", func() bool { return interval() == "3s" })
+	eventually(t, 30*time.Second, "the interval in force", func() bool { return interval() == "3s" })
 	w.hubDo("twin", "patch", device, `{"properties":{"desired":{"nobodys":{"a":1}}}}`)
 	w.hubDo("twin", "patch", device, `{"properties":{"desired":{"numbers":{"a":1}}}}`)
-	eventually(t, 10*time.Second, "the change for numbers", func() bool { return len(w.pluginFile("numbers", "desired")) > before })
+	eventually(t, 30*time.Second, "the change for numbers", func() bool { return len(w.pluginFile("numbers", "desired")) > before })
 	got := w.pluginFile("numbers", "desired")[before:]
 	if len(got) != 1 || got[0] != `4 {"numbers":{"a":1}}` {
 		t.Errorf("numbers was given %q, want its own key once, at version 4", got)

@@ -13,8 +13,8 @@ import (
 
 // A hub has one connection per identity: the newer throws out the older, which must not go on for ever.
 func TestOfTwoRuntimesWithOneIdentityOneGivesWayAndSaysWhy(t *testing.T) {
-	t.Parallel()
 	needLinkTools(t)
+	t.Parallel()
 	w := newLinkWorld(t)
 	w.configure(numbers("{rate: 20}"), "")
 	edit(t, w.path("fairlead.yaml"), func(s string) string {

@@ -15,6 +15,8 @@ const (
 	callEvery    = 500 * time.Millisecond
 	desiredEvery = time.Second
 	callLimit    = 30 * time.Second // the hub's own, where a caller does not say
+	// floodCallLimit is for a link that takes longer than that.
+	floodCallLimit = time.Minute
 )
 
 // methodCall is a direct method call of the service side.
@@ -26,17 +28,20 @@ type methodCall struct {
 // traffic is what the service side does all the time: it calls a direct method, and changes a desired property. What the
 // hub refuses, as it does while the device is away, is written down, and is no failure yet.
 type traffic struct {
-	c    *hubClient
-	stop chan struct{}
-	done sync.WaitGroup
+	c     *hubClient
+	limit time.Duration // of a call
+	stop  chan struct{}
+	done  sync.WaitGroup
 
 	mu      sync.Mutex
 	calls   []methodCall
-	patched int // desired changes that the hub acknowledged
+	open    map[int]time.Time // calls that are not over, by number, and when they began
+	patched int               // desired changes that the hub acknowledged
 }
 
-func (w *linkWorld) startTraffic() *traffic {
-	tr := &traffic{c: w.service, stop: make(chan struct{})}
+func (w *linkWorld) startTraffic(limit time.Duration) *traffic {
+	w.service.http.Timeout = limit + 10*time.Second
+	tr := &traffic{c: w.service, limit: limit, stop: make(chan struct{}), open: map[int]time.Time{}}
 	tr.done.Go(func() { tr.every(callEvery, func(n int) { tr.done.Go(func() { tr.call(n) }) }) })
 	tr.done.Go(func() { tr.every(desiredEvery, tr.patch) })
 	return tr
@@ -57,15 +62,31 @@ func (tr *traffic) every(d time.Duration, f func(n int)) {
 
 func (tr *traffic) call(n int) {
 	var answer struct{ Status, Payload int }
+	tr.mu.Lock()
 	began := time.Now()
+	tr.open[n] = began
+	tr.mu.Unlock()
 	err := tr.c.do(http.MethodPost, "/twins/"+device+"/methods",
-		map[string]any{"methodName": "echo", "payload": n, "responseTimeoutInSeconds": int(callLimit.Seconds())}, &answer)
+		map[string]any{"methodName": "echo", "payload": n, "responseTimeoutInSeconds": int(tr.limit.Seconds())}, &answer)
 	if err == nil && (answer.Status != 200 || answer.Payload != n) {
 		err = fmt.Errorf("call %d was answered %d %d", n, answer.Status, answer.Payload)
 	}
 	tr.mu.Lock()
 	defer tr.mu.Unlock()
 	tr.calls = append(tr.calls, methodCall{began, time.Now(), err})
+	delete(tr.open, n)
+}
+
+// isOpen reports whether a call that began before a moment is not over.
+func (tr *traffic) isOpen(before time.Time) bool {
+	tr.mu.Lock()
+	defer tr.mu.Unlock()
+	for _, began := range tr.open {
+		if !began.After(before) {
+			return true
+		}
+	}
+	return false
 }
 
 func (tr *traffic) patch(n int) {

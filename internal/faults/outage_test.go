@@ -16,13 +16,13 @@ func TestALinkCutForTenSecondsLosesNothingAndGivesADesiredChangeOnce(t *testing.
 	w := newWorld(t)
 	w.configure(numbers("{rate: 200}"), "")
 	w.run()
-	w.awaitAccepted(200, 10*time.Second)
-	given := len(w.pluginFile("numbers", "desired"))
+	w.awaitAccepted(200, 30*time.Second)
+	given := w.given()
 
 	fault := time.Now()
 	w.hubDo("fault", "add", "cut", "--device", device, "--duration", outage.String())
 	w.hubDo("twin", "patch", device, `{"properties":{"desired":{"mark":"during the cut"}}}`)
-	eventually(t, 5*time.Second, "a status that says so", func() bool { return w.mustStatus().Connection.State != "connected" })
+	eventually(t, 30*time.Second, "a status that says so", func() bool { return w.mustStatus().Connection.State != "connected" })
 	w.recovered(fault, given)
 }
 
@@ -31,12 +31,12 @@ func TestAHubKilledAndBackAfterTenSecondsLosesNothingAndGivesADesiredChangeOnce(
 	w := newWorld(t)
 	w.configure(numbers("{rate: 200}"), "")
 	w.run()
-	w.awaitAccepted(200, 10*time.Second)
-	given := len(w.pluginFile("numbers", "desired"))
+	w.awaitAccepted(200, 30*time.Second)
+	given := w.given()
 
 	fault := time.Now()
 	w.hub.kill(t)
-	eventually(t, 5*time.Second, "a status that says so", func() bool { return w.mustStatus().Connection.State != "connected" })
+	eventually(t, 30*time.Second, "a status that says so", func() bool { return w.mustStatus().Connection.State != "connected" })
 	time.Sleep(outage - time.Since(fault)) // the outage itself
 	w.restartHub()
 	w.hubDo("twin", "patch", device, `{"properties":{"desired":{"mark":"after the restart"}}}`)
@@ -48,17 +48,15 @@ func TestWhatIsInFlightAtACutIsSentAgainInOrder(t *testing.T) {
 	w := newWorld(t)
 	w.configure(numbers("{rate: 500}"), "")
 	w.run()
-	w.awaitAccepted(200, 10*time.Second)
-	id := strings.TrimSpace(w.hubDo("fault", "add", "delay-puback", "--device", device, "--delay", "700ms"))
-	w.awaitAccepted(500, 20*time.Second)
-	if s := w.mustStatus(); s.Outbox.Messages < 100 {
-		t.Fatalf("%d messages in flight, want at least 100: nothing would be shown", s.Outbox.Messages)
-	}
+	w.awaitAccepted(200, 30*time.Second)
+	id := strings.TrimSpace(w.hubDo("fault", "add", "delay-puback", "--device", device, "--delay", "1s"))
+	w.awaitAccepted(500, 30*time.Second)
+	eventually(t, 30*time.Second, "100 messages in flight, without which nothing would be shown", func() bool { return w.mustStatus().Outbox.Messages >= 100 })
 	fault := time.Now()
 	w.hubDo("fault", "add", "cut", "--device", device, "--count", "3")
 	w.hubDo("fault", "remove", id)
 	eventually(t, 30*time.Second, "a second session", func() bool { s := w.mustStatus(); return s.Counters.Sessions == 2 && s.Connection.State == "connected" })
-	w.awaitAccepted(500, 20*time.Second)
+	w.awaitAccepted(500, 30*time.Second)
 	w.terminate(0)
 	if duplicates := w.checkNumbers(fault); duplicates == 0 {
 		t.Error("the hub got nothing twice: was anything in flight?")
@@ -70,7 +68,7 @@ func TestASilentLinkIsFoundAndLosesNothing(t *testing.T) {
 	w := newWorld(t)
 	w.configure(numbers("{rate: 100}"), "connection: {keep_alive: 5s}")
 	w.run()
-	w.awaitAccepted(100, 10*time.Second)
+	w.awaitAccepted(100, 30*time.Second)
 	fault := time.Now()
 	w.hubDo("fault", "add", "cut", "--device", device, "--mode", "black-hole", "--duration", "2m")
 	eventually(t, 45*time.Second, "a status that says so", func() bool { return w.mustStatus().Connection.State != "connected" })
@@ -81,14 +79,24 @@ func TestASilentLinkIsFoundAndLosesNothing(t *testing.T) {
 	w.checkNumbers(fault)
 }
 
+// given waits for the desired state that a plugin is given at its start, and returns how many it was given.
+func (w *world) given() (n int) {
+	w.t.Helper()
+	eventually(w.t, 30*time.Second, "the first desired state", func() bool {
+		n = len(w.pluginFile("numbers", "desired"))
+		return n > 0
+	})
+	return n
+}
+
 // recovered waits until the device is back and up to date, and checks what it sent and was given. given is how many
 // desired states the plugin had before.
 func (w *world) recovered(fault time.Time, given int) {
 	w.t.Helper()
 	eventually(w.t, 30*time.Second, "a session after the outage", func() bool { return w.mustStatus().Connection.State == "connected" })
 	back := time.Since(fault)
-	w.awaitAccepted(400, 20*time.Second)
-	eventually(w.t, 10*time.Second, "the desired change", func() bool { return len(w.pluginFile("numbers", "desired")) > given })
+	w.awaitAccepted(400, 30*time.Second)
+	eventually(w.t, 30*time.Second, "the desired change", func() bool { return len(w.pluginFile("numbers", "desired")) > given })
 	w.t.Logf("connected again %v after the fault began, which lasts %v", back.Round(time.Millisecond), outage)
 
 	s := w.mustStatus()

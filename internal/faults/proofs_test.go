@@ -147,7 +147,7 @@ func TestARefusedDeviceTriesSlowlySaysSoAndComesBack(t *testing.T) {
 			w := newWorld(t)
 			w.configure(numbers("{rate: 20}"), "connection: {connection_retry_interval: 2s}")
 			w.run()
-			w.awaitAccepted(20, 10*time.Second)
+			w.awaitAccepted(20, 30*time.Second)
 			began := time.Now()
 			attempts := w.mustStatus().Counters.Attempts
 			tt.take(w)
@@ -169,7 +169,7 @@ func TestARefusedDeviceTriesSlowlySaysSoAndComesBack(t *testing.T) {
 			if tt.slow == 10 && took.Seconds() >= s.Connection.NextAttempt {
 				t.Errorf("the replaced file did not end the wait of %v s", s.Connection.NextAttempt)
 			}
-			w.awaitAccepted(20, 10*time.Second)
+			w.awaitAccepted(20, 30*time.Second)
 			w.terminate(0)
 			w.checkNumbers(began)
 		})

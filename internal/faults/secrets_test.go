@@ -90,7 +90,7 @@ func prepareCertificate(w *world) (string, func() canaries, func()) {
 		w.replace("key.pem", string(pem.EncodeToMemory(&pem.Block{Type: "ENCRYPTED PRIVATE KEY", Bytes: encrypted})))
 	}
 	w.replace("phrase", phrase)
-	issue(25 * time.Second)
+	issue(40 * time.Second) // it is in trouble until the next one comes, which must be before 80 % of it
 	return "device: {x509: {hostname: " + hostname + ", device_id: " + device + ", cert_file: cert.pem, key_file: key.pem, pass_phrase: {file: phrase}}}",
 		func() canaries { return secrets }, func() {
 			w.replace("phrase", "wrong")
@@ -137,7 +137,7 @@ func prepareProvisionedCertificate(w *world) (string, func() canaries, func()) {
 	return p.configuration("x509: {cert_file: cert.pem, key_file: key.pem}"), func() canaries { return secrets }, func() {
 		losses := w.mustStatus().Counters.Losses
 		w.hubDo("fault", "add", "cut", "--device", device, "--count", "1")
-		eventually(w.t, 40*time.Second, "a session after a loss", func() bool {
+		eventually(w.t, 60*time.Second, "a session after a loss", func() bool {
 			s := w.mustStatus()
 			return s.Counters.Losses > losses && s.Connection.State == "connected"
 		})

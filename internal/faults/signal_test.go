@@ -10,11 +10,12 @@ import (
 	"time"
 )
 
-// terminate asks the runtime to end, wants that exit code within 10 s, and returns how long it took.
+// terminate asks the runtime to end, wants that exit code, and returns how long it took. It drains for 9 s at most; the rest
+// is for a machine that is busy.
 func (w *world) terminate(want int) time.Duration {
 	w.t.Helper()
 	w.runtime.signal(w.t, syscall.SIGTERM)
-	code, took := w.runtime.exit(w.t, 10*time.Second)
+	code, took := w.runtime.exit(w.t, 20*time.Second)
 	if code != want {
 		w.t.Errorf("the runtime exited %d, want %d", code, want)
 	}
@@ -26,7 +27,7 @@ func TestSIGTERMUnderLoadLeavesNothingAccepted(t *testing.T) {
 	w := newWorld(t)
 	w.configure(numbers("{rate: 1000}"), "")
 	w.run()
-	w.awaitAccepted(2000, 20*time.Second)
+	w.awaitAccepted(2000, 30*time.Second)
 	asked := time.Now()
 	t.Logf("ended %v after SIGTERM", w.terminate(0).Round(time.Millisecond))
 	w.checkNumbers(asked)
@@ -38,9 +39,9 @@ func TestSIGTERMWithTheHubGoneSaysWhatIsLeft(t *testing.T) {
 	w.configure(numbers("{rate: 50}"), "")
 	w.run()
 	pid := w.pluginPID("numbers")
-	w.awaitAccepted(50, 10*time.Second)
+	w.awaitAccepted(50, 30*time.Second)
 	w.hub.kill(t)
-	eventually(t, 10*time.Second, "messages that wait", func() bool { return w.mustStatus().Outbox.Messages > 20 })
+	eventually(t, 30*time.Second, "messages that wait", func() bool { return w.mustStatus().Outbox.Messages > 20 })
 	took := w.terminate(1)
 	text, err := os.ReadFile(w.runtime.log)
 	if err != nil {
@@ -63,15 +64,15 @@ func TestASecondSIGTERMEndsAtOnce(t *testing.T) {
 	w.run()
 	pid := w.pluginPID("numbers")
 	w.hub.kill(t)
-	eventually(t, 10*time.Second, "messages that wait", func() bool { return w.mustStatus().Outbox.Messages > 20 })
+	eventually(t, 30*time.Second, "messages that wait", func() bool { return w.mustStatus().Outbox.Messages > 20 })
 	w.runtime.signal(t, syscall.SIGTERM)
-	eventually(t, 5*time.Second, "the log of the first", func() bool { return w.runtime.logged(t, "msg=stopping") })
+	eventually(t, 30*time.Second, "the log of the first", func() bool { return w.runtime.logged(t, "msg=stopping") })
 	w.runtime.signal(t, syscall.SIGTERM)
-	code, took := w.runtime.exit(t, time.Second)
+	code, took := w.runtime.exit(t, 5*time.Second) // the first alone takes 9 s
 	if code != 128+int(syscall.SIGTERM) {
 		t.Errorf("exit code %d, want %d, as a shell has it", code, 128+int(syscall.SIGTERM))
 	}
-	eventually(t, time.Second, "the plugin's end", func() bool { return !alive(pid) })
+	eventually(t, 3*time.Second, "the plugin's end", func() bool { return !alive(pid) })
 	t.Logf("ended %v after the second SIGTERM", took.Round(time.Millisecond))
 }
 
@@ -81,7 +82,7 @@ func TestACallThatIsOpenAtSIGTERMIsAnswered(t *testing.T) {
 	w.configure(numbers("{rate: 20}"), "")
 	w.run()
 	answered := w.call("sleep", "1.5")
-	eventually(t, 10*time.Second, "the open call", func() bool { return w.calls() > 0 })
+	eventually(t, 30*time.Second, "the open call", func() bool { return w.calls() > 0 })
 	took := w.terminate(0)
 	if a := <-answered; a.Status != 200 || string(a.Payload) != `"slept"` {
 		t.Errorf("the caller got %d %s", a.Status, a.Payload)
@@ -96,10 +97,10 @@ func TestSIGTERMWithNothingLeftWaitsForNoHub(t *testing.T) {
 	w.configure("  metrics: {builtin: hostmetrics, settings: {interval: 1s}}", "")
 	w.run()
 	w.hub.kill(t)
-	eventually(t, 10*time.Second, "a message that waits", func() bool { return w.mustStatus().Outbox.Messages == 1 })
+	eventually(t, 30*time.Second, "a message that waits", func() bool { return w.mustStatus().Outbox.Messages == 1 })
 	took := w.terminate(0)
-	if took > 3*time.Second {
-		t.Errorf("it took %v, want less than 3 s: there was nothing to wait for", took)
+	if took > 5*time.Second {
+		t.Errorf("it took %v, want less than 5 s: there was nothing to wait for, and it would wait for 9 s", took)
 	}
 	t.Logf("ended %v after SIGTERM", took.Round(time.Millisecond))
 }

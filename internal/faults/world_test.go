@@ -91,7 +91,7 @@ func (w *world) startHub(mqttPort, httpsPort string) {
 		w.t.Fatal(err)
 	}
 	w.hub = w.launchHub(mqttPort, httpsPort)
-	eventually(w.t, 20*time.Second, "the hub's ready file", func() bool {
+	eventually(w.t, 30*time.Second, "the hub's ready file", func() bool {
 		text, err := os.ReadFile(file)
 		return err == nil && json.Unmarshal(text, &w.ready) == nil
 	})
@@ -175,7 +175,7 @@ func numbers(settings string) string {
 func (w *world) run() {
 	w.t.Helper()
 	w.runtime = launch(w.t, w.dir, "runtime", w.env, w.argv([]string{"run", "-c", w.path("fairlead.yaml")}))
-	eventually(w.t, 20*time.Second, "a session and ready plugins", func() bool {
+	eventually(w.t, 30*time.Second, "a session and ready plugins", func() bool {
 		select {
 		case <-w.runtime.done:
 			w.t.Fatalf("the runtime ended: %v", w.runtime.cmd.ProcessState)
@@ -278,6 +278,9 @@ func (w *world) mustStatus() status {
 	return s
 }
 
+// subscribeLimit is how long a call waits for the device to take methods, which it does a moment after its plugins are ready.
+const subscribeLimit = "20s"
+
 // answer is what a method call came to.
 type answer struct {
 	Status  int             `json:"status"`
@@ -288,7 +291,7 @@ type answer struct {
 func (w *world) method(name, payload string, flags ...string) answer {
 	w.t.Helper()
 	var a answer
-	stdout := w.hubDo(append([]string{"method", w.id, name, "--payload", payload}, flags...)...)
+	stdout := w.hubDo(append([]string{"method", w.id, name, "--payload", payload, "--connect-timeout", subscribeLimit}, flags...)...)
 	if err := json.Unmarshal([]byte(stdout), &a); err != nil {
 		w.t.Fatalf("answer %q: %v", stdout, err)
 	}
@@ -300,7 +303,7 @@ func (w *world) call(name, payload string) <-chan answer {
 	answered := make(chan answer, 1)
 	go func() {
 		var a answer
-		stdout, stderr, code := w.cli("hub", "method", w.id, name, "--payload", payload, "--dir", w.path("hub"))
+		stdout, stderr, code := w.cli("hub", "method", w.id, name, "--payload", payload, "--connect-timeout", subscribeLimit, "--dir", w.path("hub"))
 		if err := json.Unmarshal([]byte(stdout), &a); err != nil || code != 0 {
 			w.t.Errorf("method %s: %d %s%s", name, code, stdout, stderr)
 		}
@@ -316,9 +319,9 @@ func (w *world) pluginFile(plugin, name string) []string {
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		w.t.Fatal(err)
 	}
-	text := strings.TrimSuffix(string(data), "\n")
-	if text == "" {
+	end := bytes.LastIndexByte(data, '\n') // what stands behind it is being written
+	if end < 0 {
 		return nil
 	}
-	return strings.Split(text, "\n")
+	return strings.Split(string(data[:end]), "\n")
 }

@@ -69,14 +69,7 @@ func startApache(t *testing.T, backend, protocols string, clientCA []byte) (port
 	if os.Getuid() == 0 {
 		modules.WriteString("User www-data\nGroup www-data\n")
 	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	port = l.Addr().(*net.TCPAddr).Port
-	if err := l.Close(); err != nil {
-		t.Fatal(err)
-	}
+	port = freePorts(t, 1)[0]
 	for name, text := range map[string]string{
 		"client-ca.pem": string(clientCA), "httpd.conf": fmt.Sprintf(apacheConfig, dir, port, backend, modules.String(), protocols),
 	} {
@@ -98,7 +91,7 @@ func startApache(t *testing.T, backend, protocols string, clientCA []byte) (port
 			t.Logf("httpd: %s\n%s", out.String(), log)
 		}
 	})
-	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(20 * time.Millisecond) { // between two looks
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(20 * time.Millisecond) { // between two looks
 		c, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", port))
 		if err == nil {
 			_ = c.Close()

@@ -3,6 +3,7 @@
 package interop_test
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"encoding/json"
@@ -77,10 +78,10 @@ func (r *recorder) carry(t *testing.T, h *hubtest.Hub, client net.Conn) {
 		_ = client.Close()
 	}()
 	defer hub.Close() //nolint:errcheck // as above
-	from := io.TeeReader(client, hub)
 	id := ""
 	for {
-		p, err := packets.ReadPacket(from)
+		var raw bytes.Buffer
+		p, err := packets.ReadPacket(io.TeeReader(client, &raw))
 		if err != nil {
 			return
 		}
@@ -88,8 +89,11 @@ func (r *recorder) carry(t *testing.T, h *hubtest.Hub, client net.Conn) {
 			id = c.ClientIdentifier
 		}
 		r.mu.Lock()
-		r.seen[id] = append(r.seen[id], p)
+		r.seen[id] = append(r.seen[id], p) // before the hub has it, whose answer lets the test go on
 		r.mu.Unlock()
+		if _, err := hub.Write(raw.Bytes()); err != nil {
+			return
+		}
 	}
 }
 

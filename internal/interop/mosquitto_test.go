@@ -72,16 +72,8 @@ func startMosquitto(t *testing.T) *mosquitto {
 		}
 	}
 	m := &mosquitto{t: t, path: path, dir: t.TempDir()}
-	for _, port := range []*int{&m.port, &m.wsPort} {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		*port = l.Addr().(*net.TCPAddr).Port
-		if err := l.Close(); err != nil {
-			t.Fatal(err)
-		}
-	}
+	ports := freePorts(t, 2)
+	m.port, m.wsPort = ports[0], ports[1]
 	m.ca = writeCertificate(t, m.dir)
 	conf := fmt.Sprintf("user root\nallow_anonymous true\npersistence true\npersistence_location %s/\nmax_queued_messages 0\n", m.dir)
 	for _, listener := range []string{fmt.Sprintf("listener %d 127.0.0.1\n", m.port), fmt.Sprintf("listener %d 127.0.0.1\nprotocol websockets\n", m.wsPort)} {
@@ -93,6 +85,21 @@ func startMosquitto(t *testing.T) *mosquitto {
 	m.start()
 	t.Cleanup(m.stop)
 	return m
+}
+
+// freePorts are ports at which nobody listens. All are held until the last is chosen, so that none comes twice.
+func freePorts(t *testing.T, n int) []int {
+	t.Helper()
+	var ports []int
+	for range n {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+		ports = append(ports, l.Addr().(*net.TCPAddr).Port)
+	}
+	return ports
 }
 
 func isFile(path string) bool {
@@ -111,7 +118,7 @@ func (m *mosquitto) start() {
 	if err := m.cmd.Start(); err != nil {
 		m.t.Fatal(err)
 	}
-	deadline := time.Now().Add(10 * time.Second)
+	deadline := time.Now().Add(time.Minute)
 	for {
 		c, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", m.port))
 		if err == nil {
@@ -150,7 +157,7 @@ func (m *mosquitto) backEnd(onMessage func(topic string, payload []byte)) paho.C
 
 func wait(t *testing.T, what string, token paho.Token) {
 	t.Helper()
-	if !token.WaitTimeout(10*time.Second) || token.Error() != nil {
+	if !token.WaitTimeout(time.Minute) || token.Error() != nil {
 		t.Fatalf("%s: %v", what, token.Error())
 	}
 }
@@ -272,9 +279,9 @@ func (anyone) Credential(context.Context) (core.Credential, error) {
 
 func until(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); !ok(); time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); !ok(); time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatalf("%s: not within 20 s", what)
+			t.Fatalf("%s: not within a minute", what)
 		}
 	}
 }

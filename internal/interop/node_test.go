@@ -138,7 +138,7 @@ func (d *nodeScript) do(what string, arguments map[string]any) (json.RawMessage,
 			return nil, fmt.Errorf("%s: %s", what, l.Error)
 		}
 		return l.Result, nil
-	case <-time.After(30 * time.Second):
+	case <-time.After(time.Minute):
 		d.t.Fatalf("%s: the SDK does not answer", what)
 		return nil, nil
 	}
@@ -156,7 +156,7 @@ func (d *nodeScript) must(what string, arguments map[string]any) json.RawMessage
 // event waits for an event by its name; those of the connection itself may come in between.
 func (d *nodeScript) event(name string) nodeLine {
 	d.t.Helper()
-	deadline := time.After(30 * time.Second)
+	deadline := time.After(time.Minute)
 	for {
 		select {
 		case l := <-d.events:
@@ -167,7 +167,7 @@ func (d *nodeScript) event(name string) nodeLine {
 				d.t.Fatalf("event %+v, want %s", l, name)
 			}
 		case <-deadline:
-			d.t.Fatalf("no event %s within 30 s", name)
+			d.t.Fatalf("no event %s within a minute", name)
 		}
 	}
 }

@@ -14,6 +14,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -183,7 +184,7 @@ func startAzurite(t *testing.T) (at string, ca []byte) {
 	t.Helper()
 	dir := t.TempDir()
 	ca = writeCertificate(t, dir)
-	const port = "10000"
+	port := strconv.Itoa(freePorts(t, 1)[0]) // its own one may be another's
 	at = net.JoinHostPort("127.0.0.1", port)
 	// --loose: the storage client that the device SDK brings along sends a header that Azurite refuses otherwise.
 	cmd := exec.Command("node", filepath.Join(nodePackages(t), "node_modules", "azurite", "dist", "src", "blob", "main.js"),

@@ -25,6 +25,7 @@ func TestTheDeviceGetsOutThroughEveryProxy(t *testing.T) {
 	for _, tool := range []string{"ip", "nsenter"} {
 		findProgram(t, tool, "iproute2 util-linux")
 	}
+	t.Parallel() // beside the site: both wait most of the time, each in a network of its own
 	runInNamespace(t, "TestProxiesInsideTheNamespace", builtProgram+"="+build(t, "../../cmd/runtime"))
 }
 
