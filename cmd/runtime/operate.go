@@ -69,7 +69,8 @@ func operation(use, short string, args cobra.PositionalArgs, do func(ctx context
 
 // explainTimeout adds the state of the connection to the error of an operation that took too long: mostly that is why.
 func explainTimeout(ctx context.Context, c *control.Client, err error) error {
-	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	const patience = 5 * time.Second // of a busy machine
+	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	s, statusErr := c.Status(ctx)
 	if statusErr != nil {

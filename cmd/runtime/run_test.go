@@ -59,14 +59,14 @@ func cmdRefused(ts *testscript.TestScript, neg bool, args []string) {
 //
 //	until REGEXP PROGRAM [ARG...]
 //
-// which runs a program again and again until its stdout matches, and fails after 20 s.
+// which runs a program again and again until its stdout matches, and fails after a minute.
 func cmdUntil(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) < 2 {
 		ts.Fatalf("usage: until REGEXP PROGRAM [ARG...]")
 	}
 	re, err := regexp.Compile("(?m)" + args[0])
 	ts.Check(err)
-	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(50 * time.Millisecond) {
 		_ = ts.Exec(args[1], args[2:]...) // what it prints decides
 		out := ts.ReadFile("stdout")
 		if re.MatchString(out) {
@@ -78,11 +78,12 @@ func cmdUntil(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// The demo runs as a program of its own: its built-in plugin is that program started again.
+// The demo runs as a program of its own: its built-in plugin is that program started again. On a busy machine its steps take
+// more than ten seconds.
 func TestTheDemoShowsEachStepAndBothSidesCountTheSame(t *testing.T) {
 	t.Parallel()
 	var stdout, stderr bytes.Buffer
-	cmd := exec.CommandContext(t.Context(), "fairlead", "demo", "--for", "10s", "--json")
+	cmd := exec.CommandContext(t.Context(), "fairlead", "demo", "--for", "30s", "--json")
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	if err := cmd.Run(); err != nil {
 		t.Fatalf("demo: %v\n%s%s", err, stdout.String(), stderr.String())
@@ -106,7 +107,7 @@ func TestTheDemoShowsEachStepAndBothSidesCountTheSame(t *testing.T) {
 		t.Errorf("the runtime counted %+v, the hub %+v", own, s.Hub)
 	}
 	if s.TelemetryAcknowledged < 3 || s.MethodsAnswered != 2 || s.C2DCompleted != 1 || s.DesiredVersion != 2 || s.FilesUploaded != 1 || s.Reconnects == 0 || s.PluginPID == 0 {
-		t.Errorf("counts are not those of ten seconds: %s", last)
+		t.Errorf("counts are not those of half a minute: %s", last)
 	}
 	t.Log(last)
 }

@@ -280,9 +280,11 @@ func TestAWrongClockIsFoundAndExplainsTheRest(t *testing.T) {
 		cfg.Clock, cfg.System = c, system
 		return cfg
 	}
+	const middle = 30 * time.Second // of a minute: the hub's date has whole seconds, and its way takes time
+
 	t.Run("1970", func(t *testing.T) { // the device goes by the hub's time meanwhile
 		r := run(t, at(t, time.Unix(60, 0), "dev1"))
-		wantFinding(t, r, "clock-behind", doctor.Warning, "1970-01-01T00:01:0", "days behind", "NTP")
+		wantFinding(t, r, "clock-behind", doctor.Warning, "1970-01-01T00:0", "days behind", "NTP")
 		wantNone(t, r, "credential-refused")
 		if !r.Healthy {
 			t.Errorf("not healthy:\n%s", text(t, r))
@@ -298,8 +300,8 @@ func TestAWrongClockIsFoundAndExplainsTheRest(t *testing.T) {
 		}
 	})
 	t.Run("two hours behind", func(t *testing.T) { // nothing says that it is lost, and the token has ended when it is made
-		r := run(t, at(t, time.Now().Add(-2*time.Hour), "dev5"))
-		wantFinding(t, r, "clock-behind", doctor.Problem, "2h0m0s behind")
+		r := run(t, at(t, time.Now().Add(-2*time.Hour-middle), "dev5"))
+		wantFinding(t, r, "clock-behind", doctor.Problem, "2h0m", "s behind")
 		wantFinding(t, r, "credential-refused", doctor.Problem)
 		findings := r.Findings()
 		if findings[0].Code != "clock-behind" || findings[1].BecauseOf != "clock-behind" || !strings.Contains(text(t, r), "→ follows from clock-behind") {
@@ -314,7 +316,7 @@ func TestAWrongClockIsFoundAndExplainsTheRest(t *testing.T) {
 		wantFinding(t, run(t, cfg), "clock-behind", doctor.Problem, "before this program was made")
 	})
 	t.Run("ten minutes behind", func(t *testing.T) { // the hub takes the token: it lives for an hour
-		wantFinding(t, run(t, at(t, time.Now().Add(-10*time.Minute), "dev3")), "clock-behind", doctor.Warning, "10m")
+		wantFinding(t, run(t, at(t, time.Now().Add(-10*time.Minute-middle), "dev3")), "clock-behind", doctor.Warning, "10m")
 	})
 	t.Run("ahead", func(t *testing.T) {
 		r := run(t, at(t, time.Now().Add(3*time.Hour), "dev4"))

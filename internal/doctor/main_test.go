@@ -129,7 +129,7 @@ func atHub(t *testing.T, h *hubtest.Hub, id string) doctor.Config {
 // run runs the doctor for as long as a test may take.
 func run(t *testing.T, cfg doctor.Config) *doctor.Report {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	return doctor.Run(ctx, cfg)
 }

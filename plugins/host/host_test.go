@@ -25,7 +25,7 @@ func launch(t *testing.T, role string, change func(*host.Config)) (core.Plugin, 
 	if change != nil {
 		change(&cfg)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	dev := sdktest.NewDevice()
 	p, err := host.New(cfg).Launch(ctx, dev)
@@ -35,9 +35,16 @@ func launch(t *testing.T, role string, change func(*host.Config)) (core.Plugin, 
 	return p, dev, err
 }
 
+// patience ends tests that fail: a busy machine takes its time to start a process.
+const patience = time.Minute
+
+// never pings, so that a plugin's end is not seen by its silence.
+var never = host.Ping{Interval: time.Hour}
+
 func config(t *testing.T, role string) host.Config {
 	t.Helper()
 	return host.Config{
+		StartTimeout: patience, Ping: never,
 		Name: "press", Command: []string{os.Args[0]}, RuntimeDir: t.TempDir(),
 		// The race detector's runtime would sleep for a second at each exit.
 		Env:    map[string]string{roleVar: role, "GORACE": "atexit_sleep_ms=0"},
@@ -81,7 +88,7 @@ func mustLaunch(t *testing.T, role string, change func(*host.Config)) (core.Plug
 // method calls a method of the plugin.
 func method(t *testing.T, p core.Plugin, name string, payload string) (int, string) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	a, err := p.Handle(ctx, core.Delivery{Kind: core.InboundMethod, Method: name, Payload: []byte(payload)})
 	if err != nil {
@@ -98,7 +105,7 @@ func sendsInOrderAndAnswers(t *testing.T, role string) {
 	if info.Name != "test" || info.PID == 0 || info.SDK == "" || info.Messages || info.Desired || len(info.Methods) == 0 {
 		t.Errorf("info: %+v", info)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	sent, err := dev.WaitSent(ctx, 1000)
 	if err != nil {

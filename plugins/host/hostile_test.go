@@ -38,7 +38,9 @@ func attachScript(t *testing.T, cfg host.Config, play func(stream) error) (core.
 func attachTo(t *testing.T, dev core.Device, cfg host.Config, play func(stream) error) core.Plugin {
 	t.Helper()
 	listener := bufconn.Listen(1 << 20)
-	server := grpc.NewServer()
+	// Windows that do not grow: how much a plugin that does not read is sent depends on no measurement.
+	const window = 64 << 10
+	server := grpc.NewServer(grpc.StaticStreamWindowSize(window), grpc.StaticConnWindowSize(window))
 	pluginv1.RegisterPluginServiceServer(server, &script{play: func(s stream) error {
 		if _, err := s.Recv(); err != nil {
 			return err
@@ -57,8 +59,8 @@ func attachTo(t *testing.T, dev core.Device, cfg host.Config, play func(stream) 
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = conn.Close(); server.Stop(); <-served })
-	cfg.Name = "press"
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	cfg.Name, cfg.Ping = "press", never
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	p, err := host.Attach(ctx, cfg, conn, dev)
 	if err != nil {
@@ -249,7 +251,7 @@ func TestAPluginThatBreaksTheProtocolIsEnded(t *testing.T) {
 			})
 			dev.Full(tt.full)
 			close(began)
-			err := waitDone(t, p, 10*time.Second)
+			err := waitDone(t, p)
 			if err == nil || !strings.Contains(err.Error(), tt.want) {
 				t.Errorf("error %v, want %q", err, tt.want)
 			}
@@ -349,7 +351,7 @@ func TestWhatIsOnlyInwardIsNotTakenOver(t *testing.T) {
 		}
 		return idle(s)
 	})
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	sent, err := dev.WaitSent(ctx, 1)
 	if err != nil {
@@ -398,7 +400,7 @@ func TestAPluginThatDoesNotReadWhatBecameOfItsMessagesIsEnded(t *testing.T) {
 			}
 		}
 	})
-	if err := waitDone(t, p, 10*time.Second); err == nil || !strings.Contains(err.Error(), "does not read") {
+	if err := waitDone(t, p); err == nil || !strings.Contains(err.Error(), "does not read") {
 		t.Errorf("the plugin ended with %v", err)
 	}
 }
@@ -414,12 +416,13 @@ func TestAFloodIsHeldBackAndThePluginStillAnswers(t *testing.T) {
 	before := residentBytes(t)
 	dev := sdktest.NewDevice()
 	dev.Full(true) // the outbox takes nothing
+
+	began := time.Now() // the rates count from the launch on
 	p, err := host.New(cfg).Launch(t.Context(), dev)
 	if err != nil {
 		t.Fatal(err)
 	}
-	began := time.Now()
-	for time.Since(began) < time.Second {
+	for flooded := time.Now(); time.Since(flooded) < time.Second; {
 		if status, _ := method(t, p, "echo", `1`); status != 200 {
 			t.Fatalf("status %d", status)
 		}

@@ -85,7 +85,8 @@ func (l *launcher) Launch(ctx context.Context, d core.Device) (core.Plugin, erro
 		AllowedProtocols: []plugin.Protocol{plugin.ProtocolGRPC},
 		TLSConfig:        proof.config,
 		SkipHostEnv:      true,
-		StartTimeout:     l.cfg.StartTimeout,
+		// The start's limit is ctx: whoever ends the start must know that it was time.
+		StartTimeout: 2 * l.cfg.StartTimeout,
 		// What it would log, the errors and lines of this package say already.
 		Logger:           hclog.NewNullLogger(),
 		UnixSocketConfig: &plugin.UnixSocketConfig{TempDir: base},

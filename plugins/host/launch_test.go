@@ -49,6 +49,7 @@ func TestALaunchFailureSaysWhatIsWrong(t *testing.T) {
 		{name: "no interpreter", change: command(file("script", "#!/nowhere/python\n", 0o700)), kind: core.Fatal, want: []string{"interpreter"}},
 		{name: "no working directory", role: "plugin", change: func(c *host.Config) { c.Dir = "/nowhere" }, kind: core.Fatal, want: []string{"working directory", "/nowhere"}},
 		{name: "exits at once", role: "exit3", kind: core.Transient, want: []string{"ended before the handshake: exit status 3", "cannot open /dev/press"}},
+		{name: "closes its stdout and exits", role: "mute3", kind: core.Transient, want: []string{"ended before the handshake: exit status 3", "cannot open /dev/press"}},
 		{name: "garbage", role: "garbage", kind: core.Fatal, want: []string{"is not a plugin", `"hello, world"`}},
 		{name: "another handshake", role: "corev9", kind: core.Fatal, want: []string{"version 9 of go-plugin's handshake"}},
 		{name: "another protocol version", role: "protov9", kind: core.Fatal, want: []string{`version "9" of the plugin protocol and the host versions 1 and 2`}},
@@ -67,13 +68,9 @@ func TestALaunchFailureSaysWhatIsWrong(t *testing.T) {
 			if tt.waits {
 				t.Parallel()
 			}
-			began := time.Now()
 			_, _, err := launch(t, tt.role, tt.change)
 			if err == nil {
 				t.Fatal("the launch worked")
-			}
-			if time.Since(began) > 20*time.Second {
-				t.Errorf("it took %s", time.Since(began))
 			}
 			e, ok := errors.AsType[*core.Error](err)
 			if !ok || e.Kind != tt.kind {
@@ -95,7 +92,7 @@ func TestALaunchEndsWithItsContext(t *testing.T) {
 	defer cancel()
 	began := time.Now()
 	_, err := host.New(cfg).Launch(ctx, sdktest.NewDevice())
-	if err == nil || time.Since(began) > 3*time.Second {
+	if err == nil || time.Since(began) > patience/2 { // the start's own limit is all of it
 		t.Errorf("after %s: %v", time.Since(began), err)
 	}
 }
@@ -119,7 +116,7 @@ func TestALaunchLeavesNothingBehind(t *testing.T) {
 				if st, _ := entries[0].Info(); st.Mode().Perm() != 0o700 {
 					t.Errorf("mode of the socket's directory: %s", st.Mode())
 				}
-				closePlugin(t, p, 5*time.Second)
+				closePlugin(t, p, patience)
 			}
 			if entries, _ := os.ReadDir(dir); len(entries) != 0 {
 				t.Errorf("left behind: %v", entries)

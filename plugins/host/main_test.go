@@ -49,6 +49,11 @@ func play(role string) int {
 	case "exit3":
 		fmt.Fprintln(os.Stderr, "cannot open /dev/press")
 		return 3
+	case "mute3": // as programs do that flush their stdout at their end
+		fmt.Fprintln(os.Stderr, "cannot open /dev/press")
+		_ = os.Stdout.Close()
+		time.Sleep(100 * time.Millisecond)
+		return 3
 	case "garbage":
 		fmt.Println("hello, world")
 		time.Sleep(time.Minute)

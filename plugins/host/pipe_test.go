@@ -7,7 +7,6 @@ import (
 	"os"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/fairlead-iot/fairlead/internal/quietio"
 	"github.com/fairlead-iot/fairlead/plugins/host"
@@ -36,16 +35,16 @@ func TestAPluginThatClosesOnePipeIsEnded(t *testing.T) {
 			t.Error(err)
 		}
 	}()
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	p, err := host.AttachConn(ctx, host.Config{Name: "press"}, quietio.NewPipe(hostIn, hostOut), sdktest.NewDevice())
+	p, err := host.AttachConn(ctx, host.Config{Name: "press", Ping: never}, quietio.NewPipe(hostIn, hostOut), sdktest.NewDevice())
 	if err != nil {
 		t.Fatal(err)
 	}
 	if _, err := p.Handle(ctx, methodCall("echo", `{}`)); err == nil || ctx.Err() != nil {
 		t.Errorf("a call ended with %v", err)
 	}
-	if err := waitDone(t, p, 5*time.Second); err == nil || !strings.Contains(err.Error(), "does not take") {
+	if err := waitDone(t, p); err == nil || !strings.Contains(err.Error(), "does not take") {
 		t.Errorf("the plugin ended with %v", err)
 	}
 }

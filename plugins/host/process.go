@@ -44,6 +44,7 @@ type process struct {
 	dead    bool   // it was killed, has ended, or must not start: its number may be another's
 	first   string // the first line on stdout, cut at handshakeLimit
 	seen    bool   // there was a first line
+	mute    bool   // stdout ended without one
 }
 
 var _ runner.Runner = (*process)(nil)
@@ -117,7 +118,11 @@ func (p *process) start() error {
 func (p *process) readStdout(r io.Reader) {
 	br := bufio.NewReaderSize(r, handshakeLimit)
 	line, err := br.ReadSlice('\n')
-	if len(line) > 0 {
+	if len(line) == 0 {
+		p.mu.Lock()
+		p.mute = true
+		p.mu.Unlock()
+	} else {
 		p.mu.Lock()
 		p.first, p.seen = strings.TrimRight(string(line), "\r\n"), true
 		p.mu.Unlock()
@@ -142,8 +147,15 @@ func (p *process) Wait(context.Context) error {
 	return nil
 }
 
-// Kill kills the process and its group.
+// Kill kills the process and its group: go-plugin asks for that when there is no handshake. One that has closed its stdout
+// is about to end by itself as a rule, and how it does says more than that it was killed.
 func (p *process) Kill(context.Context) error {
+	p.mu.Lock()
+	mute := p.mute && !p.dead
+	p.mu.Unlock()
+	if mute {
+		p.gone(endGrace)
+	}
 	p.kill()
 	return nil
 }

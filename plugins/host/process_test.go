@@ -3,7 +3,6 @@
 package host
 
 import (
-	"os"
 	"os/exec"
 	"syscall"
 	"testing"
@@ -16,6 +15,11 @@ func TestAProcessThatHasEndedIsSignalledNoMore(t *testing.T) {
 		t.Fatal(err)
 	}
 	<-p.exited
+	select {
+	case <-p.group.guarded:
+	default:
+		t.Error("the group's guard has not ended")
+	}
 	if p.exit() != "exit status 3" {
 		t.Errorf("it ended with %q", p.exit())
 	}
@@ -30,11 +34,11 @@ func TestAProcessThatHasEndedIsSignalledNoMore(t *testing.T) {
 	p.terminate()
 	p.kill()
 	_ = p.Kill(t.Context())
-	if err := stranger.Process.Signal(os.Interrupt); err != nil {
+	if err := stranger.Process.Signal(syscall.SIGUSR1); err != nil {
 		t.Fatal(err)
 	}
 	_ = stranger.Wait()
-	if got := stranger.ProcessState.String(); got != "signal: interrupt" {
-		t.Errorf("the stranger ended with %q, want our interrupt", got)
+	if got := stranger.ProcessState.String(); got != "signal: user defined signal 1" { // which no shell has it ignore, as it may an interrupt
+		t.Errorf("the stranger ended with %q, want our signal", got)
 	}
 }

@@ -18,6 +18,8 @@ const guardScript = `trap "" TERM INT HUP QUIT; read -r _; kill -9 0`
 type group struct {
 	pgid  int
 	guard *os.File // the host's end of the guard's standard input
+	// guarded is closed when the guard has ended.
+	guarded chan struct{}
 }
 
 // start starts cmd as the leader of a group of its own, and the guard.
@@ -46,8 +48,8 @@ func (g *group) startGuard() {
 		_ = w.Close()
 		return
 	}
-	g.guard = w
-	go func() { _ = guard.Wait() }()
+	g.guard, g.guarded = w, make(chan struct{})
+	go func() { defer close(g.guarded); _ = guard.Wait() }()
 }
 
 // kill kills the whole group.
@@ -56,10 +58,11 @@ func (g *group) kill() { _ = syscall.Kill(-g.pgid, syscall.SIGKILL) }
 // terminate asks the whole group to end.
 func (g *group) terminate() { _ = syscall.Kill(-g.pgid, syscall.SIGTERM) }
 
-// release frees what the group holds.
+// release frees what the group holds; it was killed. When it returns the guard has ended, too.
 func (g *group) release() {
 	if g.guard != nil {
 		_ = g.guard.Close()
+		<-g.guarded
 	}
 }
 

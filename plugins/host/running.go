@@ -18,8 +18,9 @@ import (
 const (
 	// exitGrace is how long a process may take to exit by itself once it is done, and how long after SIGTERM.
 	exitGrace = 2 * time.Second
-	// endGrace is how long the end of a stream waits for the end of the process, which explains it.
-	endGrace = 500 * time.Millisecond
+	// endGrace is how long the end of a stream waits for the end of the process, which explains it: a busy machine may
+	// take its time to end one.
+	endGrace = 2 * time.Second
 )
 
 // running is one running start of a plugin.

@@ -8,7 +8,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/fairlead-iot/fairlead/plugins/host"
 )
@@ -37,7 +36,7 @@ func TestSignals(t *testing.T) {
 	if err := syscall.Kill(p.Info().PID, syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
-	if err := waitDone(t, p, 3*time.Second); err == nil || !strings.Contains(err.Error(), "it ended: exit status 0") {
+	if err := waitDone(t, p); err == nil || !strings.Contains(err.Error(), "it ended: exit status 0") {
 		t.Errorf("after SIGTERM: %v", err)
 	}
 }

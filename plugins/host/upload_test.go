@@ -10,7 +10,6 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
-	"time"
 
 	"github.com/fairlead-iot/fairlead/core"
 	"github.com/fairlead-iot/fairlead/plugins/host"
@@ -33,7 +32,7 @@ func uploadsAFileAndAStream(t *testing.T, role string) {
 	told := make(chan string, 1)
 	go func() {
 		defer close(hold)
-		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), patience)
 		defer cancel()
 		sent, err := dev.WaitSent(ctx, 1)
 		if err != nil {

@@ -74,7 +74,7 @@ func (h *piped) settle(m *pluginv1.Messages) {
 // messages returns the next frame of messages; it passes others over. Where none comes it ends the session.
 func (h *piped) messages() *pluginv1.Messages {
 	h.t.Helper()
-	late := time.AfterFunc(10*time.Second, func() { _ = h.host.Close() })
+	late := time.AfterFunc(time.Minute, func() { _ = h.host.Close() })
 	defer late.Stop()
 	for {
 		f, err := h.host.Recv()
@@ -142,7 +142,7 @@ func TestAFrameThatCannotBeSentEndsTheSession(t *testing.T) {
 		reported <- err
 		return nil
 	})
-	late := time.AfterFunc(10*time.Second, func() { _ = h.host.Close() })
+	late := time.AfterFunc(time.Minute, func() { _ = h.host.Close() })
 	defer late.Stop()
 	for {
 		if _, err := h.host.Recv(); err != nil {

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -346,16 +347,18 @@ func second[T any](_ T, err error) error { return err }
 // A loop that begins with a look at the connection must not be told "disconnected" because it was quick.
 func TestTheLoopFindsTheConnectionsStateTrue(t *testing.T) {
 	for range 50 {
-		found := make(chan sdk.Connection, 1)
-		p := sdk.New("test")
-		p.Run(func(_ context.Context, dev *sdk.Device) error { found <- dev.State(); return nil })
-		h := sdktest.Start(t, p, sdktest.Config{})
-		if c := <-found; c.State != core.StateConnected || c.Reason != "test" {
-			t.Fatalf("the loop found %+v", c)
-		}
-		if err := h.Close(); err != nil {
-			t.Fatal(err)
-		}
+		synctest.Test(t, func(t *testing.T) { // it waits a second at most: not for a busy machine
+			found := make(chan sdk.Connection, 1)
+			p := sdk.New("test")
+			p.Run(func(_ context.Context, dev *sdk.Device) error { found <- dev.State(); return nil })
+			h := sdktest.Start(t, p, sdktest.Config{})
+			if c := <-found; c.State != core.StateConnected || c.Reason != "test" {
+				t.Fatalf("the loop found %+v", c)
+			}
+			if err := h.Close(); err != nil {
+				t.Fatal(err)
+			}
+		})
 	}
 }
 

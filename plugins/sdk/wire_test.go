@@ -38,7 +38,7 @@ func dialRaw(t *testing.T, p *sdk.Plugin) *rawHost {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	t.Cleanup(func() { cancel(); _ = conn.Close(); server.Stop(); <-served })
 	h := &rawHost{t: t, client: pluginv1.NewPluginServiceClient(conn)}
 	if h.stream, err = h.client.Session(ctx); err != nil {
@@ -220,7 +220,7 @@ func TestAHostThatNeverTellsTheStateDoesNotHoldUpTheLoop(t *testing.T) {
 		if connected {
 			t.Error("connected, although nobody said so")
 		}
-	case <-time.After(10 * time.Second):
+	case <-time.After(time.Minute):
 		t.Error("the loop did not begin")
 	}
 }

@@ -15,8 +15,12 @@ import (
 	"github.com/fairlead-iot/fairlead/plugins/sdk"
 )
 
-// limit bounds every wait of a harness. It is long, since it only ends tests that fail.
-const limit = 10 * time.Second
+const (
+	// limit bounds every wait of a harness. It is long, since it only ends tests that fail.
+	limit = time.Minute
+	// closeLimit is how long a plugin may take to end with its test; some never do by themselves.
+	closeLimit = 10 * time.Second
+)
 
 // Config sets up a harness; the zero value will do.
 type Config struct {
@@ -79,7 +83,7 @@ func Try(t testing.TB, p *sdk.Plugin, cfg Config) (*Harness, error) {
 	}()
 	t.Cleanup(func() {
 		if h.plugin != nil {
-			ctx, cancel := context.WithTimeout(context.Background(), limit)
+			ctx, cancel := context.WithTimeout(context.Background(), closeLimit)
 			_ = h.plugin.Close(ctx)
 			cancel()
 		}
