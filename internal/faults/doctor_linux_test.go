@@ -106,7 +106,7 @@ func (w *linkWorld) bothRoutes(proxy string) {
 func TestTheDoctorFindsWhatLinksDo(t *testing.T) {
 	needLinkTools(t)
 	t.Parallel()
-	const quick = 20 * time.Second // 10 s for TCP, 5 s for names, and the rest for a machine that is busy: where the network answers, be it by silence
+	const quick = 15 * time.Second // where the network answers, be it by silence
 	w := newLinkWorld(t)
 	w.bothRoutes("")
 	w.doctor(0, quick, nil).want(t)
@@ -127,7 +127,7 @@ func TestTheDoctorFindsWhatLinksDo(t *testing.T) {
 		}, w.clear, 1, quick, []string{"problem tls-cut mqtt", "problem tls-cut mqttws"}},
 		{"large packets swallowed", func() { w.filter("tcp dport { 443, 8883 } meta length > 1400 drop", "") }, w.clear, 0, quick, []string{"warning tls-large-hello-stalled mqtt", "warning tls-large-hello-stalled mqttws"}},
 		{"link down", func() { w.plug("down") }, func() { w.plug("up") }, 1, quick, []string{"problem tcp-unreachable mqtt", "problem tcp-unreachable mqttws"}},
-		{"hub stopped", func() { w.hub.signal(t, syscall.SIGSTOP) }, func() { w.hub.signal(t, syscall.SIGCONT) }, 1, 25 * time.Second, []string{"problem tls-silent mqtt", "problem tls-silent mqttws"}},
+		{"hub stopped", func() { w.hub.signal(t, syscall.SIGSTOP) }, func() { w.hub.signal(t, syscall.SIGCONT) }, 1, 20 * time.Second, []string{"problem tls-silent mqtt", "problem tls-silent mqttws"}},
 		{"hub down", func() { w.hub.kill(t) }, w.restart, 1, quick, []string{"problem tcp-refused mqtt", "problem tcp-refused mqttws"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -166,7 +166,7 @@ func TestTheDoctorFindsAProxyThatAsks(t *testing.T) {
 		}
 	}()
 	w.bothRoutes(", proxy_options: {proxy_type: HTTP, proxy_addr: 127.0.0.1, proxy_port: 3128}")
-	w.doctor(1, 20*time.Second, nil).want(t, "problem proxy-auth-required mqtt", "problem proxy-auth-required mqttws")
+	w.doctor(1, 15*time.Second, nil).want(t, "problem proxy-auth-required mqtt", "problem proxy-auth-required mqttws")
 }
 
 // A device that is connected stays so, and its message is still there for it; also where the doctor knows of no runtime.
@@ -177,13 +177,13 @@ func TestTheDoctorDisturbsNoSession(t *testing.T) {
 	w.run()
 	w.hubDo("c2d", device, "for the device")
 	own := w.path("fairlead.yaml")
-	w.doctor(0, 20*time.Second, nil)
+	w.doctor(0, 15*time.Second, nil)
 	_, https := w.ports()
 	edit(t, own, func(s string) string {
 		s = strings.Replace(s, w.path("state"), w.path("elsewhere"), 1)
 		return strings.Replace(s, "transports: [", "transports: [{use: mqttws, port: "+https+", address: 127.0.0.1}, ", 1)
 	})
-	d := w.doctor(0, 20*time.Second, nil)
+	d := w.doctor(0, 15*time.Second, nil)
 	d.want(t)
 	accepted := false
 	for _, c := range d.Checks {
@@ -242,7 +242,7 @@ func TestTheDoctorNamesWhoOpensTLS(t *testing.T) {
 	}
 	write("device.cs", "HostName=myhub.azure-devices.net;DeviceId=dev1;SharedAccessKey=c2VjcmV0\n")
 	write("fairlead.yaml", fmt.Sprintf("version: 1\ndevice: {connection_string: {file: device.cs}}\ntransports: [{use: mqttws, address: 127.0.0.1, port: %d}]\nstate_dir: state\n", l.Addr().(*net.TCPAddr).Port))
-	d := w.doctor(1, 20*time.Second, nil)
+	d := w.doctor(1, 15*time.Second, nil)
 	d.want(t, "problem tls-intercepted mqttws", "warning tls-intercepted https")
 	if text := fmt.Sprintf("%+v", d); !strings.Contains(text, "Plant Inspection CA") || strings.Contains(text, "c2VjcmV0") {
 		t.Errorf("the issuer is not named, or the key is: %s", text)
@@ -257,7 +257,7 @@ func TestTheDoctorFindsASystemWithoutRoots(t *testing.T) {
 		return strings.Replace(s, "server_verification_cert", "extra_ca", 1)
 	})
 	none := w.path("none")
-	w.doctor(0, 20*time.Second, []string{"SSL_CERT_FILE=" + none, "SSL_CERT_DIR=" + none}).want(t, "warning tls-roots-missing mqtt")
+	w.doctor(0, 15*time.Second, []string{"SSL_CERT_FILE=" + none, "SSL_CERT_DIR=" + none}).want(t, "warning tls-roots-missing mqtt")
 }
 
 // A file system of its own, in a mount namespace that nobody else sees.
@@ -281,9 +281,9 @@ func TestTheDoctorFindsADiskThatIsFullOrReadOnly(t *testing.T) {
 		return []string{"unshare", "--mount", "sh", "-c", script, "sh"}
 	}
 	full := "head -c 1M /dev/zero > " + w.path("state", "ballast") + " 2>/dev/null; chmod 600 " + w.path("state", "ballast")
-	w.doctor(1, 20*time.Second, nil, mounted("size=256k", full)...).want(t, "problem disk-full")
-	w.doctor(1, 20*time.Second, nil, mounted("size=8M,ro", "")...).want(t, "problem state-dir-read-only")
-	w.doctor(0, 20*time.Second, nil, mounted("size=8M", "")...).want(t, "warning disk-low")
+	w.doctor(1, 15*time.Second, nil, mounted("size=256k", full)...).want(t, "problem disk-full")
+	w.doctor(1, 15*time.Second, nil, mounted("size=8M,ro", "")...).want(t, "problem state-dir-read-only")
+	w.doctor(0, 15*time.Second, nil, mounted("size=8M", "")...).want(t, "warning disk-low")
 	const nobody = 65534
 	for _, name := range []string{"device.cs", "fairlead.yaml"} {
 		if err := os.Chown(w.path(name), nobody, nobody); err != nil {
@@ -305,5 +305,5 @@ func TestTheDoctorFindsADiskThatIsFullOrReadOnly(t *testing.T) {
 	if err := os.Chmod(w.path("state"), 0o755); err != nil { //nolint:gosec // as above
 		t.Fatal(err)
 	}
-	w.doctor(1, 20*time.Second, nil, as...).want(t, "problem state-dir-not-writable")
+	w.doctor(1, 15*time.Second, nil, as...).want(t, "problem state-dir-not-writable")
 }

@@ -35,7 +35,7 @@ const (
 // machine's ProbeFirst is a minute.
 const (
 	coldLimit   = 35 * time.Second
-	warmLimit   = 4 * time.Second // without it the question for the name alone would take 5 s
+	warmLimit   = 2 * time.Second
 	returnLimit = 80 * time.Second
 )
 
