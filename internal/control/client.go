@@ -162,6 +162,9 @@ func (c *Client) send(ctx context.Context, method, path string, body any) (*http
 		if err != nil {
 			return nil, fmt.Errorf("write request: %w", err)
 		}
+		if len(b) > maxBody { // the runtime would hang up in the middle of it
+			return nil, fmt.Errorf("write request: it has %d bytes, and the runtime reads %d: %w", len(b), maxBody, core.ErrTooLarge)
+		}
 		content = bytes.NewReader(b)
 	}
 	req, err := http.NewRequestWithContext(ctx, method, "http://fairlead"+path, content)

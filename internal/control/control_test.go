@@ -1,11 +1,13 @@
 package control
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -206,8 +208,21 @@ func TestTheLargestMessageFits(t *testing.T) {
 	if err := c.Send(t.Context(), &core.Message{Payload: make([]byte, core.MaxMessageSize)}); err != nil {
 		t.Errorf("the largest message: %v", err)
 	}
-	if err := c.Send(t.Context(), &core.Message{Payload: make([]byte, 2*maxBody)}); !errors.Is(err, core.ErrInvalid) {
+	if err := c.Send(t.Context(), &core.Message{Payload: make([]byte, maxBody)}); !errors.Is(err, core.ErrTooLarge) {
 		t.Errorf("a giant message: %v", err)
+	}
+	// What another client sends is read up to the limit.
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://fairlead/v1/send", bytes.NewReader(bytes.Repeat([]byte(" "), maxBody+1)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp, err := c.http.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if err := problemError(resp); !errors.Is(err, core.ErrInvalid) {
+		t.Errorf("a giant message of another client: %s, %v", resp.Status, err)
 	}
 }
 
