@@ -139,7 +139,7 @@ type (
 		Call   Call
 	}
 	// Respond answers a method call: with the plugin's answer if Status is 0, else with the status and its JSON reason.
-	// Answered by Responded.
+	// Answered by Responded, or not at all if the session ends.
 	Respond struct {
 		Epoch  Epoch
 		Call   Call

@@ -134,7 +134,8 @@ type Handler struct {
 }
 
 // Session is one live connection to the hub. Its methods may be called from any goroutine. Once it is lost or closed
-// it is dead: calls do nothing or return its end's error, and a new session has to be made.
+// it is dead: calls do nothing or return its end's error, and a new session has to be made. A call that the end ends
+// returns after Done is closed, so that its error can be told from one of a session that goes on.
 type Session interface {
 	// Present says whether the hub kept a session, subscriptions included, from before (CONNACK session present).
 	Present() bool

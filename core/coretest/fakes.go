@@ -3,6 +3,7 @@ package coretest
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -156,10 +157,8 @@ func (s *Session) Subscribe(_ context.Context, f core.Feature) error {
 func (s *Session) Send(lane core.Lane, batch []core.Outbound) {
 	s.hub.mu.Lock()
 	defer s.hub.mu.Unlock()
-	select {
-	case <-s.done:
+	if s.isOver() {
 		return
-	default:
 	}
 	for _, out := range batch {
 		s.hub.received = append(s.hub.received, out.Message)
@@ -176,6 +175,9 @@ func (s *Session) Send(lane core.Lane, batch []core.Outbound) {
 func (s *Session) Request(r core.Request) {
 	s.hub.mu.Lock()
 	defer s.hub.mu.Unlock()
+	if s.isOver() {
+		return
+	}
 	reply := core.Reply{ID: r.ID, Status: 204, Version: 2}
 	if r.Kind == core.TwinGet {
 		reply.Status, reply.Version = 200, 0
@@ -191,6 +193,9 @@ func (s *Session) Request(r core.Request) {
 func (s *Session) Respond(_ context.Context, r core.MethodResponse) error {
 	s.hub.mu.Lock()
 	defer s.hub.mu.Unlock()
+	if s.isOver() {
+		return &core.Error{Op: "respond", Kind: core.Transient, Err: errOver}
+	}
 	s.hub.answers = append(s.hub.answers, r)
 	s.hub.noteLocked()
 	return nil
@@ -200,6 +205,9 @@ func (s *Session) Respond(_ context.Context, r core.MethodResponse) error {
 func (s *Session) Complete(token uint64) {
 	s.hub.mu.Lock()
 	defer s.hub.mu.Unlock()
+	if s.isOver() {
+		return
+	}
 	s.hub.complete = append(s.hub.complete, token)
 	s.hub.noteLocked()
 }
@@ -215,13 +223,23 @@ func (s *Session) Done() <-chan struct{} { return s.done }
 
 // Err implements core.Session.
 func (s *Session) Err() error {
+	if s.isOver() {
+		return s.err
+	}
+	return nil
+}
+
+// isOver reports whether the session has ended: then nothing reaches the hub any more.
+func (s *Session) isOver() bool {
 	select {
 	case <-s.done:
-		return s.err
+		return true
 	default:
-		return nil
+		return false
 	}
 }
+
+var errOver = errors.New("the session is over")
 
 func (h *Hub) noteLocked() {
 	close(h.changed)

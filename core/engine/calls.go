@@ -105,7 +105,11 @@ func (e *Engine) respond(f core.Respond) {
 	e.begin(a, func(ctx context.Context) core.Event {
 		ctx, cancel := context.WithTimeout(ctx, respondTimeout)
 		defer cancel()
-		return core.Responded{Epoch: f.Epoch, Call: f.Call, Failed: s.Respond(ctx, r) != nil}
+		err := s.Respond(ctx, r)
+		if err != nil && isOver(s) {
+			return nil
+		}
+		return core.Responded{Epoch: f.Epoch, Call: f.Call, Failed: err != nil}
 	})
 }
 

@@ -1,9 +1,11 @@
 package engine
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"strings"
 	"sync"
@@ -430,6 +432,114 @@ func TestWhatIsRegisteredDuringAStartCounts(t *testing.T) {
 		status, err := e.Status(t.Context())
 		if err != nil || !slices.Equal(status.Plugins[0].Methods, []string{"first", "second"}) {
 			t.Errorf("methods %q, %v", status.Plugins[0].Methods, err)
+		}
+	})
+}
+
+// slowEnd is a hub whose sessions take a second to say why they ended. If isDeaf, the first answers no subscription.
+type slowEnd struct {
+	*coretest.Hub
+	isDeaf bool
+}
+
+func (s slowEnd) Open(ctx context.Context, c core.Credential) (core.Link, error) {
+	l, err := s.Hub.Open(ctx, c)
+	return slowEndLink{l, s}, err
+}
+
+type slowEndLink struct {
+	core.Link
+	slowEnd
+}
+
+func (l slowEndLink) Close() error { return l.Link.Close() }
+
+func (l slowEndLink) Connect(ctx context.Context, c core.Credential, h core.Handler) (core.Session, error) {
+	s, err := l.Link.Connect(ctx, c, h)
+	state, _ := l.State()
+	return slowEndSession{s, l.isDeaf && state.Sessions == 1}, err
+}
+
+type slowEndSession struct {
+	core.Session
+	isDeaf bool
+}
+
+func (s slowEndSession) Subscribe(ctx context.Context, f core.Feature) error {
+	if s.isDeaf {
+		<-s.Done()
+		return refused()
+	}
+	return s.Session.Subscribe(ctx, f)
+}
+
+func (s slowEndSession) Err() error {
+	time.Sleep(time.Second)
+	return s.Session.Err()
+}
+
+// TestAnAnswerThatTheEndOfASessionStopsLeavesInTheNext: its error comes before the news of the end.
+func TestAnAnswerThatTheEndOfASessionStopsLeavesInTheNext(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		hub := coretest.NewHub()
+		answer := make(chan struct{})
+		e := newEngine(t, hub, func(c *Config) {
+			c.Transports = []core.Transport{slowEnd{hub, false}}
+			c.Machine.ConnectAtStart = true
+			c.Plugins = []Plugin{{PluginConfig: core.PluginConfig{Name: "p"}, Launcher: &patient{late{done: make(chan struct{})}, answer}}}
+		})
+		run(t, e)
+		synctest.Wait()
+		hub.Push(core.Inbound{Kind: core.InboundMethod, Method: "m", RequestID: "1"})
+		synctest.Wait()
+		hub.Lose(refused())
+		close(answer)
+		time.Sleep(time.Minute)
+		if s, _ := hub.State(); len(s.Answers) != 1 || s.Answers[0].Status != 200 || s.Sessions != 2 {
+			t.Errorf("%d sessions, answers %+v, want one in the second", s.Sessions, s.Answers)
+		}
+	})
+}
+
+// patient is a plugin that answers a method when it may.
+type patient struct {
+	late
+	answer chan struct{}
+}
+
+func (p *patient) Launch(context.Context, core.Device) (core.Plugin, error) { return p, nil }
+func (p *patient) Info() core.PluginInfo                                    { return core.PluginInfo{Name: "p", Methods: []string{"m"}} }
+
+func (p *patient) Handle(context.Context, core.Delivery) (core.Answer, error) {
+	<-p.answer
+	return core.Answer{Status: 200}, nil
+}
+
+// TestASubscriptionThatTheEndOfASessionStopsIsNotRefused: the next session asks for it at once, and nobody is warned.
+func TestASubscriptionThatTheEndOfASessionStopsIsNotRefused(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		hub := coretest.NewHub()
+		var log bytes.Buffer
+		answer := make(chan struct{})
+		close(answer)
+		e := newEngine(t, hub, func(c *Config) {
+			c.Transports = []core.Transport{slowEnd{hub, true}}
+			c.Machine.ConnectAtStart = true
+			c.Plugins = []Plugin{{PluginConfig: core.PluginConfig{Name: "p"}, Launcher: &patient{late{done: make(chan struct{})}, answer}}}
+			c.Logger = slog.New(slog.NewTextHandler(&log, nil))
+		})
+		stop := run(t, e)
+		synctest.Wait()
+		hub.Lose(refused())
+		time.Sleep(time.Minute)
+		if s, _ := hub.State(); s.Sessions != 2 {
+			t.Errorf("%d sessions, want 2", s.Sessions)
+		}
+		if err := stop(); err != nil {
+			t.Error(err)
+		}
+		if strings.Contains(log.String(), "subscribe to") {
+			t.Errorf("the log tells of a refusal:\n%s", &log)
 		}
 	})
 }

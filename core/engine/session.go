@@ -240,11 +240,26 @@ func (e *Engine) subscribe(f core.Subscribe) {
 	e.begin(a, func(ctx context.Context) core.Event {
 		ctx, cancel := context.WithTimeout(ctx, subscribeTimeout)
 		defer cancel()
-		if err := s.Subscribe(ctx, f.Feature); err != nil {
+		err := s.Subscribe(ctx, f.Feature)
+		switch {
+		case err != nil && isOver(s):
+			return nil
+		case err != nil:
 			return core.SubscribeFailed{Epoch: f.Epoch, Feature: f.Feature, Fault: core.FaultOf(fmt.Errorf("subscribe to %s: %w", f.Feature, err))}
 		}
 		return core.Subscribed(f)
 	})
+}
+
+// isOver reports whether a session has ended: what it was asked for is then taken back by Lost or Closed, which may come
+// after the error of the call, and is not refused.
+func isOver(s core.Session) bool {
+	select {
+	case <-s.Done():
+		return true
+	default:
+		return false
+	}
 }
 
 func (e *Engine) send(f core.Send) {

@@ -357,9 +357,9 @@ func (s *session) await(ctx context.Context, op string, ask func() paho.Token) (
 	return token, nil
 }
 
-// endError is the error of an operation that the end of the session ended.
+// endError is the error of an operation that the end of the session ended. It waits for Done: see core.Session.
 func (s *session) endError(op string) error {
-	<-s.g.done
+	<-s.done
 	return &core.Error{Op: op, Kind: core.KindOf(s.g.cause), Phase: phaseMQTT, Err: s.g.cause}
 }
 

@@ -101,6 +101,38 @@ func deadSession(h Harness) {
 	}
 }
 
+func callsEndAfterDone(h Harness) {
+	t := h.t
+	s := h.connect(core.Handler{})
+	var wg sync.WaitGroup
+	for what, call := range map[string]func() error{
+		"subscribe": func() error { return s.Subscribe(t.Context(), core.FeatureTwin) },
+		"respond":   func() error { return s.Respond(t.Context(), core.MethodResponse{RequestID: "1", Status: 200}) },
+	} {
+		answered := make(chan struct{})
+		for i := range 4 {
+			wg.Go(func() {
+				err := call()
+				if i == 0 {
+					close(answered)
+				}
+				for err == nil {
+					err = call()
+				}
+				select {
+				case <-s.Done():
+				default:
+					t.Errorf("%s returns %v, and the session is not done", what, err)
+				}
+			})
+		}
+		<-answered
+	}
+	h.Hub.Drop()
+	quickly(t, "a call of a session that is lost", wg.Wait)
+	closeSession(t, s)
+}
+
 func ackPrefixes(h Harness) {
 	t := h.t
 	var r recorder

@@ -60,6 +60,7 @@ func Run(t *testing.T, harness func(t *testing.T) Harness) {
 		{"a link serves once", linkServesOnce},
 		{"close is idempotent and is not an error", closeTwice},
 		{"calls of a dead session are harmless", deadSession},
+		{"a call that the end ends returns after done", callsEndAfterDone},
 		{"acknowledgements are prefixes of their lane", ackPrefixes},
 		{"nothing is acknowledged that the hub has not acknowledged", withheldAcks},
 		{"nothing is reported after done", nothingAfterDone},
