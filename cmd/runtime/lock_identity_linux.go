@@ -12,8 +12,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// holdTries is how often a name is asked for whose holder ends in that moment.
-const holdTries = 5
+// A name whose holder ends in that moment is asked for again, holdPatience long. It may take a while: a child that the holder
+// is just starting has what the holder has open, until it becomes another program.
+const (
+	holdPatience = 5 * time.Second
+	holdPause    = 5 * time.Millisecond
+)
 
 // acceptPause is the wait after an accept that failed, as without descriptors.
 const acceptPause = 100 * time.Millisecond
@@ -25,7 +29,7 @@ const acceptPause = 100 * time.Millisecond
 // https://man7.org/linux/man-pages/man7/unix.7.html (abstract, SO_PEERCRED)
 func holdName(name string) (release func(), h *holder, err error) {
 	addr := &net.UnixAddr{Net: "unix", Name: "@fairlead-identity-" + name}
-	for range holdTries {
+	for began := time.Now(); time.Since(began) < holdPatience; time.Sleep(holdPause) {
 		var l *net.UnixListener
 		if l, err = net.ListenUnix("unix", addr); err == nil {
 			return serveName(l), nil, nil
@@ -47,7 +51,7 @@ func serveName(l *net.UnixListener) (release func()) {
 	serving.Go(func() {
 		for {
 			conn, err := l.Accept()
-			if errors.Is(err, net.ErrClosed) {
+			if errors.Is(err, net.ErrClosed) || errors.Is(err, syscall.EINVAL) { // closed, or shut down
 				return
 			}
 			if err != nil {
@@ -58,6 +62,10 @@ func serveName(l *net.UnixListener) (release func()) {
 		}
 	})
 	return sync.OnceFunc(func() {
+		// Nobody who asks is told of this process any more, whoever else has the socket open.
+		if raw, err := l.SyscallConn(); err == nil {
+			_ = raw.Control(func(fd uintptr) { _ = unix.Shutdown(int(fd), unix.SHUT_RDWR) }) //nolint:gosec // a descriptor is small
+		}
 		_ = l.Close() // it frees the name
 		serving.Wait()
 	})

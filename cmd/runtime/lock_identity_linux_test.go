@@ -3,11 +3,13 @@ package main
 import (
 	"bytes"
 	"log/slog"
+	"net"
 	"os"
 	"runtime"
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -45,6 +47,27 @@ func TestAnIdentityIsHeldByOneOfThisUserUntilItIsReleased(t *testing.T) {
 	if log.Len() > 0 {
 		t.Errorf("the log says %s", log.String())
 	}
+}
+
+// A child that is being started has the socket, too, until it becomes another program.
+func TestAReleasedIdentityIsFreeThoughAChildHasTheSocket(t *testing.T) {
+	t.Parallel()
+	name := t.Name() + strconv.Itoa(os.Getpid())
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Net: "unix", Name: "@fairlead-identity-" + name})
+	if err != nil {
+		t.Fatal(err)
+	}
+	child, err := l.File()
+	if err != nil {
+		t.Fatal(err)
+	}
+	serveName(l)()
+	time.AfterFunc(50*time.Millisecond, func() { _ = child.Close() })
+	release, h, err := holdName(name)
+	if err != nil || h != nil {
+		t.Fatalf("after the release: holder %+v, %v", h, err)
+	}
+	release()
 }
 
 // A stranger that holds the name must not be able to keep a device from its hub.
