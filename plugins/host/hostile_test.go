@@ -28,7 +28,7 @@ import (
 
 type stream = grpc.BidiStreamingServer[pluginv1.SessionRequest, pluginv1.SessionResponse]
 
-// attachScript attaches the host to a plugin that a test plays frame by frame, after its registration.
+// attachScript attaches the host to a plugin that a test plays frame by frame, after its registration and the first credit.
 func attachScript(t *testing.T, cfg host.Config, play func(stream) error) (core.Plugin, *sdktest.Device) {
 	t.Helper()
 	dev := sdktest.NewDevice()
@@ -48,7 +48,15 @@ func attachTo(t *testing.T, dev core.Device, cfg host.Config, play func(stream) 
 		if err := s.Send(register()); err != nil {
 			return err
 		}
-		return play(s)
+		for { // who sends before there is credit has overstepped it
+			f, err := s.Recv()
+			if err != nil {
+				return err
+			}
+			if f.GetCredit() != nil {
+				return play(s)
+			}
+		}
 	}})
 	served := make(chan struct{})
 	go func() { defer close(served); _ = server.Serve(listener) }()
