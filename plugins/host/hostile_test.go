@@ -35,6 +35,21 @@ func attachScript(t *testing.T, cfg host.Config, play func(stream) error) (core.
 	return attachTo(t, dev, cfg, play), dev
 }
 
+// credited is a stream on which the first credit has come. What came before it, as a call, is received first.
+type credited struct {
+	stream
+	early []*pluginv1.SessionRequest
+}
+
+func (c *credited) Recv() (*pluginv1.SessionRequest, error) {
+	if len(c.early) == 0 {
+		return c.stream.Recv()
+	}
+	f := c.early[0]
+	c.early = c.early[1:]
+	return f, nil
+}
+
 func attachTo(t *testing.T, dev core.Device, cfg host.Config, play func(stream) error) core.Plugin {
 	t.Helper()
 	listener := bufconn.Listen(1 << 20)
@@ -48,13 +63,15 @@ func attachTo(t *testing.T, dev core.Device, cfg host.Config, play func(stream) 
 		if err := s.Send(register()); err != nil {
 			return err
 		}
+		ready := &credited{stream: s}
 		for { // who sends before there is credit has overstepped it
 			f, err := s.Recv()
 			if err != nil {
 				return err
 			}
+			ready.early = append(ready.early, f)
 			if f.GetCredit() != nil {
-				return play(s)
+				return play(ready)
 			}
 		}
 	}})
