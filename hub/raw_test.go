@@ -50,7 +50,7 @@ func TestBytesThatEndTheConnection(t *testing.T) {
 			if tt.want != "" {
 				r.want(tt.want)
 			}
-			r.wantEnd(20 * time.Second)
+			r.wantEnd(10 * time.Second)
 		})
 	}
 }
@@ -68,7 +68,7 @@ func TestPacketsInPiecesAndTogether(t *testing.T) {
 	}
 	r.send(all[300:])
 	r.want(connack + "\x40\x02\x00\x01" + "\x40\x02\x00\x02" + "\x40\x02\x00\x02")
-	r.wantEnd(20 * time.Second)
+	r.wantEnd(10 * time.Second)
 	var bodies []string
 	for _, m := range h.WaitCount("dev1", 4) {
 		bodies = append(bodies, string(m.Body[:1]))

@@ -93,7 +93,7 @@ func TestAPluginThatHangsIsFoundAndReplaced(t *testing.T) {
 	w.awaitAccepted(50, 30*time.Second)
 	pid := w.signalPlugin("numbers", syscall.SIGSTOP)
 	stopped := time.Now()
-	took := eventually(t, 30*time.Second, "a new process", func() bool {
+	took := eventually(t, 15*time.Second, "a new process", func() bool {
 		now := w.pluginPID("numbers")
 		return now != pid && now != 0
 	})

@@ -118,14 +118,13 @@ func (p *process) start() error {
 func (p *process) readStdout(r io.Reader) {
 	br := bufio.NewReaderSize(r, handshakeLimit)
 	line, err := br.ReadSlice('\n')
-	if len(line) == 0 {
-		p.mu.Lock()
-		p.mute = true
-		p.mu.Unlock()
-	} else {
-		p.mu.Lock()
+	p.mu.Lock()
+	p.mute = len(line) == 0
+	if !p.mute {
 		p.first, p.seen = strings.TrimRight(string(line), "\r\n"), true
-		p.mu.Unlock()
+	}
+	p.mu.Unlock()
+	if len(line) > 0 {
 		_, _ = p.toPlugin.Write(append(slices.Clip(line), '\n'))
 	}
 	_ = p.toPlugin.Close()

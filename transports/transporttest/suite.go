@@ -41,11 +41,10 @@ type Harness struct {
 	t *testing.T // of the part
 }
 
-// patience is how long a condition may take to come true; quick is how long a call may take that must not wait. A call that
-// did would wait until the hub is given up, which transports/mqtt does after 10 s.
+// patience is how long a condition may take to come true; quick is how long a call may take that must not wait.
 const (
 	patience = 30 * time.Second
-	quick    = 8 * time.Second
+	quick    = 2 * time.Second
 )
 
 // Run holds the sessions of a transport to the contract of core.Transport, Link, Session and Handler. harness is called
